@@ -1,0 +1,76 @@
+"""Takes every removable BatchNormalization out of an ONNX model and proves that nothing changed.
+
+    >>> import bnfold
+    >>> print(bnfold.optimize("model.onnx"))  # doctest: +SKIP
+
+Everything here is imported when it is first used: `bnfold --version` must not wait for onnx.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from bnfold.api import NotEquivalent, NotVerified, VerifyMode, check, fold, optimize, plan, verify
+    from bnfold.fold.record import Entry, Outcome, Plan
+    from bnfold.model_io import ModelError
+    from bnfold.reasons import Reason, Refusal
+    from bnfold.report.results import Checked, Optimized
+    from bnfold.verify import Verdict, Verification
+
+__all__ = [
+    "Checked",
+    "Entry",
+    "ModelError",
+    "NotEquivalent",
+    "NotVerified",
+    "Optimized",
+    "Outcome",
+    "Plan",
+    "Reason",
+    "Refusal",
+    "Verdict",
+    "Verification",
+    "VerifyMode",
+    "check",
+    "fold",
+    "optimize",
+    "plan",
+    "verify",
+]
+
+_HOMES = dict.fromkeys(__all__, "bnfold.api") | {
+    "Entry": "bnfold.fold.record",
+    "Outcome": "bnfold.fold.record",
+    "Reason": "bnfold.reasons",
+    "Refusal": "bnfold.reasons",
+}
+"""The module that each public name is taken from."""
+
+
+class _Package(ModuleType):
+    """In which `bnfold.fold` is the verb, although importing the package `bnfold.fold` would rebind that name."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,91 @@
+"""The one value that moves through a graph: an affine map, kept in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """``A(x) = scale * x + shift`` for a value x of known rank.
+
+    Both arrays are float64 and have the rank of x, with size 1 along every axis they do not vary on:
+    a BatchNormalization of an NCHW value has arrays of shape ``[1, C, 1, 1]``.
+    """
+
+    scale: FloatArray
+    shift: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.scale.ndim != self.shift.ndim:
+            raise ValueError(f"scale has rank {self.scale.ndim}, shift has rank {self.shift.ndim}")
+
+    @classmethod
+    def along(cls, axis: int, rank: int, scale: FloatArray, shift: FloatArray) -> Affine:
+        """The affine of a value of ``rank`` axes that varies along one of them, from two vectors."""
+        shape = [1] * rank
+        shape[axis] = -1
+        return cls(scale.reshape(shape), shift.reshape(shape))
+
+    @property
+    def rank(self) -> int:
+        return self.scale.ndim
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The common shape of scale and shift."""
+        return np.broadcast_shapes(self.scale.shape, self.shift.shape)
+
+    @property
+    def axes(self) -> frozenset[int]:
+        """The axes it varies on."""
+        return frozenset(axis for axis, size in enumerate(self.shape) if size > 1)
+
+    @property
+    def is_identity(self) -> bool:
+        return not self.has_scale and not self.has_shift
+
+    @property
+    def has_scale(self) -> bool:
+        return bool((self.scale != 1).any())
+
+    @property
+    def has_shift(self) -> bool:
+        return bool(self.shift.any())
+
+    def __call__(self, x: npt.ArrayLike) -> FloatArray:
+        return np.asarray(self.scale * np.asarray(x, np.float64) + self.shift)
+
+    def then(self, outer: Affine) -> Affine:
+        """``outer(self(x))`` as one affine."""
+        return Affine(outer.scale * self.scale, outer.scale * self.shift + outer.shift)
+
+    def inverse(self) -> Affine:
+        """The affine B with ``B(A(x)) = x``; only where no scale is zero."""
+        return Affine(1 / self.scale, -self.shift / self.scale)
+
+    def carried(self, move: Callable[[FloatArray], npt.NDArray[Any]]) -> Affine:
+        """The same map after the value's axes have been moved, its arrays carried along by ``move``.
+
+        ``move`` sees scale and shift broadcast to one common shape.
+        """
+        shape = self.shape
+        return Affine(
+            np.asarray(move(np.broadcast_to(self.scale, shape)), np.float64),
+            np.asarray(move(np.broadcast_to(self.shift, shape)), np.float64),
+        )
+
+    def only_scale(self) -> Affine:
+        """The first half of a split: ``A(x) = only_shift(only_scale(x))``."""
+        return Affine(self.scale, np.zeros((1,) * self.rank))
+
+    def only_shift(self) -> Affine:
+        """The second half of a split."""
+        return Affine(np.ones((1,) * self.rank), self.shift)

@@ -1,0 +1,235 @@
+"""The verbs of bnfold, as Python calls them and as the command line does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from enum import StrEnum
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+import onnx
+
+from bnfold.fold import plan as make_plan
+from bnfold.fold.record import Plan
+from bnfold.model_io import Model, ModelError, check_output, load, staged, to_proto, write_stream
+from bnfold.model_io.tensors import all_tensors, is_external
+from bnfold.model_io.wire import size
+from bnfold.report import Checked, Optimized
+from bnfold.verify import Verdict, Verification
+from bnfold.verify import verify as compare
+
+
+class IrModel(Protocol):
+    """An `onnx_ir.Model`, known by its looks: this package does without onnx_ir."""
+
+    @property
+    def opset_imports(self) -> dict[str, int]:
+        """The operator sets by their domains."""
+
+
+Source = str | os.PathLike[str] | bytes | onnx.ModelProto | IrModel
+"""A path, a model in memory, or the bytes of one."""
+
+
+class VerifyMode(StrEnum):
+    """What to do about comparing the folded model with the original."""
+
+    AUTO = "auto"  # compare; write the model even if neither runtime can run the original
+    REQUIRE = "require"  # compare; write nothing if that is not possible
+    OFF = "off"
+
+
+class NotVerified(Exception):
+    """Verification was required and nothing could run the model. Nothing was written.
+
+    Attributes:
+        result: What would have been written, with the verification that says why not.
+    """
+
+    def __init__(self, result: Optimized) -> None:
+        why = str(result.verification).partition("\n")[0]
+        super().__init__(f"{result.source}: not written: {why}")
+        self.result = result
+
+
+class NotEquivalent(NotVerified):
+    """The folded model computes something else. Nothing was written."""
+
+
+def plan(model: Source, *, keep: Sequence[str] = (), assume_constant: bool = False) -> Plan:
+    """Finds out what would become of each affine node, and changes nothing.
+
+    Args:
+        model: A path or a model in memory.
+        keep: Names of nodes that must stay; `*`, `?` and `[…]` match as in file names.
+        assume_constant: Fold also what a caller could override: initializers that are inputs of the graph too.
+
+    Raises:
+        ModelError: The model cannot be read.
+    """
+    return make_plan(_load(model), keep=keep, assume_constant=assume_constant)
+
+
+def fold(model: Source, *, keep: Sequence[str] = (), assume_constant: bool = False) -> onnx.ModelProto:
+    """The folded model in memory, not verified; arguments as in `plan`.
+
+    Raises:
+        ModelError: The model cannot be read, or is over 2 GiB.
+    """
+    return to_proto(plan(model, keep=keep, assume_constant=assume_constant).model)
+
+
+def check(model: Source, *, keep: Sequence[str] = (), assume_constant: bool = False) -> Checked:
+    """Tells which BatchNormalizations would fold and why others stay; arguments as in `plan`.
+
+    Raises:
+        ModelError: The model cannot be read.
+    """
+    return Checked(_name(model), plan(model, keep=keep, assume_constant=assume_constant))
+
+
+def optimize(
+    model: Source,
+    output: str | os.PathLike[str] | BinaryIO | None = None,
+    *,
+    in_place: bool = False,
+    overwrite: bool = False,
+    keep: Sequence[str] = (),
+    assume_constant: bool = False,
+    verify: VerifyMode | str = VerifyMode.AUTO,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
+) -> Optimized:
+    """Folds a model, compares the result with the original, and writes it if they are equivalent.
+
+    Args:
+        model: A path or a model in memory, which is not changed.
+        output: Where to write the folded model; replaced if it exists. By default `NAME.folded.onnx` beside
+            `NAME.onnx`; a model in memory is written nowhere by default (see `Optimized.proto`).
+        in_place: Write over the model itself.
+        overwrite: The default output may be replaced if it exists.
+        keep: As in `plan`.
+        assume_constant: As in `plan`.
+        verify: Whether to compare, and what to do if that is not possible.
+        shapes: Shapes of inputs to compare on, for those whose shape the model does not say.
+        dims: Sizes of named dimensions to compare on.
+
+    Raises:
+        ModelError: The model cannot be read, or the output cannot be written.
+        NotEquivalent: The folded model computes something else.
+        NotVerified: The models could not be compared, and `verify` is "require".
+    """
+    mode = VerifyMode(verify)
+    loaded = _load(model)
+    target = _target(model, loaded, output, in_place=in_place, overwrite=overwrite)
+    planned = make_plan(loaded, keep=keep, assume_constant=assume_constant)
+    result = Optimized(_name(model), planned, target, _nbytes(loaded), _nbytes(planned.model))
+
+    def verified(after: Path | None) -> Optimized:
+        if mode is VerifyMode.OFF or not planned.changes:
+            return result
+        before = loaded.path or to_proto(loaded)
+        return _accepted(result, compare(before, after or result.proto(), shapes=shapes or {}, dims=dims or {}), mode)
+
+    if target is None:
+        result = verified(None)
+        if output is not None and not isinstance(output, str | os.PathLike):
+            write_stream(planned.model, output)
+    elif planned.changes or not in_place:
+        with staged(planned.model, target, unchanged=not planned.changes) as path:
+            result = verified(path)
+    return result
+
+
+def verify(
+    before: Source,
+    after: Source,
+    *,
+    shapes: Mapping[str, Sequence[int]] | None = None,
+    dims: Mapping[str, int] | None = None,
+) -> Verification:
+    """Compares two models that should compute the same.
+
+    Args:
+        before: A path or a model in memory.
+        after: The model that was made from it.
+        shapes: Shapes of inputs to compare on, for those whose shape the model does not say.
+        dims: Sizes of named dimensions to compare on.
+
+    Raises:
+        ModelError: One of them cannot be read.
+    """
+    return compare(_comparable(before), _comparable(after), shapes=shapes or {}, dims=dims or {})
+
+
+def _accepted(result: Optimized, verification: Verification, mode: VerifyMode) -> Optimized:
+    """The result, if it may be written."""
+    result = replace(result, verification=verification)
+    refused = replace(result, output=None)
+    if verification.verdict is Verdict.DIFFERENT:
+        raise NotEquivalent(refused)
+    if verification.verdict is Verdict.NOT_RUN and mode is VerifyMode.REQUIRE:
+        raise NotVerified(refused)
+    return result
+
+
+def _target(
+    model: Source,
+    loaded: Model,
+    output: str | os.PathLike[str] | BinaryIO | None,
+    *,
+    in_place: bool,
+    overwrite: bool,
+) -> Path | None:
+    """The file to write; None if the model goes to a stream, or stays in memory."""
+    source = Path(model) if loaded.path and isinstance(model, str | os.PathLike) else None
+    if in_place and (source is None or output is not None):
+        raise ModelError("in place is where the model came from: it must be a file, and no output can be given")
+    if isinstance(output, str | os.PathLike):
+        target = Path(output)
+    elif output is not None or source is None:
+        return None
+    else:
+        target = source if in_place else source.with_suffix(".folded.onnx")
+        if target.exists() and not (in_place or overwrite):
+            raise ModelError(f"{target}: already exists; give it as the output (-o) to replace it")
+    check_output(target, loaded.path, in_place=in_place, overwrite=True)
+    return target
+
+
+def _load(model: Source) -> Model:
+    return load(_plain(model))
+
+
+def _comparable(model: Source) -> Path | onnx.ModelProto:
+    plain = _plain(model)
+    if isinstance(plain, onnx.ModelProto):
+        return plain
+    return to_proto(load(plain)) if isinstance(plain, bytes) else Path(plain)
+
+
+def _plain(model: Source) -> str | os.PathLike[str] | bytes | onnx.ModelProto:
+    """The model without the wrapping of onnx_ir, which must have been imported if somebody has such a model."""
+    if isinstance(model, str | os.PathLike | bytes | onnx.ModelProto):
+        return model
+    onnx_ir = sys.modules.get("onnx_ir")
+    if onnx_ir is None or not isinstance(model, onnx_ir.Model):
+        raise TypeError(f"expected a path, a ModelProto, bytes or an onnx_ir.Model, got {type(model).__name__}")
+    proto: onnx.ModelProto = onnx_ir.to_proto(model)
+    return proto
+
+
+def _name(model: Source) -> str:
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else "model"
+
+
+def _nbytes(model: Model) -> int:
+    """Size of the model as it would be written, data files included."""
+    inside = size(model.pieces())
+    if not model.has_data_files:
+        return inside
+    external = (model.payload(tensor) for tensor in all_tensors(model.proto) if is_external(tensor))
+    return inside + sum(payload.nbytes for payload in external if payload)

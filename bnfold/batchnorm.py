@@ -1,0 +1,92 @@
+"""BatchNormalization, read from a node of any opset. Nothing else in bnfold looks into one.
+
+An inference-mode BatchNormalization is, along axis 1 of its input (Ioffe & Szegedy 2015, Algorithm 2):
+
+    scale = gamma / sqrt(var + epsilon)        shift = beta - mean * scale
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnfold.affine import Affine, FloatArray
+from bnfold.graph import Op
+from bnfold.reasons import Reason, Refused
+
+GAMMA, BETA, MEAN, VAR = 1, 2, 3, 4
+CHANNEL_AXIS = 1
+_DEFAULT_EPSILON = float(np.float32(1e-5))  # attributes are float32; the double 1e-5 is another number
+_TRAINING_MODE_IS_AN_ATTRIBUTE_FROM = 14
+_IS_TEST_BELOW = 7
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNorm:
+    """The parameters of an inference-mode BatchNormalization: vectors of C float64 values, and epsilon."""
+
+    gamma: FloatArray
+    beta: FloatArray
+    mean: FloatArray
+    var: FloatArray
+    epsilon: float
+
+    def affine(self, rank: int) -> Affine:
+        """What it computes, for an input of ``rank`` axes.
+
+        Raises:
+            Refused: variance + epsilon is not positive somewhere.
+        """
+        positive = self.var + self.epsilon
+        if bad := int(np.count_nonzero(~(positive > 0))):
+            raise Refused(Reason.VARIANCE_NOT_POSITIVE, count=bad, channels=positive.size)
+        scale = self.gamma / np.sqrt(positive)
+        return Affine.along(CHANNEL_AXIS, rank, scale, self.beta - self.mean * scale)
+
+
+def is_batchnorm(op: Op) -> bool:
+    return op.type == "BatchNormalization"
+
+
+def epsilon(op: Op) -> float:
+    """The node's epsilon, exactly as the float32 attribute holds it."""
+    return float(op.attribute("epsilon", _DEFAULT_EPSILON))
+
+
+def is_training(op: Op) -> bool:
+    """Whether the node normalises with the statistics of the batch that it is given."""
+    if op.opset >= _TRAINING_MODE_IS_AN_ATTRIBUTE_FROM:
+        return bool(op.attribute("training_mode", 0))
+    if op.opset < _IS_TEST_BELOW:
+        return not op.attribute("is_test", 0)
+    return len([value for value in op.outputs if value is not None]) > 1
+
+
+def read(op: Op) -> BatchNorm:
+    """The parameters of an inference-mode node.
+
+    Raises:
+        Refused: training mode, ``spatial = 0``, or parameters that are not constant, not finite or not C long.
+    """
+    if is_training(op):
+        raise Refused(Reason.TRAINING_MODE)
+    if any(value is not None and (value.readers or value.is_output) for value in op.outputs[1:]):
+        raise Refused(Reason.EXTRA_OUTPUTS)
+    if not op.attribute("spatial", 1):
+        raise Refused(Reason.SPATIAL_ZERO)
+    gamma, beta, mean, var = (_vector(op, index) for index in (GAMMA, BETA, MEAN, VAR))
+    for index, vector in ((BETA, beta), (MEAN, mean), (VAR, var)):
+        if vector.size != gamma.size:
+            raise Refused(Reason.WRONG_SIZE, value=op.data(index).name, size=vector.size, expected=gamma.size)
+    return BatchNorm(gamma, beta, mean, var, epsilon(op))
+
+
+def _vector(op: Op, index: int) -> FloatArray:
+    constant = op.constant(index)
+    if len(constant.shape) != 1:
+        raise Refused(Reason.WRONG_SIZE, value=op.data(index).name, size=f"shape {constant.shape}", expected="[C]")
+    vector = constant.float64()
+    if not np.isfinite(vector).all():
+        raise Refused(Reason.NOT_FINITE, value=op.data(index).name)
+    return vector

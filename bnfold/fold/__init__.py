@@ -1,0 +1,6 @@
+"""When to fold: the plan decides and records, apply writes, cleanup leaves nothing dead."""
+
+from bnfold.fold.plan import plan
+from bnfold.fold.record import Entry, Outcome, Plan
+
+__all__ = ["Entry", "Outcome", "Plan", "plan"]

@@ -1,0 +1,135 @@
+"""The only code that writes a graph: edits, new names, and what the affine node leaves behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from bnfold.graph import Constant, Graph, Op, Value
+from bnfold.model_io import ModelError
+from bnfold.ops import AddBehind, Assign, Edit, Moved, Retype, SetAttribute
+
+_SUFFIX = "_folded"
+
+
+class Pending:
+    """The bytes of a folded constant, computed when the model is written."""
+
+    def __init__(self, name: str, constant: Constant) -> None:
+        self._name = name
+        self._constant = constant
+
+    @property
+    def nbytes(self) -> int:
+        return nbytes(self._constant)
+
+    def chunks(self) -> Iterator[memoryview]:
+        array = np.ascontiguousarray(self._constant.array())
+        if not np.isfinite(array).all() and np.isfinite(self._constant.float64()).all():
+            raise ModelError(f"{self._name}: a folded weight overflows {array.dtype}; keep its node with --keep")
+        yield memoryview(array.reshape(-1).view(np.uint8))
+
+
+@dataclass
+class Changes:
+    """What the edits of one fold did to names and weights, and the nodes they added."""
+
+    renamed: dict[str, str] = field(default_factory=dict)
+    copied: dict[str, int] = field(default_factory=dict)
+    added: list[Op] = field(default_factory=list)
+
+
+def nbytes(constant: Constant) -> int:
+    return int(np.prod(constant.shape, dtype=np.int64)) * constant.dtype.itemsize
+
+
+class Writer:
+    """Carries out edits on a graph. Constants that it made itself are changed in place while nothing else reads them."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._own: set[Value] = set()
+
+    def perform(self, edits: Iterable[Edit], source: Value | None = None) -> Changes:
+        """Carries out the edits of one fold; values that moved are renamed last, once each.
+
+        ``source`` is not renamed here: it will take the name of the affine node's output.
+        """
+        changes = Changes()
+        moved: dict[Value, None] = {}
+        for edit in edits:
+            match edit:
+                case Assign():
+                    self._assign(edit, changes)
+                case AddBehind():
+                    changes.added.append(self._add_behind(edit))
+                case SetAttribute():
+                    _set_attribute(edit.op, edit.name, edit.value)
+                case Retype():
+                    _retype(edit.op, edit.op_type)
+                case Moved():
+                    moved[edit.value] = None
+        moved.pop(source, None)
+        for value in moved:
+            old = value.name
+            self._graph.rename(value, self._graph.fresh_name(_suffixed(old)))
+            changes.renamed[old] = value.name
+        return changes
+
+    def bypass_upwards(self, op: Op, source: Value) -> None:
+        """Takes out an affine node whose input now means what its output meant; the output's name stays."""
+        result = op.output
+        self._graph.remove(op)
+        self._graph.take_over(source, result)
+
+    def bypass_downwards(self, op: Op, source: Value) -> None:
+        """Takes out an affine node that its readers have absorbed; they read its input."""
+        result = op.output
+        self._graph.remove(op)
+        self._graph.move_readers(result, source)
+
+    def _assign(self, edit: Assign, changes: Changes) -> None:
+        old = edit.op.input(edit.index)
+        if old in self._own and len(old.readers) == 1:
+            self._graph.replace_constant(old, edit.constant, Pending(old.name, edit.constant))
+            return
+        if old is not None and len(old.readers) > 1:
+            changes.copied[old.name] = nbytes(edit.constant)
+        hint = _suffixed(old.name) if old is not None else f"{edit.op.label}_bias"
+        name = self._graph.fresh_name(hint)
+        value = self._graph.add_constant(edit.op.scope, name, edit.constant, Pending(name, edit.constant))
+        self._own.add(value)
+        self._graph.set_input(edit.op, edit.index, value)
+
+    def _add_behind(self, edit: AddBehind) -> Op:
+        result = edit.op.output
+        inner = self._graph.new_value(f"{result.name}_unshifted", like=result)
+        name = self._graph.fresh_name(f"{edit.op.label}_shift")
+        shift = self._graph.add_constant(edit.op.scope, name, edit.constant, Pending(name, edit.constant))
+        self._own.add(shift)
+        self._graph.set_output(edit.op, 0, inner)
+        label = self._graph.fresh_name(f"{edit.op.label}_add")
+        node = onnx.helper.make_node("Add", [inner.name, shift.name], [result.name], label)
+        return self._graph.add_op(edit.op, node)
+
+
+def _suffixed(name: str) -> str:
+    return name if name.endswith(_SUFFIX) else name + _SUFFIX
+
+
+def _set_attribute(op: Op, name: str, value: int | float | None) -> None:
+    kept = [attribute for attribute in op.node.attribute if attribute.name != name]
+    del op.node.attribute[:]
+    op.node.attribute.extend(kept)
+    if value is not None:
+        op.node.attribute.append(onnx.helper.make_attribute(name, value))
+    op.forget_attributes()
+
+
+def _retype(op: Op, op_type: str) -> None:
+    del op.node.attribute[:]
+    op.node.op_type = op.type = op_type
+    op.forget_attributes()

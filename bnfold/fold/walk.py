@@ -1,0 +1,153 @@
+"""Where an affine can go: every branch ends in an operator that absorbs it, or nothing happens.
+
+A walk edits nothing. It returns the edits, or raises ``Refused`` with the place where its best attempt ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from bnfold.affine import Affine
+from bnfold.graph import Op, Use, Value
+from bnfold.ops import RULES, Edit, Moved, OpRule, Step
+from bnfold.reasons import Reason, Refusal, Refused
+
+# Inputs at which an operator looks at the shape or type of a value only, which no affine changes.
+_BLIND = {("Shape", 0), ("Size", 0), ("CastLike", 1), ("ConstantOfShape", 0)}
+_NO_RULE = OpRule()
+_MAX_STEPS = 1000
+
+
+@dataclass
+class Way:
+    """A way that an affine can go."""
+
+    edits: list[Edit] = field(default_factory=list)
+    into: list[Op] = field(default_factory=list)
+    through: list[Op] = field(default_factory=list)
+
+    def join(self, other: Way) -> None:
+        """Adds another branch; two branches may not touch the same operator."""
+        taken = {*self.into, *self.through}
+        for op in (*other.into, *other.through):
+            if op in taken:
+                raise Refused(Reason.PATHS_MEET, op_type=op.type)
+        self.edits += other.edits
+        self.into += other.into
+        self.through += other.through
+
+
+class Blocked(Refused):
+    """A refusal that knows the operator where the walk ended."""
+
+    def __init__(self, refused: Refused, op: Op) -> None:
+        super().__init__(refused.reason, **refused.facts)
+        self.op = op
+
+    def refusal(self) -> Refusal:
+        return Refusal(self.reason, self.facts, self.op.label)
+
+
+def data_readers(value: Value) -> list[Use]:
+    """The readers that look at the numbers."""
+    return [use for use in value.readers if (use.op.type, use.index) not in _BLIND]
+
+
+class Walk:
+    """One attempt to place an affine; counts its steps, since a graph may branch without end."""
+
+    def __init__(self, op: Op) -> None:
+        self._op = op
+        self._steps = 0
+
+    def up(self, value: Value, affine: Affine) -> Way:
+        """Puts an affine of a value into what makes the value. ``value`` is read by nothing else."""
+        op = value.producer
+        if op is None:
+            raise Blocked(Refused(Reason.GRAPH_INPUT, value=value.name), self._op)
+        rule = self._enter(op)
+        attempts: list[Callable[[], Way]] = []
+        if rule.absorb_output is not None and value.index == 0:
+            absorb = rule.absorb_output
+            attempts.append(lambda: Way([*absorb(op, affine), Moved(value)], [op]))
+        if rule.lift is not None:
+            lift = rule.lift
+            attempts.append(lambda: self._first(op, lift(op, value.index, affine), partial(self._lifted, value)))
+        return self._best(op, attempts)
+
+    def down(self, value: Value, affine: Affine) -> Way:
+        """Puts an affine of a value into everything that reads it."""
+        way = Way()
+        if value.is_output:
+            raise Refused(Reason.GRAPH_OUTPUT, value=value.name)
+        readers = data_readers(value)
+        if not readers:
+            raise Refused(Reason.NO_READER, value=value.name)
+        for use in readers:
+            way.join(self._into_reader(use, affine))
+        return way
+
+    def _into_reader(self, use: Use, affine: Affine) -> Way:
+        op, index = use
+        rule = self._enter(op)
+        attempts: list[Callable[[], Way]] = []
+        if rule.absorb_input is not None:
+            absorb = rule.absorb_input
+            attempts.append(lambda: Way(list(absorb(op, index, affine)), [op]))
+        if rule.sink is not None:
+            sink = rule.sink
+            attempts.append(lambda: self._first(op, sink(op, index, affine), self._sunk))
+        return self._best(op, attempts)
+
+    def _enter(self, op: Op) -> OpRule:
+        self._steps += 1
+        if self._steps > _MAX_STEPS:
+            raise Blocked(Refused(Reason.PATHS_MEET, op_type=op.type), op)
+        return RULES.get(op.type, _NO_RULE)
+
+    def _best(self, op: Op, attempts: Sequence[Callable[[], Way]]) -> Way:
+        """The first attempt that succeeds; else the refusal of the last, which came furthest."""
+        refused: Refused = Refused(Reason.NO_RULE, op_type=op.type)
+        for attempt in attempts:
+            try:
+                return attempt()
+            except Refused as error:
+                refused = error
+        raise refused if isinstance(refused, Blocked) else Blocked(refused, op)
+
+    def _first(self, op: Op, steps: Sequence[Step], follow: Callable[[Op, Step], Way]) -> Way:
+        return self._best(op, [lambda step=step: follow(op, step) for step in steps])  # type: ignore[misc]
+
+    def _lifted(self, value: Value, op: Op, step: Step) -> Way:
+        way = Way([*step.edits, Moved(value)], through=[op])
+        for index, affine in step.to.items():
+            if not affine.is_identity:
+                way.join(self._above(op, index, affine))
+        return way
+
+    def _above(self, op: Op, index: int, affine: Affine) -> Way:
+        value = op.data(index)
+        refuse_if_shared(value, op)
+        return self.up(value, affine)
+
+    def _sunk(self, op: Op, step: Step) -> Way:
+        way = Way(list(step.edits), through=[op])
+        for index, affine in step.to.items():
+            value = op.outputs[index]
+            if value is not None and not affine.is_identity:
+                way.edits.append(Moved(value))
+                way.join(self.down(value, affine))
+        return way
+
+
+def refuse_if_shared(value: Value, reader: Op) -> None:
+    """An affine may only leave a value upwards if its one reader is where it comes from."""
+    if value.is_output:
+        raise Refused(Reason.GRAPH_OUTPUT, value=value.name)
+    readers = data_readers(value)
+    if len(readers) != 1:
+        raise Refused(Reason.BRANCHES, value=value.name, readers=len(readers))
+    if value.scope is not reader.scope:
+        raise Refused(Reason.OTHER_SCOPE, value=value.name)

@@ -1,0 +1,193 @@
+"""What a value holds when it holds the same in every run.
+
+A value is constant when it does not depend on the *values* of any input: an initializer, a Constant node, and
+what is computed from those. A dependence on an input's type or static shape is none: torch writes biases as
+``Expand(CastLike(0, x), Shape(W))``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from bnfold.affine import FloatArray
+from bnfold.graph.evaluate import EVALUATORS, MAX_ELEMENTS, Evaluator, NotEvaluated
+from bnfold.graph.op import Op, Value
+from bnfold.reasons import Refused
+
+if TYPE_CHECKING:
+    from bnfold.graph.index import Graph
+    from bnfold.model_io import Model
+
+Array = npt.NDArray[Any]
+_SMALL = 1 << 14  # elements; what is larger is read again each time it is asked for, not kept
+_MAX_DEPTH = 64  # operators between an initializer and its reader
+
+
+class Constant(Protocol):
+    """A constant tensor, read when asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def array(self) -> Array:
+        """The values in their own type, in an array that the caller may write to."""
+        ...
+
+    def float64(self) -> FloatArray:
+        """The values as they are before any rounding to ``dtype``."""
+        ...
+
+
+class Stored:
+    """A tensor of the model."""
+
+    def __init__(self, model: Model, tensor: onnx.TensorProto) -> None:
+        self._model = model
+        self._tensor = tensor
+        self.shape = tuple(tensor.dims)
+        self.dtype: np.dtype[Any] = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+
+    def array(self) -> Array:
+        array = self._model.array(self._tensor)
+        return array if array.flags.writeable else array.copy()
+
+    def float64(self) -> FloatArray:
+        return self._model.array(self._tensor).astype(np.float64)
+
+
+class Evaluated:
+    """The result of an operator on constants, evaluated when asked for."""
+
+    def __init__(self, preview: Array, evaluate: Callable[[], Array]) -> None:
+        self.shape = preview.shape
+        self.dtype = preview.dtype
+        self._evaluate = evaluate
+        self._kept: Array | None = None
+
+    def array(self) -> Array:
+        return self.values().astype(self.dtype)
+
+    def float64(self) -> FloatArray:
+        return self.values().astype(np.float64)
+
+    def values(self) -> Array:
+        """Floating-point values in float64, all others in their own type."""
+        if self._kept is not None:
+            return self._kept
+        with np.errstate(all="ignore"):
+            values = self._evaluate()
+        if values.size <= _SMALL:
+            self._kept = values
+        return values
+
+
+class Constants:
+    """The constants of a graph, each resolved once."""
+
+    def __init__(self, graph: Graph, *, inputs_are_constant: bool) -> None:
+        self._graph = graph
+        self._inputs_are_constant = inputs_are_constant
+        self._known: dict[Value, Constant | None] = {}
+
+    def of(self, value: Value, depth: int = 0) -> Constant | None:
+        """The constant behind a value, None if there is none."""
+        if value in self._known:
+            return self._known[value]
+        if depth > _MAX_DEPTH:
+            return None
+        try:
+            constant = self._resolve(value, depth)
+        except (NotEvaluated, Refused, ValueError, IndexError, TypeError):  # an op that does not fit its inputs
+            constant = None
+        self._known[value] = constant
+        return constant
+
+    def set(self, value: Value, constant: Constant) -> None:
+        self._known[value] = constant
+
+    def _resolve(self, value: Value, depth: int) -> Constant | None:
+        if value.tensor is not None:
+            overridable = value.is_input and not self._inputs_are_constant
+            return None if overridable else self._stored(value.tensor)
+        if value.is_input or value.producer is None or value.index:
+            return None
+        if value.producer.type == "Constant":
+            return self._constant_node(value.producer)
+        if value.producer.type == "Shape":
+            return self._shape_node(value.producer, depth)
+        evaluator = EVALUATORS.get(value.producer.type)
+        return None if evaluator is None else self._evaluate(value.producer, evaluator, depth)
+
+    def _evaluate(self, op: Op, evaluator: Evaluator, depth: int) -> Constant | None:
+        inputs: list[Callable[[], Array]] = []
+        previews: list[Array] = []
+        for index, value in enumerate(op.inputs):
+            if value is None:
+                return None
+            constant = self.of(value, depth + 1)
+            if constant is None and op.type == "CastLike" and index == 1:
+                constant = self._of_same_type(value)
+            if constant is None:
+                return None
+            inputs.append(_reader(constant))
+            previews.append(_preview(constant))
+        with np.errstate(all="ignore"):
+            preview = evaluator(op, previews)
+        if preview.size > MAX_ELEMENTS:
+            return None
+        return Evaluated(preview, lambda: evaluator(op, [read() for read in inputs]))
+
+    def _of_same_type(self, value: Value) -> Constant | None:
+        dtype = self._graph.dtype(value)
+        return None if dtype is None else _given(np.zeros((), dtype))
+
+    def _shape_node(self, op: Op, depth: int) -> Constant | None:
+        value = op.data(0)
+        constant = self.of(value, depth + 1)
+        shape = constant.shape if constant else self._graph.shape(value)
+        if shape is None:
+            return None
+        sizes = shape[op.attribute("start", 0) : op.attribute("end", len(shape))]
+        return _given(np.asarray(sizes, np.int64)) if all(isinstance(size, int) for size in sizes) else None
+
+    def _constant_node(self, op: Op) -> Constant | None:
+        for name in ("value_float", "value_floats", "value_int", "value_ints"):
+            value = op.attribute(name)
+            if value is not None:
+                return _given(np.asarray(value, np.float32 if "float" in name else np.int64))
+        tensor = op.attribute("value")
+        return None if tensor is None else self._stored(tensor)
+
+    def _stored(self, tensor: onnx.TensorProto) -> Constant | None:
+        if tensor.data_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+            return None
+        return Stored(self._graph.model, tensor)
+
+
+def _given(array: Array) -> Evaluated:
+    return Evaluated(array, lambda: array)
+
+
+def _reader(constant: Constant) -> Callable[[], Array]:
+    if isinstance(constant, Evaluated):
+        return constant.values
+    return constant.float64 if _is_float(constant.dtype) else constant.array
+
+
+def _preview(constant: Constant) -> Array:
+    """An array of the constant's type and shape; of its values too where that is cheap."""
+    if np.prod([float(size) for size in constant.shape]) <= _SMALL:
+        return constant.array()
+    return np.broadcast_to(np.zeros((), constant.dtype), constant.shape)
+
+
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    return bool(dtype.kind == "f" or (dtype.kind == "V" and dtype.names is None and "float" in dtype.name))

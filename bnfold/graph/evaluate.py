@@ -1,0 +1,163 @@
+"""Operators that exporters put between a parameter and its reader, evaluated on constants.
+
+Each function takes the op and the arrays of its inputs (None where omitted). Floating-point arrays come as
+float64, so that a chain of arithmetic is not rounded on its way; Cast rounds because it says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from bnfold.graph.op import Op
+
+Array = npt.NDArray[Any]
+Evaluator = Callable[[Op, Sequence[Array]], Array]
+MAX_ELEMENTS = 1 << 28  # a model may ask for a constant of 2**40 elements; nobody asks for it on purpose
+_BROADCAST_IS_NUMPYS_FROM = 7
+_AXES_ARE_AN_INPUT_FROM = 13
+
+
+class NotEvaluated(Exception):
+    """The op has a form that is not evaluated; the value then counts as computed."""
+
+
+def aligned(op: Op, left_rank: int, right: Array) -> Array:
+    """The right operand of Add, Sub, Mul or Div as numpy would broadcast it.
+
+    Before opset 7 a smaller right operand needs ``broadcast=1`` and may start at ``axis``.
+    """
+    if op.opset >= _BROADCAST_IS_NUMPYS_FROM or right.ndim == left_rank:
+        return right
+    axis = op.attribute("axis")
+    if not op.attribute("broadcast", 0) or axis is None:
+        return right
+    axis = axis % left_rank if left_rank else 0
+    return right.reshape(right.shape + (1,) * (left_rank - axis - right.ndim))
+
+
+def axes_of(op: Op, arrays: Sequence[Array]) -> tuple[int, ...] | None:
+    """The axes of Squeeze and Unsqueeze: an attribute before opset 13, an input from then on."""
+    if op.opset < _AXES_ARE_AN_INPUT_FROM:
+        axes = op.attribute("axes")
+    else:
+        axes = arrays[1] if len(arrays) > 1 else None
+    return None if axes is None else tuple(int(axis) for axis in axes)
+
+
+def reshaped(op: Op, data: Array, target: Sequence[int]) -> Array:
+    """Reshape with ONNX's 0 (copy the dimension) and -1 (what is left)."""
+    if not op.attribute("allowzero", 0):
+        target = [data.shape[axis] if size == 0 else size for axis, size in enumerate(target)]
+    return data.reshape([int(size) for size in target])
+
+
+def _arithmetic(function: Callable[[Array, Array], Array]) -> Evaluator:
+    def evaluate(op: Op, arrays: Sequence[Array]) -> Array:
+        left, right = arrays
+        _bound(np.broadcast_shapes(left.shape, right.shape))
+        return np.asarray(function(left, aligned(op, left.ndim, right)))
+
+    return evaluate
+
+
+def _divide(left: Array, right: Array) -> Array:
+    if np.issubdtype(right.dtype, np.integer):
+        if (left < 0).any() or (right <= 0).any():
+            raise NotEvaluated
+        return np.asarray(left // right)
+    return np.asarray(left / right)
+
+
+def _cast(op: Op, arrays: Sequence[Array]) -> Array:
+    target = onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))
+    return arrays[0].astype(target)
+
+
+def _reshape(op: Op, arrays: Sequence[Array]) -> Array:
+    return reshaped(op, arrays[0], arrays[1] if len(arrays) > 1 else op.attribute("shape"))
+
+
+def _transpose(op: Op, arrays: Sequence[Array]) -> Array:
+    return arrays[0].transpose(op.attribute("perm"))
+
+
+def _unsqueeze(op: Op, arrays: Sequence[Array]) -> Array:
+    return np.expand_dims(arrays[0], axes_of(op, arrays) or ())
+
+
+def _squeeze(op: Op, arrays: Sequence[Array]) -> Array:
+    return np.squeeze(arrays[0], axes_of(op, arrays))
+
+
+def _flatten(op: Op, arrays: Sequence[Array]) -> Array:
+    shape, axis = arrays[0].shape, op.attribute("axis", 1)
+    axis = axis % len(shape) if axis < 0 else axis
+    return arrays[0].reshape(int(np.prod(shape[:axis])), -1)
+
+
+def _expand(op: Op, arrays: Sequence[Array]) -> Array:
+    data, target = arrays
+    return np.broadcast_to(data, np.broadcast_shapes(data.shape, tuple(int(size) for size in target)))
+
+
+def _constant_of_shape(op: Op, arrays: Sequence[Array]) -> Array:
+    value = op.attribute("value")
+    fill = np.zeros(1, np.float32) if value is None else onnx.numpy_helper.to_array(value)
+    return np.broadcast_to(fill, tuple(int(size) for size in arrays[0]))
+
+
+def _concat(op: Op, arrays: Sequence[Array]) -> Array:
+    return np.concatenate(arrays, axis=op.attribute("axis", 1))
+
+
+def _gather(op: Op, arrays: Sequence[Array]) -> Array:
+    return np.take(arrays[0], arrays[1].astype(np.int64), axis=op.attribute("axis", 0))
+
+
+def _slice(op: Op, arrays: Sequence[Array]) -> Array:
+    if len(arrays) < 3:  # before opset 10 the borders are attributes
+        raise NotEvaluated
+    starts, ends = arrays[1], arrays[2]
+    axes = arrays[3] if len(arrays) > 3 else np.arange(len(starts))
+    steps = arrays[4] if len(arrays) > 4 else np.ones(len(starts), np.int64)
+    index: list[slice] = [slice(None)] * arrays[0].ndim
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        if step < 0:
+            raise NotEvaluated
+        index[axis] = slice(int(start), int(end), int(step))
+    return arrays[0][tuple(index)]
+
+
+def _bound(shape: Sequence[int]) -> None:
+    if np.prod([float(size) for size in shape]) > MAX_ELEMENTS:
+        raise NotEvaluated
+
+
+EVALUATORS: dict[str, Evaluator] = {
+    "Identity": lambda op, arrays: arrays[0],
+    "Cast": _cast,
+    "CastLike": lambda op, arrays: arrays[0].astype(arrays[1].dtype),
+    "Reshape": _reshape,
+    "Transpose": _transpose,
+    "Unsqueeze": _unsqueeze,
+    "Squeeze": _squeeze,
+    "Flatten": _flatten,
+    "Expand": _expand,
+    "ConstantOfShape": _constant_of_shape,
+    "Concat": _concat,
+    "Gather": _gather,
+    "Slice": _slice,
+    "Add": _arithmetic(np.add),
+    "Sub": _arithmetic(np.subtract),
+    "Mul": _arithmetic(np.multiply),
+    "Div": _arithmetic(_divide),
+    "Pow": _arithmetic(lambda left, right: np.power(left, right).astype(left.dtype)),
+    "Sqrt": lambda op, arrays: np.sqrt(arrays[0]),
+    "Reciprocal": lambda op, arrays: np.reciprocal(arrays[0]),
+    "Neg": lambda op, arrays: np.negative(arrays[0]),
+}

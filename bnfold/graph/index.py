@@ -1,0 +1,249 @@
+"""An index over the ONNX protobuf: who makes a value, who reads it, in which scope.
+
+It is no second IR: every ``Op`` and ``Value`` stands for a message of the model, and an edit goes straight
+into that message, so what is not edited stays as it was, unknown fields included. Only the lists of nodes
+wait for ``commit``, which writes each changed list once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import GraphProto, NodeProto, TensorProto
+
+from bnfold.graph.constants import Constant, Constants
+from bnfold.graph.op import STANDARD_DOMAINS, Op, Scope, Use, Value, bodies
+from bnfold.graph.shapes import Shape, Shapes
+from bnfold.model_io import Model, Payload
+from bnfold.reasons import Reason, Refused
+
+_INITIALIZERS_ARE_INPUTS_BELOW_IR = 4
+
+
+class Graph:
+    """The index of a model, and the only means to edit one.
+
+    Args:
+        model: The model; edits go into its protobuf.
+        assume_constant: Take initializers that are also graph inputs for constants (before IR version 4
+            they are anyway).
+    """
+
+    def __init__(self, model: Model, *, assume_constant: bool = False) -> None:
+        self.model = model
+        self.scopes: list[Scope] = []
+        self.names: set[str] = set()
+        self.released: dict[Value, None] = {}  # values that lost their last reader to an edit
+        self._local_functions = {(function.domain, function.name) for function in model.proto.functions}
+        legacy = model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR
+        self._constants = Constants(self, inputs_are_constant=assume_constant or legacy)
+        self._shapes = Shapes(self)
+        self.main = self._index_graph(model.proto.graph, None, _opsets(model.proto.opset_import))
+        for function in model.proto.functions:
+            self._index_function(function)
+
+    # --- questions ---------------------------------------------------------------------------------------
+
+    def ops(self) -> Iterator[Op]:
+        """Every op of every scope; within a scope in graph order."""
+        for scope in self.scopes:
+            yield from scope.live_ops()
+
+    def constant(self, value: Value) -> Constant | None:
+        """The constant behind a value; None if it depends on an input or may be overridden."""
+        return self._constants.of(value)
+
+    def shape(self, value: Value) -> Shape | None:
+        """The shape of a value, None where not even the rank is known."""
+        constant = self.constant(value)
+        return constant.shape if constant else self._shapes.of(value)
+
+    def known_shape(self, value: Value) -> Shape:
+        """The shape of a value; refuses where not even the rank is known."""
+        shape = self.shape(value)
+        if shape is None:
+            raise Refused(Reason.SHAPE_UNKNOWN, value=value.name)
+        return shape
+
+    def dtype(self, value: Value) -> np.dtype[Any] | None:
+        """The element type of a value, None where it is not known."""
+        constant = self.constant(value)
+        return constant.dtype if constant else self._shapes.dtype(value)
+
+    def fresh_name(self, hint: str) -> str:
+        """A name that nothing in the model has, in any scope."""
+        name, number = hint, 1
+        while name in self.names:
+            name, number = f"{hint}_{number}", number + 1
+        self.names.add(name)
+        return name
+
+    # --- edits -------------------------------------------------------------------------------------------
+
+    def set_input(self, op: Op, index: int, value: Value | None) -> None:
+        """Makes input ``index`` of ``op`` read ``value``; None omits it."""
+        while len(op.inputs) <= index:
+            op.inputs.append(None)
+            op.node.input.append("")
+        self._unread(op, index)
+        op.inputs[index] = value
+        op.node.input[index] = value.name if value is not None else ""
+        if value is not None:
+            value.readers[Use(op, index)] = None
+
+    def set_output(self, op: Op, index: int, value: Value) -> None:
+        """Makes ``value`` an output of ``op``; the value it made until now has no producer any more."""
+        old = op.outputs[index]
+        if old is not None and old.producer is op:
+            old.producer = None
+        op.outputs[index] = value
+        op.node.output[index] = value.name
+        value.producer, value.index = op, index
+
+    def move_readers(self, old: Value, new: Value) -> None:
+        """Makes every reader of ``old`` read ``new``. Whether one is a graph output is not touched."""
+        for use in list(old.readers):
+            self.set_input(use.op, use.index, new)
+
+    def rename(self, value: Value, name: str) -> None:
+        """Gives a value another name wherever it stands, its ``value_info`` included."""
+        del value.scope.values[value.name]
+        value.scope.rename_info(value.name, name)
+        if value.producer is not None:
+            value.producer.node.output[value.index] = name
+        for use in value.readers:
+            use.op.node.input[use.index] = name
+        value.name = name
+        value.scope.values[name] = value
+
+    def take_over(self, value: Value, other: Value) -> None:
+        """Lets ``value`` stand for ``other`` from now on: its readers, its name, its place as a graph output."""
+        self.move_readers(other, value)
+        value.is_output = other.is_output
+        self.rename(value, other.name)
+
+    def add_constant(self, scope: Scope, hint: str, constant: Constant, payload: Payload) -> Value:
+        """A new constant of a scope: an initializer, or a Constant node in a function."""
+        value = scope.own(self.fresh_name(hint))
+        tensor = TensorProto(name=value.name, data_type=onnx.helper.np_dtype_to_tensor_dtype(constant.dtype))
+        tensor.dims.extend(constant.shape)
+        self.model.attach(tensor, payload)
+        self._constants.set(value, constant)
+        if isinstance(scope.proto, GraphProto):
+            value.tensor = scope.proto.initializer.add()
+            value.tensor.CopyFrom(tensor)
+            if scope.parent is None and self.model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR:
+                scope.proto.input.append(onnx.helper.make_tensor_value_info(value.name, tensor.data_type, tensor.dims))
+                value.is_input = True
+        else:
+            node = onnx.helper.make_node("Constant", [], [value.name], value=tensor)
+            value.tensor = node.attribute[0].t
+            scope.ops.insert(0, self._new_op(scope, node))
+            scope.is_edited = True
+        return value
+
+    def new_value(self, hint: str, like: Value) -> Value:
+        """A new value in the scope of another, with its shape and type; something has to produce it."""
+        value = like.scope.own(self.fresh_name(hint))
+        self._shapes.same(value, like)
+        return value
+
+    def add_op(self, after: Op, node: NodeProto) -> Op:
+        """Adds a node of ``after``'s scope behind it; its inputs and outputs are looked up by name."""
+        op = self._new_op(after.scope, node)
+        after.scope.followers.setdefault(after, []).insert(0, op)
+        after.scope.is_edited = True
+        return op
+
+    def remove(self, op: Op) -> None:
+        """Takes an op out of the graph; the values it read lose a reader."""
+        for index in range(len(op.inputs)):
+            self._unread(op, index)
+        for value in op.outputs:
+            if value is not None and value.producer is op:
+                value.producer = None
+        op.inputs, op.outputs, op.is_removed = [], [], True
+        op.scope.is_edited = True
+
+    def replace_constant(self, value: Value, constant: Constant, payload: Payload) -> None:
+        """Gives another content to an initializer that ``add_constant`` made."""
+        assert value.tensor is not None
+        del value.tensor.dims[:]
+        value.tensor.dims.extend(constant.shape)
+        self.model.attach(value.tensor, payload)
+        self._constants.set(value, constant)
+
+    def commit(self) -> None:
+        """Writes the lists of nodes back. The index must not be used after this."""
+        for scope in self.scopes:
+            if scope.is_edited:
+                nodes = [op.node for op in scope.live_ops()]
+                del scope.proto.node[:]
+                scope.proto.node.extend(nodes)
+
+    def _unread(self, op: Op, index: int) -> None:
+        value = op.inputs[index]
+        if value is not None:
+            del value.readers[Use(op, index)]
+            if not value.readers:
+                self.released[value] = None
+
+    # --- building ----------------------------------------------------------------------------------------
+
+    def _index_graph(self, proto: GraphProto, parent: Scope | None, opsets: dict[str, int]) -> Scope:
+        scope = Scope(len(self.scopes), proto, parent, opsets)
+        self.scopes.append(scope)
+        for entry in proto.input:
+            scope.own(entry.name).is_input = True
+        for tensor in proto.initializer:
+            scope.own(tensor.name).tensor = tensor
+        for sparse in proto.sparse_initializer:
+            scope.own(sparse.values.name)
+        self._index_nodes(scope, proto.node)
+        for entry in proto.output:
+            scope.lookup(entry.name).is_output = True
+        self.names.update(scope.values)
+        return scope
+
+    def _index_function(self, function: onnx.FunctionProto) -> None:
+        scope = Scope(len(self.scopes), function, None, _opsets(function.opset_import))
+        self.scopes.append(scope)
+        for name in function.input:
+            scope.own(name).is_input = True
+        self._index_nodes(scope, function.node)
+        for name in function.output:
+            scope.lookup(name).is_output = True
+        self.names.update(scope.values)
+
+    def _index_nodes(self, scope: Scope, nodes: Sequence[NodeProto]) -> None:
+        for node in nodes:
+            scope.ops.append(self._new_op(scope, node))
+
+    def _new_op(self, scope: Scope, node: NodeProto) -> Op:
+        op = Op(self, scope, node, self._type_of(node))
+        if node.name:
+            self.names.add(node.name)
+        for index, name in enumerate(node.input):
+            value = scope.lookup(name) if name else None
+            op.inputs.append(value)
+            if value is not None:
+                value.readers[Use(op, index)] = None
+        op.bodies = [self._index_graph(body, scope, scope.opsets) for body in bodies(node)]
+        for index, name in enumerate(node.output):
+            value = scope.own(name) if name else None
+            op.outputs.append(value)
+            if value is not None:
+                value.producer, value.index = op, index
+        return op
+
+    def _type_of(self, node: NodeProto) -> str:
+        if (node.domain, node.op_type) in self._local_functions:
+            return f"function {node.domain}::{node.op_type}"
+        return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
+
+
+def _opsets(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:
+    return {"" if entry.domain in STANDARD_DOMAINS else entry.domain: entry.version for entry in imports}

@@ -1,0 +1,212 @@
+"""What an index holds: values, the places that read them, operators, scopes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import onnx
+from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
+
+from bnfold.reasons import Reason, Refused
+
+if TYPE_CHECKING:
+    from bnfold.graph.constants import Constant
+    from bnfold.graph.index import Graph
+    from bnfold.graph.shapes import Shape
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+_WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
+_UNKNOWN = object()
+
+
+class Use(NamedTuple):
+    """One place where a value is read: input ``index`` of ``op``."""
+
+    op: Op
+    index: int
+
+
+class Value:
+    """A named value of one scope. ``readers`` counts uses in subgraphs too, in graph order."""
+
+    __slots__ = ("index", "is_input", "is_output", "name", "origin", "producer", "readers", "scope", "tensor")
+
+    def __init__(self, name: str, scope: Scope) -> None:
+        self.name = name
+        self.origin = name  # its name before any edit
+        self.scope = scope
+        self.producer: Op | None = None
+        self.index = 0  # which output of the producer
+        self.readers: dict[Use, None] = {}
+        self.is_input = False
+        self.is_output = False
+        self.tensor: TensorProto | None = None  # the initializer it is read from
+
+    def __repr__(self) -> str:
+        return f"Value({self.name!r})"
+
+
+class Scope:
+    """A graph, the body of a control-flow node, or a model-local function."""
+
+    def __init__(
+        self, number: int, proto: GraphProto | onnx.FunctionProto, parent: Scope | None, opsets: dict[str, int]
+    ) -> None:
+        self.number = number  # graphs in the order they are met, then functions
+        self.proto = proto
+        self.parent = parent
+        self.opsets = opsets
+        self.values: dict[str, Value] = {}
+        self.ops: list[Op] = []
+        self.followers: dict[Op, list[Op]] = {}  # new ops, behind the op they were added after
+        self.is_edited = False
+        self._infos: dict[str, onnx.ValueInfoProto] | None = None
+
+    @property
+    def is_function(self) -> bool:
+        return isinstance(self.proto, onnx.FunctionProto)
+
+    def own(self, name: str) -> Value:
+        """This scope's value of that name, made at its first mention."""
+        value = self.values.get(name)
+        if value is None:
+            value = self.values[name] = Value(name, self)
+        return value
+
+    def lookup(self, name: str) -> Value:
+        """The value that a node of this scope means by that name: its own, or one of a scope around it."""
+        scope: Scope | None = self
+        while scope is not None:
+            if name in scope.values:
+                return scope.values[name]
+            scope = scope.parent
+        return self.own(name)
+
+    def rename_info(self, old: str, new: str) -> None:
+        """Lets the ``value_info`` of a renamed value follow it."""
+        if self._infos is None:
+            self._infos = {info.name: info for info in self.proto.value_info}
+        info = self._infos.pop(old, None)
+        if info is not None and new not in self._infos:
+            info.name = new
+            self._infos[new] = info
+
+    def live_ops(self) -> Iterator[Op]:
+        """The ops in graph order, with those that were added and without those that were removed."""
+        for op in self.ops:
+            yield from self._with_followers(op)
+
+    def _with_followers(self, op: Op) -> Iterator[Op]:
+        if not op.is_removed:
+            yield op
+        for follower in self.followers.get(op, ()):
+            yield from self._with_followers(follower)
+
+
+class Op:
+    """A node, with the questions that rules ask of it.
+
+    ``type`` is the operator's name alone for ONNX's own operators; any other carries its domain
+    (``com.microsoft::FusedConv``), so that no rule takes it for something it is not.
+    """
+
+    __slots__ = ("_attributes", "bodies", "graph", "inputs", "is_removed", "node", "outputs", "scope", "type")
+
+    def __init__(self, graph: Graph, scope: Scope, node: NodeProto, op_type: str) -> None:
+        self.graph = graph
+        self.scope = scope
+        self.node = node
+        self.type = op_type
+        self.inputs: list[Value | None] = []
+        self.outputs: list[Value | None] = []
+        self.bodies: list[Scope] = []
+        self.is_removed = False
+        self._attributes: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"Op({self.type} {self.label!r})"
+
+    @property
+    def label(self) -> str:
+        """The node's name, or that of its first output where it has none."""
+        return self.node.name or next((name for name in self.node.output if name), "")
+
+    @property
+    def opset(self) -> int:
+        """The version of the operator set that the node belongs to; 0 if the model does not import it."""
+        domain = self.node.domain
+        return self.scope.opsets.get("" if domain in STANDARD_DOMAINS else domain, 0)
+
+    def attribute(self, name: str, default: Any = None) -> Any:
+        """An attribute's value, bytes for a string.
+
+        Raises:
+            Refused: it belongs to a function and only the caller knows it.
+        """
+        if self._attributes is None:
+            self._attributes = {attribute.name: _attribute_value(attribute) for attribute in self.node.attribute}
+        value = self._attributes.get(name, default)
+        if value is _UNKNOWN:
+            raise Refused(Reason.ATTRIBUTE_UNKNOWN, attribute=name, op_type=self.type)
+        return value
+
+    def forget_attributes(self) -> None:
+        """To be called when the node's attributes were edited."""
+        self._attributes = None
+
+    def input(self, index: int) -> Value | None:
+        """The value at an input, None where it is omitted (missing or ``""``)."""
+        return self.inputs[index] if index < len(self.inputs) else None
+
+    def data(self, index: int = 0) -> Value:
+        """The value at an input that has to be there."""
+        value = self.input(index)
+        if value is None:
+            raise Refused(Reason.UNSUPPORTED, op_type=self.type, detail=f"input {index} is missing")
+        return value
+
+    @property
+    def output(self) -> Value:
+        """The first output."""
+        if not self.outputs or self.outputs[0] is None:
+            raise Refused(Reason.UNSUPPORTED, op_type=self.type, detail="its first output is omitted")
+        return self.outputs[0]
+
+    def constant(self, index: int) -> Constant:
+        """The constant at an input.
+
+        Raises:
+            Refused: the value is missing, computed from an input, or may be overridden by a caller.
+        """
+        value = self.data(index)
+        constant = self.graph.constant(value)
+        if constant is None:
+            overridable = value.is_input and value.tensor is not None
+            raise Refused(Reason.OVERRIDABLE if overridable else Reason.NOT_CONSTANT, value=value.name)
+        return constant
+
+    def optional_constant(self, index: int) -> Constant | None:
+        """The constant at an input, None where the input is omitted."""
+        return None if self.input(index) is None else self.constant(index)
+
+    def shape(self, index: int = 0) -> Shape:
+        """The shape of an input: for each axis an int, or None where it is not known.
+
+        Raises:
+            Refused: not even the rank is known.
+        """
+        return self.graph.known_shape(self.data(index))
+
+
+def _attribute_value(attribute: AttributeProto) -> Any:
+    return _UNKNOWN if attribute.ref_attr_name else onnx.helper.get_attribute_value(attribute)
+
+
+def bodies(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs in a node's attributes, for the operators that have any."""
+    if node.op_type in _WITH_BODIES or node.domain not in STANDARD_DOMAINS:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield attribute.g
+            yield from attribute.graphs

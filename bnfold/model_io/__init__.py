@@ -1,0 +1,12 @@
+"""Reading and writing models.
+
+Large tensors stay in their file until they are asked for, and an output exists whole or not at all.
+"""
+
+from bnfold.model_io.error import ModelError
+from bnfold.model_io.model import Model, load
+from bnfold.model_io.output import check_output, staged
+from bnfold.model_io.payload import Payload
+from bnfold.model_io.write import to_proto, write_stream
+
+__all__ = ["Model", "ModelError", "Payload", "check_output", "load", "staged", "to_proto", "write_stream"]

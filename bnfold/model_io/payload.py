@@ -1,0 +1,100 @@
+"""Where the bytes of a tensor come from: a range of a file or of memory, or whatever another package makes."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from bnfold.model_io.error import ModelError
+
+CHUNK = 1 << 20
+
+
+class Payload(Protocol):
+    """The bytes of one tensor, produced when asked for."""
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes `chunks` gives in total."""
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        """The bytes in order, in pieces of bounded size where possible. May be called more than once."""
+
+
+class Source(Protocol):
+    """Bytes that can be read from any position."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes there are."""
+
+    def read(self, offset: int, count: int) -> bytes | memoryview:
+        """Exactly `count` bytes from `offset` on; raises ModelError if there are fewer."""
+
+
+class Memory:
+    """A source that is held in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        self._view = memoryview(data)
+        self.size = len(data)
+
+    def read(self, offset: int, count: int) -> memoryview:
+        return self._view[offset : offset + count]
+
+
+class File:
+    """An open regular file, read by position, so that it may be replaced or removed while it is in use.
+
+    It is not mapped into memory: if somebody cuts a mapped file short, its reader is killed; this one gets an error.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        """Takes over `descriptor`, which is closed when nothing refers to this object any more."""
+        self.path = path
+        self.descriptor = descriptor
+        self.size = os.fstat(descriptor).st_size
+        weakref.finalize(self, os.close, descriptor)
+
+    def read(self, offset: int, count: int) -> bytes:
+        try:
+            data = os.pread(self.descriptor, count, offset)
+            while len(data) < count:  # the system gives at most 2 GiB at a time
+                more = os.pread(self.descriptor, count - len(data), offset + len(data))
+                if not more:
+                    raise ModelError(f"{self.path}: was cut short while it was read")
+                data += more
+        except OSError as error:
+            raise ModelError(f"{self.path}: {error.strerror}") from error
+        return data
+
+
+@dataclass(frozen=True)
+class Range:
+    """The payload that is `nbytes` bytes of a source, from `offset` on."""
+
+    source: Source
+    offset: int
+    nbytes: int
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        for start in range(0, self.nbytes, CHUNK):
+            yield self.source.read(self.offset + start, min(CHUNK, self.nbytes - start))
+
+
+def exact_chunks(payload: Payload) -> Iterator[bytes | memoryview]:
+    """The payload's chunks; a payload that breaks its promise must not shift all that comes after it.
+
+    Raises:
+        ModelError: there were not `nbytes` bytes in them.
+    """
+    count = 0
+    for chunk in payload.chunks():
+        count += len(chunk)
+        yield chunk
+    if count != payload.nbytes:
+        raise ModelError(f"a tensor of {payload.nbytes} bytes was given {count}")

@@ -1,0 +1,37 @@
+"""Bytes to protobuf and back, with one kind of error."""
+
+from __future__ import annotations
+
+import onnx
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # ships no types
+
+from bnfold.model_io.error import ModelError
+
+LIMIT = (1 << 31) - 1
+"""The most bytes that protobuf parses or serialises at once."""
+
+
+def parse(data: bytes) -> onnx.ModelProto:
+    """The model that was serialised to `data`.
+
+    Raises:
+        ModelError: it is no model.
+    """
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelError("is damaged, or is not an ONNX model") from error
+    return proto
+
+
+def serialize(proto: onnx.ModelProto) -> bytes:
+    """The serialised model.
+
+    Raises:
+        ModelError: it is over 2 GiB.
+    """
+    try:
+        return bytes(proto.SerializeToString())
+    except (EncodeError, ValueError) as error:
+        raise ModelError("is over 2 GiB, the limit of protobuf") from error

@@ -1,0 +1,14 @@
+"""What each operator can do with an affine. To support another: a rule in one of these files, a row in its table."""
+
+from bnfold.ops import layout, linear, normalization, pointwise, pooling
+from bnfold.ops.rule import AddBehind, Assign, Edit, Moved, OpRule, Retype, SetAttribute, Step
+
+RULES: dict[str, OpRule] = {
+    **linear.RULES,
+    **pointwise.RULES,
+    **pooling.RULES,
+    **layout.RULES,
+    **normalization.RULES,
+}
+
+__all__ = ["RULES", "AddBehind", "Assign", "Edit", "Moved", "OpRule", "Retype", "SetAttribute", "Step"]

@@ -1,0 +1,221 @@
+"""Operators that work element by element: arithmetic with a constant, and activations.
+
+Mul, Div, Add and Sub by a constant are affines of their own, so they absorb another where the composition still
+fits the operator, and let pass on what does not. With ``m`` and ``k`` the operator's own scale and shift:
+
+    Mul, Div: A(m x) = m' x + t        Add, Sub: A(m x + k) = m (s x) + (s k + t),  m = ±1
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bnfold.affine import Affine, FloatArray
+from bnfold.graph import Op
+from bnfold.graph.evaluate import aligned
+from bnfold.ops.rule import (
+    Assign,
+    Edits,
+    OpRule,
+    Step,
+    passes,
+    refuse_shift,
+    refuse_unless_positive,
+)
+from bnfold.ops.weights import Exact
+from bnfold.reasons import Reason, Refused
+
+_BROADCAST_IS_NUMPYS_FROM = 7
+
+
+# --- arithmetic with a constant as an affine -----------------------------------------------------------------
+
+
+def arithmetic_affine(op: Op) -> tuple[int, Affine]:
+    """The data input's index, and what the op does to it.
+
+    Raises:
+        Refused: no operand is constant, or the constant broadcasts the data to a larger shape.
+    """
+    index, side = _sides(op)
+    shape = op.shape(index)
+    values = _operand(op, index, side)
+    extra = len(shape) - values.ndim
+    if extra < 0:
+        raise Refused(Reason.EXPANDS, value=op.data(index).name)
+    values = values.reshape((1,) * extra + values.shape)
+    for size, own in zip(shape, values.shape, strict=True):
+        if own != 1 and size != own:
+            known = isinstance(size, int)
+            raise Refused(Reason.EXPANDS if known else Reason.SHAPE_UNKNOWN, value=op.data(index).name)
+    return index, _as_affine(op.type, values, constant_first=side == 0)
+
+
+def _sides(op: Op) -> tuple[int, int]:
+    """Which input is data and which the constant."""
+    if len(op.inputs) != 2:
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"{len(op.inputs)} inputs")
+    left, right = (op.graph.constant(op.data(index)) for index in (0, 1))
+    if left and right:
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="both operands are constant")
+    if op.type == "Div" and left:
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="the divisor is computed")
+    if not left and not right:
+        op.constant(1)  # refuses, with the reason
+    return (1, 0) if left else (0, 1)
+
+
+def _operand(op: Op, index: int, side: int) -> FloatArray:
+    constant = op.constant(side)
+    if not _is_float(constant.dtype):
+        raise Refused(Reason.NOT_FLOAT, value=op.data(side).name)
+    if side == 0 and op.opset < _BROADCAST_IS_NUMPYS_FROM and constant.shape != op.shape(index):
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="before opset 7 only the right operand broadcasts")
+    values = constant.float64()
+    if not np.isfinite(values).all() or (op.type == "Div" and not values.all()):
+        raise Refused(Reason.NOT_FINITE, value=op.data(side).name)
+    return np.asarray(aligned(op, len(op.shape(index)), values), np.float64)
+
+
+def _is_float(dtype: np.dtype) -> bool:
+    return dtype.kind == "f" or (dtype.kind == "V" and "float" in dtype.name)
+
+
+def _as_affine(op_type: str, values: FloatArray, *, constant_first: bool) -> Affine:
+    one, zero = np.ones((1,) * values.ndim), np.zeros((1,) * values.ndim)
+    match op_type:
+        case "Mul":
+            return Affine(values, zero)
+        case "Div":
+            return Affine(1 / values, zero)
+        case "Add":
+            return Affine(one, values)
+        case "Sub":
+            return Affine(-one, values) if constant_first else Affine(one, -values)
+    raise ValueError(op_type)
+
+
+def neg_affine(op: Op) -> tuple[int, Affine]:
+    """-x"""
+    rank = len(op.shape(0))
+    return 0, Affine(np.full((1,) * rank, -1.0), np.zeros((1,) * rank))
+
+
+# --- and what it can take in or let pass ---------------------------------------------------------------------
+
+
+def arithmetic_absorbs_output(op: Op, affine: Affine) -> Edits:
+    """A(op(x)) as the same operator with another constant."""
+    _, own = arithmetic_affine(op)
+    return _with_affine(op, own.then(affine))
+
+
+def arithmetic_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
+    """op(A(x)) as the same operator with another constant."""
+    data, own = arithmetic_affine(op)
+    _refuse_constant_side(op, index, data)
+    return _with_affine(op, affine.then(own))
+
+
+def arithmetic_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
+    """A(op(x)) = op'(L(x)): an Add takes the shift, so that L is a scale alone; or op stays and L = op⁻¹∘A∘op."""
+    data, own = arithmetic_affine(op)
+    steps = []
+    if _is_sum(op):
+        kept = Affine(own.scale, affine.scale * own.shift + affine.shift)
+        steps.append(Step({data: affine.only_scale()}, _with_affine(op, kept)))
+    if own.scale.all():
+        steps.append(Step({data: own.then(affine).then(own.inverse())}))
+    return steps
+
+
+def arithmetic_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
+    """op(A(x)) = B(op'(x)): the mirror image of lifting."""
+    data, own = arithmetic_affine(op)
+    _refuse_constant_side(op, index, data)
+    steps = []
+    if _is_sum(op) and affine.scale.all():
+        kept = Affine(own.scale, (own.scale * affine.shift + own.shift) / affine.scale)
+        steps.append(Step({0: affine.only_scale()}, _with_affine(op, kept)))
+    if own.scale.all():
+        steps.append(Step({0: own.inverse().then(affine).then(own)}))
+    return steps
+
+
+def _is_sum(op: Op) -> bool:
+    return op.type in ("Add", "Sub")
+
+
+def _refuse_constant_side(op: Op, index: int, data: int) -> None:
+    if index != data:
+        raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
+
+
+def _with_affine(op: Op, wanted: Affine) -> Edits:
+    """The op with the constant that makes it this affine."""
+    data, side = _sides(op)
+    if _is_sum(op):
+        sign = -1 if op.type == "Sub" and side == 0 else 1
+        if (wanted.scale != sign).any():
+            raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="it cannot take in a scale")
+        values = -wanted.shift if op.type == "Sub" and side == 1 else wanted.shift
+    else:
+        refuse_shift(op, wanted)
+        if op.type == "Div" and not wanted.scale.all():
+            raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="it cannot take in a scale of zero")
+        values = 1 / wanted.scale if op.type == "Div" else wanted.scale
+    constant = op.constant(side)
+    if values.size == np.prod(constant.shape, dtype=int):
+        values = values.reshape(constant.shape)
+    elif op.opset < _BROADCAST_IS_NUMPYS_FROM or len(op.shape(data)) != values.ndim:
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"a larger constant at opset {op.opset}")
+    return [Assign(op, side, Exact(np.asarray(values, np.float64), constant.dtype))]
+
+
+# --- activations ---------------------------------------------------------------------------------------------
+
+
+def homogeneous(op: Op, affine: Affine) -> Affine:
+    """f(s x) = s f(x) for s >= 0: Relu and its relatives."""
+    refuse_shift(op, affine)
+    if bad := int(np.count_nonzero(~(affine.scale >= 0))):
+        raise Refused(Reason.SCALE_NOT_POSITIVE, count=bad, channels=affine.scale.size)
+    return affine
+
+
+def clip_at_zero(op: Op, affine: Affine) -> Affine:
+    """Clip(0, none) is Relu."""
+    low, high = _bound(op, 1, "min"), _bound(op, 2, "max")
+    if low != 0 or (high is not None and np.isfinite(high) and high < np.finfo(np.float32).max):
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"bounds {low} and {high}")
+    return homogeneous(op, affine)
+
+
+def _bound(op: Op, index: int, name: str) -> float | None:
+    if op.opset < 11:  # bounds are attributes
+        value = op.attribute(name)
+        return None if value is None else float(value)
+    constant = op.optional_constant(index)
+    return None if constant is None else float(constant.float64().reshape(()))
+
+
+_ARITHMETIC = OpRule(
+    affine=arithmetic_affine,
+    absorb_output=arithmetic_absorbs_output,
+    absorb_input=arithmetic_absorbs_input,
+    lift=arithmetic_lifts,
+    sink=arithmetic_sinks,
+)
+
+RULES = {
+    "Mul": _ARITHMETIC,
+    "Div": _ARITHMETIC,
+    "Add": _ARITHMETIC,
+    "Sub": _ARITHMETIC,
+    "Relu": passes(homogeneous),
+    "LeakyRelu": passes(homogeneous),
+    "PRelu": passes(homogeneous),
+    "Clip": passes(clip_at_zero),
+}

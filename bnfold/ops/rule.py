@@ -1,0 +1,171 @@
+"""What a rule may answer: the edits that take an affine in, or the affine that goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bnfold.affine import Affine, FloatArray
+from bnfold.graph import Constant, Op, Value
+from bnfold.reasons import Reason, Refused
+
+# --- edits ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Assign:
+    """Input ``index`` of ``op`` becomes this constant."""
+
+    op: Op
+    index: int
+    constant: Constant
+
+
+@dataclass(frozen=True, eq=False)
+class SetAttribute:
+    """An attribute of ``op`` gets this value; None removes it."""
+
+    op: Op
+    name: str
+    value: int | float | None
+
+
+@dataclass(frozen=True, eq=False)
+class Retype:
+    """``op`` becomes another operator, without attributes."""
+
+    op: Op
+    op_type: str
+
+
+@dataclass(frozen=True, eq=False)
+class AddBehind:
+    """An Add of this constant is put behind ``op``; what it makes was the op's output."""
+
+    op: Op
+    constant: Constant
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """This value now means something else and gets another name."""
+
+    value: Value
+
+
+Edit = Assign | SetAttribute | Retype | AddBehind | Moved
+Edits = Sequence[Edit]
+
+# --- answers -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One way on: edits of the operator, and the affines that still have to go somewhere.
+
+    ``to`` maps input indices (going up) or output indices (going down) to what they get.
+    """
+
+    to: Mapping[int, Affine]
+    edits: Edits = ()
+
+
+AbsorbOutput = Callable[[Op, Affine], Edits]
+AbsorbInput = Callable[[Op, int, Affine], Edits]
+Pass = Callable[[Op, int, Affine], Sequence[Step]]
+
+
+@dataclass(frozen=True)
+class OpRule:
+    """The abilities of one operator type. A rule says no by raising ``Refused``.
+
+    Attributes:
+        affine: Reads the op as an affine of its data input: ``op(x) = A(x)``; gives the input's index and A.
+        absorb_output: ``A(op(x))`` becomes ``op'(x)``.
+        absorb_input: ``op(A(x))`` becomes ``op'(x)``, A sitting on the input of the given index.
+        lift: An affine on the output of the given index goes on to inputs; several ways, the best first.
+        sink: An affine on the input of the given index goes on to outputs; several ways, the best first.
+    """
+
+    affine: Callable[[Op], tuple[int, Affine]] | None = None
+    absorb_output: AbsorbOutput | None = None
+    absorb_input: AbsorbInput | None = None
+    lift: Pass | None = None
+    sink: Pass | None = None
+
+
+@dataclass(frozen=True)
+class Carrier:
+    """How an affine passes an operator with one data input: both directions as plain functions."""
+
+    up: Callable[[Op, Affine], Affine]
+    down: Callable[[Op, Affine], Affine]
+    data_input: int = field(default=0)
+
+    def rule(self) -> OpRule:
+        return OpRule(lift=self._lift, sink=self._sink)
+
+    def _lift(self, op: Op, output: int, affine: Affine) -> Sequence[Step]:
+        _refuse_unless_first(op, output)
+        return [Step({self.data_input: self.up(op, affine)})]
+
+    def _sink(self, op: Op, index: int, affine: Affine) -> Sequence[Step]:
+        if index != self.data_input:
+            raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
+        if any(value is not None and (value.readers or value.is_output) for value in op.outputs[1:]):
+            raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="a further output is in use")
+        return [Step({0: self.down(op, affine)})]
+
+
+def passes(both: Callable[[Op, Affine], Affine]) -> OpRule:
+    """The rule of an operator that an affine passes in the same way in both directions."""
+    return Carrier(both, both).rule()
+
+
+def _refuse_unless_first(op: Op, output: int) -> None:
+    if output != 0:
+        raise Refused(Reason.NO_RULE, op_type=f"output {output} of {op.type}")
+
+
+# --- questions that many rules ask ---------------------------------------------------------------------------
+
+
+def along(op: Op, affine: Affine, axis: int, size: int) -> tuple[FloatArray, FloatArray]:
+    """Scale and shift as vectors of ``size`` values along ``axis`` (negative: from the end).
+
+    Raises:
+        Refused: the affine varies along another axis, or its size is another.
+    """
+    axis %= affine.rank
+    if affine.axes - {axis}:
+        raise Refused(Reason.WRONG_AXIS, axes=sorted(affine.axes), op_type=op.type, expected=axis)
+    if affine.shape[axis] not in (1, size):
+        raise Refused(Reason.WRONG_SIZE, value=op.label, size=affine.shape[axis], expected=size)
+    scale, shift = (np.broadcast_to(array.reshape(-1), (size,)) for array in (affine.scale, affine.shift))
+    return scale, shift
+
+
+def refuse_shift(op: Op, affine: Affine) -> None:
+    if affine.has_shift:
+        raise Refused(Reason.SHIFT_NOT_ZERO, op_type=op.type)
+
+
+def refuse_unless_positive(affine: Affine) -> None:
+    if bad := int(np.count_nonzero(~(affine.scale > 0))):
+        raise Refused(Reason.SCALE_NOT_POSITIVE, count=bad, channels=affine.scale.size)
+
+
+def refuse_rank_other_than(op: Op, affine: Affine, rank: int) -> None:
+    if affine.rank != rank:
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"rank {rank} beside a value of rank {affine.rank}")
+
+
+def static(op: Op, index: int) -> tuple[int, ...]:
+    """The shape of an input, every size known."""
+    shape = op.shape(index)
+    sizes = tuple(size for size in shape if isinstance(size, int))
+    if len(sizes) != len(shape):
+        raise Refused(Reason.SHAPE_UNKNOWN, value=op.data(index).name)
+    return sizes
