@@ -37,6 +37,7 @@ class Reason(Enum):
     # the operator it reached
     SHIFT_MEETS_PADDING = "zero padding would not receive the shift"
     SHIFT_NOT_ZERO = "{op_type} passes a scale but no shift"
+    SCALE_MEETS_SUM = "the other operands of {op_type} would not receive the scale"
     SCALE_NOT_POSITIVE = "{count} of {channels} channels have a scale that is not positive"
     WRONG_AXIS = "the affine varies along axes {axes}, {op_type} takes {expected}"
     NOT_UNIFORM = "{op_type} takes one number for all channels"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from bnfold.fold.ways import Choice, Rest
 from bnfold.graph import Constant, Graph, Op, Value
 from bnfold.model_io import ModelError
 from bnfold.ops import AddBehind, Assign, Edit, Moved, Retype, SetAttribute
@@ -30,16 +31,16 @@ class Pending:
         array = np.ascontiguousarray(self._constant.array())
         if not np.isfinite(array).all() and np.isfinite(self._constant.float64()).all():
             raise ModelError(f"{self._name}: a folded weight overflows {array.dtype}; keep its node with --keep")
-        yield memoryview(array.reshape(-1).view(np.uint8))
+        yield array.reshape(-1).view(np.uint8).data
 
 
 @dataclass
 class Changes:
-    """What the edits of one fold did to names and weights, and the nodes they added."""
+    """What one fold did to names and weights, and the nodes that it left or added."""
 
     renamed: dict[str, str] = field(default_factory=dict)
     copied: dict[str, int] = field(default_factory=dict)
-    added: list[Op] = field(default_factory=list)
+    left: list[Op] = field(default_factory=list)
 
 
 def nbytes(constant: Constant) -> int:
@@ -53,43 +54,40 @@ class Writer:
         self._graph = graph
         self._own: set[Value] = set()
 
-    def perform(self, edits: Iterable[Edit], source: Value | None = None) -> Changes:
-        """Carries out the edits of one fold; values that moved are renamed last, once each.
-
-        ``source`` is not renamed here: it will take the name of the affine node's output.
-        """
-        changes = Changes()
-        moved: dict[Value, None] = {}
-        for edit in edits:
-            match edit:
-                case Assign():
-                    self._assign(edit, changes)
-                case AddBehind():
-                    changes.added.append(self._add_behind(edit))
-                case SetAttribute():
-                    _set_attribute(edit.op, edit.name, edit.value)
-                case Retype():
-                    _retype(edit.op, edit.op_type)
-                case Moved():
-                    moved[edit.value] = None
-        moved.pop(source, None)
+    def fold(self, op: Op, source: Value, choice: Choice) -> Changes:
+        """Carries out what was chosen for an affine node that reads ``source``."""
+        changes = Changes(left=[op] if choice.rest is Rest.STAYS else [])
+        moved = self._perform(choice.way.edits, changes)
+        result = op.output
+        if choice.rest is not Rest.STAYS:
+            self._graph.remove(op)
+        if choice.rest is Rest.GIVES_NAME:
+            self._graph.take_over(source, result)
+            moved.pop(source, None)
+        elif choice.rest is Rest.GOES:
+            self._graph.move_readers(result, source)
         for value in moved:
             old = value.name
             self._graph.rename(value, self._graph.fresh_name(_suffixed(old)))
             changes.renamed[old] = value.name
         return changes
 
-    def bypass_upwards(self, op: Op, source: Value) -> None:
-        """Takes out an affine node whose input now means what its output meant; the output's name stays."""
-        result = op.output
-        self._graph.remove(op)
-        self._graph.take_over(source, result)
-
-    def bypass_downwards(self, op: Op, source: Value) -> None:
-        """Takes out an affine node that its readers have absorbed; they read its input."""
-        result = op.output
-        self._graph.remove(op)
-        self._graph.move_readers(result, source)
+    def _perform(self, edits: Iterable[Edit], changes: Changes) -> dict[Value, None]:
+        """Carries out edits; returns the values that now mean something else."""
+        moved: dict[Value, None] = {}
+        for edit in edits:
+            match edit:
+                case Assign():
+                    self._assign(edit, changes)
+                case AddBehind():
+                    changes.left.append(self._add_behind(edit))
+                case SetAttribute():
+                    _set_attribute(edit.op, edit.name, edit.value)
+                case Retype():
+                    self._retype(edit)
+                case Moved():
+                    moved[edit.value] = None
+        return moved
 
     def _assign(self, edit: Assign, changes: Changes) -> None:
         old = edit.op.input(edit.index)
@@ -103,6 +101,15 @@ class Writer:
         value = self._graph.add_constant(edit.op.scope, name, edit.constant, Pending(name, edit.constant))
         self._own.add(value)
         self._graph.set_input(edit.op, edit.index, value)
+
+    def _retype(self, edit: Retype) -> None:
+        op = edit.op
+        for index in range(edit.inputs, len(op.inputs)):
+            self._graph.set_input(op, index, None)
+        del op.inputs[edit.inputs :], op.node.input[edit.inputs :], op.outputs[1:], op.node.output[1:]
+        del op.node.attribute[:]
+        op.node.op_type = op.type = edit.op_type
+        op.forget_attributes()
 
     def _add_behind(self, edit: AddBehind) -> Op:
         result = edit.op.output
@@ -129,7 +136,3 @@ def _set_attribute(op: Op, name: str, value: int | float | None) -> None:
     op.forget_attributes()
 
 
-def _retype(op: Op, op_type: str) -> None:
-    del op.node.attribute[:]
-    op.node.op_type = op.type = op_type
-    op.forget_attributes()

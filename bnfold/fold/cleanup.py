@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableSequence
-from typing import TypeVar
+from collections.abc import MutableSequence
+from typing import Any
 
 from onnx import GraphProto
 
 from bnfold.graph import Graph, Scope, Value
-
-T = TypeVar("T")
 
 
 def remove_dead(graph: Graph) -> None:
@@ -26,9 +24,9 @@ def remove_dead(graph: Graph) -> None:
             initializers.setdefault(value.scope, set()).add(value.name)
     for scope, names in initializers.items():
         assert isinstance(scope.proto, GraphProto)
-        _drop(scope.proto.initializer, lambda tensor, names=names: tensor.name in names)
+        _drop(scope.proto.initializer, [tensor.name in names for tensor in scope.proto.initializer])
         # before IR version 4 every initializer is an input as well
-        _drop(scope.proto.input, lambda entry, names=names: entry.name in names)
+        _drop(scope.proto.input, [entry.name in names for entry in scope.proto.input])
         scope.is_edited = True
 
 
@@ -42,16 +40,17 @@ def drop_stale_notes(graph: Graph) -> None:
         if isinstance(proto, GraphProto):
             live.update(entry.name for entries in (proto.input, proto.initializer) for entry in entries)
             live.update(sparse.values.name for sparse in proto.sparse_initializer)
-            _drop(proto.quantization_annotation, lambda note, live=live: note.tensor_name not in live)
+            _drop(proto.quantization_annotation, [note.tensor_name not in live for note in proto.quantization_annotation])
         else:
             live.update(proto.input)
-        _drop(proto.value_info, lambda info, live=live: info.name not in live)
+        _drop(proto.value_info, [info.name not in live for info in proto.value_info])
 
 
 def _is_used(value: Value | None) -> bool:
     return value is not None and (bool(value.readers) or value.is_output)
 
 
-def _drop(messages: MutableSequence[T], is_dead: Callable[[T], bool]) -> None:
-    for index in reversed([index for index, message in enumerate(messages) if is_dead(message)]):
-        del messages[index]
+def _drop(messages: MutableSequence[Any], is_dead: list[bool]) -> None:
+    for index in reversed(range(len(messages))):
+        if is_dead[index]:
+            del messages[index]

@@ -6,8 +6,8 @@ the model it is given is not touched, and no large weight is computed before the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 
 from bnfold.affine import Affine
@@ -15,11 +15,11 @@ from bnfold.batchnorm import is_batchnorm
 from bnfold.fold.apply import Changes, Writer
 from bnfold.fold.cleanup import drop_stale_notes, remove_dead
 from bnfold.fold.record import Entry, Outcome, Plan
-from bnfold.fold.representable import refuse_unrepresentable
-from bnfold.fold.walk import Blocked, Walk, Way, refuse_if_shared
+from bnfold.fold.walk import Way, refusal_of
+from bnfold.fold.ways import Choice, choose
 from bnfold.graph import Graph, Op, Value
 from bnfold.model_io import Model
-from bnfold.ops import RULES, AddBehind
+from bnfold.ops import RULES
 from bnfold.reasons import Reason, Refusal, Refused
 
 
@@ -44,27 +44,13 @@ def plan(model: Model, *, keep: Sequence[str] = (), assume_constant: bool = Fals
     return Plan(planner.entries, nodes_before, nodes_after, folded)
 
 
-@dataclass(frozen=True, eq=False)
-class _Choice:
-    """A way for one affine node, up or down."""
-
-    way: Way
-    bypass: Callable[[Op, Value], None]
-    renames_source: bool
-
-    @property
-    def added(self) -> int:
-        """How many nodes it adds."""
-        return sum(isinstance(edit, AddBehind) for edit in self.way.edits)
-
-
 class _Planner:
     def __init__(self, graph: Graph, keep: Sequence[str]) -> None:
         self._graph = graph
         self._writer = Writer(graph)
         self._keep = keep
         self._entries: dict[Op, Entry] = {}
-        self._remains_of: dict[Op, Op] = {}  # a node that a fold added: the affine node it is left of
+        self._remains_of: dict[Op, Op] = {}  # an Add or Mul that a fold left: the affine node it stands for
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -82,55 +68,26 @@ class _Planner:
             source, affine = _read(op)
         except Refused as refused:
             if is_batchnorm(op):
-                self._keep_it(op, [_refusal(refused, op)])
+                self._keep_it(op, [refusal_of(refused, op)])
             return False
         if any(fnmatchcase(op.node.name, pattern) for pattern in self._keep):
             self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME)])
             return False
-        choice, refusals = self._choose(op, source, affine)
+        choice, refusals = choose(op, source, affine)
         if choice is None:
             self._keep_it(op, refusals)
             return False
         self._fold(op, source, choice)
         return True
 
-    def _choose(self, op: Op, source: Value, affine: Affine) -> tuple[_Choice | None, list[Refusal]]:
-        """The first way that leaves no node behind; else, for a BatchNormalization, one that leaves one."""
-        refusals: list[Refusal] = []
-        choices: list[_Choice] = []
-        for direction in (self._upwards, self._downwards):
-            try:
-                choice = direction(op, source, affine)
-                refuse_unrepresentable(choice.way.edits)
-                if choice.added > is_batchnorm(op):
-                    raise Refused(Reason.NO_GAIN)
-            except Refused as refused:
-                refusals.append(_refusal(refused, op))
-                continue
-            choices.append(choice)
-            if not choice.added:
-                break
-        return min(choices, key=lambda choice: choice.added, default=None), refusals
-
-    def _upwards(self, op: Op, source: Value, affine: Affine) -> _Choice:
-        refuse_if_shared(source, op)
-        return _Choice(Walk(op).up(source, affine), self._writer.bypass_upwards, renames_source=True)
-
-    def _downwards(self, op: Op, source: Value, affine: Affine) -> _Choice:
-        if affine.is_identity and not op.output.is_output:
-            return _Choice(Way(), self._writer.bypass_downwards, renames_source=False)
-        return _Choice(Walk(op).down(op.output, affine), self._writer.bypass_downwards, renames_source=False)
-
-    def _fold(self, op: Op, source: Value, choice: _Choice) -> None:
-        changes = self._writer.perform(choice.way.edits, source if choice.renames_source else None)
-        label, op_type = op.label, op.type
-        choice.bypass(op, source)
+    def _fold(self, op: Op, source: Value, choice: Choice) -> None:
         origin = self._remains_of.pop(op, op)
-        for added in changes.added:
-            self._remains_of[added] = origin
+        entry = self._entries.get(origin, Entry(op.label, op.type, Outcome.FOLDED))
+        changes = self._writer.fold(op, source, choice)
+        for left in changes.left:
+            self._remains_of[left] = origin
         outcome = Outcome.REDUCED if origin in self._remains_of.values() else Outcome.FOLDED
-        before = self._entries.get(origin, Entry(label, op_type, outcome))
-        self._entries[origin] = _extended(before, outcome, choice.way, changes)
+        self._entries[origin] = _extended(entry, outcome, choice.way, changes)
 
     def _keep_it(self, op: Op, refusals: list[Refusal]) -> None:
         if op not in self._remains_of:
@@ -145,10 +102,6 @@ def _read(op: Op) -> tuple[Value, Affine]:
     if len(affine.axes) > 1:
         raise Refused(Reason.WRONG_AXIS, axes=sorted(affine.axes), op_type=op.type, expected="one axis")
     return op.data(index), affine
-
-
-def _refusal(refused: Refused, op: Op) -> Refusal:
-    return refused.refusal() if isinstance(refused, Blocked) else Refusal(refused.reason, refused.facts, op.label)
 
 
 def _extended(entry: Entry, outcome: Outcome, way: Way, changes: Changes) -> Entry:

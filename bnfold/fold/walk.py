@@ -1,6 +1,6 @@
 """Where an affine can go: every branch ends in an operator that absorbs it, or nothing happens.
 
-A walk edits nothing. It returns the edits, or raises ``Refused`` with the place where its best attempt ended.
+A walk edits nothing. It returns the edits, or raises ``Refused`` with the place where it ended.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+import numpy as np
+
 from bnfold.affine import Affine
-from bnfold.graph import Op, Use, Value
-from bnfold.ops import RULES, Edit, Moved, OpRule, Step
+from bnfold.graph import Constant, Op, Use, Value
+from bnfold.ops import RULES, Assign, Edit, Moved, OpRule, Step
+from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refusal, Refused
 
 # Inputs at which an operator looks at the shape or type of a value only, which no affine changes.
-_BLIND = {("Shape", 0), ("Size", 0), ("CastLike", 1), ("ConstantOfShape", 0)}
+_BLIND = {("Shape", 0), ("Size", 0), ("CastLike", 1)}
 _NO_RULE = OpRule()
 _MAX_STEPS = 1000
 
@@ -28,7 +31,7 @@ class Way:
     into: list[Op] = field(default_factory=list)
     through: list[Op] = field(default_factory=list)
 
-    def join(self, other: Way) -> None:
+    def join(self, other: Way) -> Way:
         """Adds another branch; two branches may not touch the same operator."""
         taken = {*self.into, *self.through}
         for op in (*other.into, *other.through):
@@ -37,6 +40,7 @@ class Way:
         self.edits += other.edits
         self.into += other.into
         self.through += other.through
+        return self
 
 
 class Blocked(Refused):
@@ -46,8 +50,10 @@ class Blocked(Refused):
         super().__init__(refused.reason, **refused.facts)
         self.op = op
 
-    def refusal(self) -> Refusal:
-        return Refusal(self.reason, self.facts, self.op.label)
+
+def refusal_of(refused: Refused, op: Op) -> Refusal:
+    """The record of a refusal: at the operator that it names, else at ``op``."""
+    return Refusal(refused.reason, refused.facts, (refused.op if isinstance(refused, Blocked) else op).label)
 
 
 def data_readers(value: Value) -> list[Use]:
@@ -55,15 +61,26 @@ def data_readers(value: Value) -> list[Use]:
     return [use for use in value.readers if (use.op.type, use.index) not in _BLIND]
 
 
+def refuse_if_shared(value: Value, reader: Op) -> None:
+    """An affine may only leave a value upwards if its one reader is where it comes from."""
+    if value.is_output:
+        raise Refused(Reason.GRAPH_OUTPUT, value=value.name)
+    readers = data_readers(value)
+    if len(readers) != 1:
+        raise Refused(Reason.BRANCHES, value=value.name, readers=len(readers))
+    if value.scope is not reader.scope:
+        raise Refused(Reason.OTHER_SCOPE, value=value.name)
+
+
 class Walk:
-    """One attempt to place an affine; counts its steps, since a graph may branch without end."""
+    """One attempt to place an affine; counts its steps, since alternatives multiply where a graph branches."""
 
     def __init__(self, op: Op) -> None:
         self._op = op
         self._steps = 0
 
     def up(self, value: Value, affine: Affine) -> Way:
-        """Puts an affine of a value into what makes the value. ``value`` is read by nothing else."""
+        """Puts an affine of a value into what makes the value, whatever else reads it."""
         op = value.producer
         if op is None:
             raise Blocked(Refused(Reason.GRAPH_INPUT, value=value.name), self._op)
@@ -75,6 +92,8 @@ class Walk:
         if rule.lift is not None:
             lift = rule.lift
             attempts.append(lambda: self._first(op, lift(op, value.index, affine), partial(self._lifted, value)))
+        if op.type == "If":
+            attempts.append(lambda: self._into_branches(value, op, affine))
         return self._best(op, attempts)
 
     def down(self, value: Value, affine: Affine) -> Way:
@@ -109,7 +128,7 @@ class Walk:
 
     def _best(self, op: Op, attempts: Sequence[Callable[[], Way]]) -> Way:
         """The first attempt that succeeds; else the refusal of the last, which came furthest."""
-        refused: Refused = Refused(Reason.NO_RULE, op_type=op.type)
+        refused = Refused(Reason.NO_RULE, op_type=op.type)
         for attempt in attempts:
             try:
                 return attempt()
@@ -118,7 +137,7 @@ class Walk:
         raise refused if isinstance(refused, Blocked) else Blocked(refused, op)
 
     def _first(self, op: Op, steps: Sequence[Step], follow: Callable[[Op, Step], Way]) -> Way:
-        return self._best(op, [lambda step=step: follow(op, step) for step in steps])  # type: ignore[misc]
+        return self._best(op, [partial(follow, op, step) for step in steps])
 
     def _lifted(self, value: Value, op: Op, step: Step) -> Way:
         way = Way([*step.edits, Moved(value)], through=[op])
@@ -129,8 +148,21 @@ class Walk:
 
     def _above(self, op: Op, index: int, affine: Affine) -> Way:
         value = op.data(index)
+        constant = op.graph.constant(value)
+        if constant is not None:
+            return Way([Assign(op, index, _moved(op, constant, affine))])
         refuse_if_shared(value, op)
         return self.up(value, affine)
+
+    def _into_branches(self, value: Value, op: Op, affine: Affine) -> Way:
+        """Each branch of an If makes the value on its own, so each has to take the affine."""
+        way = Way([Moved(value)], through=[op])
+        for body in op.bodies:
+            inner = body.outputs[value.index]
+            if inner.scope is not body or inner.readers or body.outputs.count(inner) != 1:
+                raise Refused(Reason.BRANCHES, value=inner.name, readers=len(inner.readers) + 1)
+            way.join(self.up(inner, affine))
+        return way
 
     def _sunk(self, op: Op, step: Step) -> Way:
         way = Way(list(step.edits), through=[op])
@@ -142,12 +174,8 @@ class Walk:
         return way
 
 
-def refuse_if_shared(value: Value, reader: Op) -> None:
-    """An affine may only leave a value upwards if its one reader is where it comes from."""
-    if value.is_output:
-        raise Refused(Reason.GRAPH_OUTPUT, value=value.name)
-    readers = data_readers(value)
-    if len(readers) != 1:
-        raise Refused(Reason.BRANCHES, value=value.name, readers=len(readers))
-    if value.scope is not reader.scope:
-        raise Refused(Reason.OTHER_SCOPE, value=value.name)
+def _moved(op: Op, constant: Constant, affine: Affine) -> Exact:
+    """An affine of a constant value is another constant."""
+    if constant.shape != np.broadcast_shapes(constant.shape, affine.shape):
+        raise Refused(Reason.EXPANDS, value=op.label)
+    return Exact(affine(constant.float64()), constant.dtype)

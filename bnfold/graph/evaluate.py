@@ -79,7 +79,7 @@ def _cast(op: Op, arrays: Sequence[Array]) -> Array:
 
 
 def _reshape(op: Op, arrays: Sequence[Array]) -> Array:
-    return reshaped(op, arrays[0], arrays[1] if len(arrays) > 1 else op.attribute("shape"))
+    return reshaped(op, arrays[0], arrays[1].tolist() if len(arrays) > 1 else op.attribute("shape"))
 
 
 def _transpose(op: Op, arrays: Sequence[Array]) -> Array:

@@ -109,13 +109,19 @@ class Graph:
             self.set_input(use.op, use.index, new)
 
     def rename(self, value: Value, name: str) -> None:
-        """Gives a value another name wherever it stands, its ``value_info`` included."""
+        """Gives a value another name wherever it stands, its ``value_info`` included.
+
+        Outputs of a body have a place, not a name, so they are renamed with it; outputs of the model are not.
+        """
         del value.scope.values[value.name]
         value.scope.rename_info(value.name, name)
         if value.producer is not None:
             value.producer.node.output[value.index] = name
         for use in value.readers:
             use.op.node.input[use.index] = name
+        if value.is_output and value.scope.parent is not None:
+            for entry in value.scope.proto.output:
+                entry.name = name if entry.name == value.name else entry.name
         value.name = name
         value.scope.values[name] = value
 
@@ -203,8 +209,9 @@ class Graph:
         for sparse in proto.sparse_initializer:
             scope.own(sparse.values.name)
         self._index_nodes(scope, proto.node)
-        for entry in proto.output:
-            scope.lookup(entry.name).is_output = True
+        scope.outputs = [scope.lookup(entry.name) for entry in proto.output]
+        for value in scope.outputs:
+            value.is_output = True
         self.names.update(scope.values)
         return scope
 
@@ -214,8 +221,9 @@ class Graph:
         for name in function.input:
             scope.own(name).is_input = True
         self._index_nodes(scope, function.node)
-        for name in function.output:
-            scope.lookup(name).is_output = True
+        scope.outputs = [scope.lookup(name) for name in function.output]
+        for value in scope.outputs:
+            value.is_output = True
         self.names.update(scope.values)
 
     def _index_nodes(self, scope: Scope, nodes: Sequence[NodeProto]) -> None:

@@ -24,7 +24,7 @@ class Use(NamedTuple):
     """One place where a value is read: input ``index`` of ``op``."""
 
     op: Op
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody asks of a use
 
 
 class Value:
@@ -59,6 +59,7 @@ class Scope:
         self.opsets = opsets
         self.values: dict[str, Value] = {}
         self.ops: list[Op] = []
+        self.outputs: list[Value] = []
         self.followers: dict[Op, list[Op]] = {}  # new ops, behind the op they were added after
         self.is_edited = False
         self._infos: dict[str, onnx.ValueInfoProto] | None = None

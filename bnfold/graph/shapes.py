@@ -7,20 +7,27 @@ file states for its inner values (``value_info``) are claims, and some are wrong
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 import onnx.shape_inference
-from onnx import GraphProto, TensorShapeProto, TypeProto
+from onnx import GraphProto, NodeProto, TensorShapeProto, TypeProto
 
-from bnfold.graph.op import Value, bodies
+from bnfold.graph.dims import reshape_target
+from bnfold.graph.evaluate import EVALUATORS
+from bnfold.graph.op import Op, Value, bodies
 
 if TYPE_CHECKING:
     from bnfold.graph.index import Graph
 
 Dim = int | str | None  # a size, the name of a symbolic one, or nothing known
 Shape = tuple[Dim, ...]
+_MAX_REFINEMENTS = 8
+_FILLED_IN = "\0filled in "  # names of initializers in the copy that is inferred, and nowhere else
+_FEW = 64  # elements of a shape or a list of axes
+_SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Identity", "Dropout"})
 
 
 class Shapes:
@@ -31,15 +38,17 @@ class Shapes:
         self._snapshot = graph.model.proto.SerializeToString()
         self._inferred: list[dict[str, TypeProto]] | None = None  # one for each graph, in the order of its scopes
         self._alike: dict[Value, Value] = {}
+        self._is_refined = False
 
     def of(self, value: Value) -> Shape | None:
         """The shape of a value, None where its rank is not known."""
         if value.tensor is not None:
             return tuple(value.tensor.dims)
-        kind = self._type(value)
-        if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
-            return None
-        return tuple(_dim(dim) for dim in kind.tensor_type.shape.dim)
+        shape = _shape(self._type(value))
+        if shape is None and not self._is_refined:
+            self._refine()
+            shape = _shape(self._type(value))
+        return self._from_neighbours(value) if shape is None else shape
 
     def dtype(self, value: Value) -> np.dtype[Any] | None:
         """The element type of a value, None where it is not known."""
@@ -54,17 +63,70 @@ class Shapes:
 
     def _type(self, value: Value) -> TypeProto | None:
         if self._inferred is None:
-            self._inferred = _infer(self._snapshot)
+            self._inferred = _infer(onnx.ModelProto.FromString(self._snapshot))
         value = self._alike.get(value, value)
         return self._inferred[value.scope.number].get(value.origin) if not value.scope.is_function else None
+
+    def _refine(self) -> None:
+        """Infers again with the integers filled in that ONNX's inference does not evaluate (axes, target shapes)."""
+        self._is_refined = True
+        values = {value.origin: value for value in self._graph.main.values.values()}
+        model = onnx.ModelProto.FromString(self._snapshot)
+        for _ in range(_MAX_REFINEMENTS):  # what one round fills in, the next can build on
+            filled = [self._fill_in(model, node, values) for node in model.graph.node]
+            if not any(filled):
+                break
+            self._inferred = _infer(model)
+
+    def _fill_in(self, model: onnx.ModelProto, node: NodeProto, values: dict[str, Value]) -> bool:
+        """Replaces a node that computes a few integers by a Constant, the target of a Reshape by an initializer."""
+        value = values.get(node.output[0]) if node.op_type in EVALUATORS and node.output else None
+        if value is None:
+            return False
+        constant = self._graph.constant(value)
+        if constant is not None and constant.dtype.kind == "i" and prod(constant.shape) <= _FEW:
+            tensor = onnx.numpy_helper.from_array(constant.array())
+            node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=tensor))
+            return True
+        if node.op_type == "Reshape" and value.producer is not None and not node.input[1].startswith(_FILLED_IN):
+            target = reshape_target(self._graph, value.producer)
+            if target is not None:
+                name = f"{_FILLED_IN}{len(model.graph.initializer)}"
+                model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(target, np.int64), name))
+                node.input[1] = name
+                return True
+        return False
+
+    def _from_neighbours(self, value: Value) -> Shape | None:
+        """What a Conv on either side says of a value whose shape cannot be inferred (in functions, above all)."""
+        for use in value.readers:
+            if use.op.type == "Conv" and use.index == 0 and (kernel := self._kernel(use.op)):
+                return None, kernel[1] * use.op.attribute("group", 1), *[None] * (len(kernel) - 2)
+        op = value.producer
+        while op is not None and op.type in _SHAPE_KEEPING and (above := op.input(0)) is not None:
+            op = above.producer
+        if op is None or op.type not in ("Conv", "ConvTranspose") or not (kernel := self._kernel(op)):
+            return None
+        channels = kernel[0] if op.type == "Conv" else kernel[1] * op.attribute("group", 1)
+        return None, channels, *[None] * (len(kernel) - 2)
+
+    def _kernel(self, conv: Op) -> tuple[int, ...] | None:
+        weight = conv.input(1)
+        constant = None if weight is None else self._graph.constant(weight)
+        return constant.shape if constant else None
+
+
+def _shape(kind: TypeProto | None) -> Shape | None:
+    if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    return tuple(_dim(dim) for dim in kind.tensor_type.shape.dim)
 
 
 def _dim(dim: TensorShapeProto.Dimension) -> Dim:
     return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
 
 
-def _infer(serialized: bytes) -> list[dict[str, TypeProto]]:
-    model = onnx.ModelProto.FromString(serialized)
+def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
     for graph in _graphs(model.graph):
         del graph.value_info[:]
     # data_prop follows the shapes that exporters compute: Shape, Gather, Concat, Reshape

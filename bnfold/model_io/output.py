@@ -59,7 +59,7 @@ def staged(model: Model, out: Path, *, unchanged: bool = False) -> Iterator[Path
     """Writes the model beside `out`, and moves it there when the `with` block ends well; else `out` stays as it was.
 
     If the model had data files, its large tensors go to one new data file, `<stem of out>-<hash>.data`. The data file
-    of the model that was at `out` is removed if it was named by this function and no model in the folder uses it.
+    of the model that was at `out` is removed if this function made it and no model in the folder uses it.
 
     Args:
         model: what to write.
@@ -97,6 +97,7 @@ class _Staging:
         name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
         self.model = self._folder / f"{name}.onnx"
         self._data = self._folder / f"{name}.data"
+        self._made = [self._data]
         self._mode = stat.S_IMODE(self._target.stat().st_mode) if self._target.exists() else None
 
     def write(self, model: Model, unchanged: bool) -> None:
@@ -108,22 +109,21 @@ class _Staging:
             else:
                 pieces = model.pieces()
             write_file(pieces, stream)
-            _sync(stream)
 
     def publish(self) -> None:
         old = self._own_data()
         os.replace(self.model, self._target)
         self._sync_folder()
         for path in old:
-            if not any(_may_name(other, path.name) for other in self._folder.glob("*.onnx")):
-                with contextlib.suppress(OSError):  # the output counts, whatever becomes of the old data
+            with contextlib.suppress(OSError, ModelError):  # what cannot be read may need the data: leave it
+                if not any(_names(other, path) for other in self._folder.glob("*.onnx*")):
                     path.unlink()
 
     def discard(self) -> None:
         """Removes what was made, unless the output already counts."""
         if self.model.exists():
-            self._data.unlink(missing_ok=True)
-            self.model.unlink(missing_ok=True)
+            for path in (*self._made, self.model):
+                path.unlink(missing_ok=True)
 
     def _same_data(self, model: Model) -> bool:
         """Whether the output can name the same data files as the input."""
@@ -135,22 +135,24 @@ class _Staging:
         outside = tensors_outside(model)
         with self._create(self._data) as stream:
             offsets, content = write_data([payload for _, payload in outside], stream)
-            _sync(stream)
         final = self._folder / f"{self._target.stem}-{content}.data"
         for (tensor, payload), offset in zip(outside, offsets, strict=True):
             move_outside(tensor, final.name, offset, payload.nbytes)
-        written, existed = self._data, final.exists()
-        if not existed:
-            self._data = final  # an equal file that stood there before is not ours to discard
-        os.replace(written, final)
+        if not final.exists():  # else it is the same, and not ours to discard
+            self._made.append(final)
+        os.replace(self._data, final)
         self._sync_folder()
         return model
 
-    def _create(self, path: Path) -> BinaryIO:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        if self._mode is not None:
-            os.fchmod(descriptor, self._mode)
-        return open(descriptor, "wb")
+    @contextmanager
+    def _create(self, path: Path) -> Iterator[BinaryIO]:
+        """A new file, which is on the disk when the block ends."""
+        with open(path, "xb") as stream:
+            if self._mode is not None:
+                os.fchmod(stream.fileno(), self._mode)
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def _sync_folder(self) -> None:
         with contextlib.suppress(OSError):  # some file systems cannot, and some folders may not be opened
@@ -162,24 +164,17 @@ class _Staging:
 
     def _own_data(self) -> list[Path]:
         """The data files that we made for the model that stands at the target now."""
-        if not self._target.exists():
-            return []
         ours = re.compile(re.escape(self._target.stem) + r"-[0-9a-f]{16}\.data")
         found = [path for path in self._folder.glob("*.data") if ours.fullmatch(path.name)]
-        return [path for path in found if _may_name(self._target, path.name)]
+        with contextlib.suppress(OSError, ModelError):
+            return [path for path in found if _names(self._target, path)]
+        return []
 
 
-def _may_name(model: Path, data: str) -> bool:
-    """Whether the model names that data file, as far as one can tell."""
-    try:
-        return data.encode() in cut(File(model, os.open(model, os.O_RDONLY | os.O_CLOEXEC)), {})
-    except (OSError, ModelError):
-        return True
-
-
-def _sync(stream: BinaryIO) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
+def _names(model: Path, data: Path) -> bool:
+    """Whether the model names that data file; errs on the side of yes."""
+    descriptor = os.open(model, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    return os.fsencode(data.name) in cut(File(model, descriptor), {})
 
 
 def _sweep(folder: Path) -> None:
@@ -197,7 +192,7 @@ def _is_alive(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        return True
+        pass
     return True
 
 

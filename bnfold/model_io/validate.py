@@ -130,4 +130,4 @@ def _undefined(node: onnx.NodeProto, value: str, nodes: Iterable[onnx.NodeProto]
 
 
 def _name(node: onnx.NodeProto) -> str:
-    return f"{node.op_type} node {node.name or ', '.join(map(str, node.output))!r}"
+    return f"{node.op_type!r} node {node.name or ', '.join(map(str, node.output))!r}"

@@ -16,12 +16,12 @@ from bnfold.model_io.payload import Payload, Source
 Message: TypeAlias = "Mapping[int, Message]"
 """The fields of a message that a tensor can lie in, by number."""
 
-RAW_DATA: Message = {}
-TENSOR: Message = {9: RAW_DATA}
-_SPARSE_TENSOR: Message = {1: TENSOR, 2: TENSOR}
-_ATTRIBUTE: dict[int, Message] = {5: TENSOR, 10: TENSOR, 22: _SPARSE_TENSOR, 23: _SPARSE_TENSOR}
+_RAW_DATA: Message = {}
+_TENSOR: Message = {9: _RAW_DATA}
+_SPARSE_TENSOR: Message = {1: _TENSOR, 2: _TENSOR}
+_ATTRIBUTE: dict[int, Message] = {5: _TENSOR, 10: _TENSOR, 22: _SPARSE_TENSOR, 23: _SPARSE_TENSOR}
 _NODE: Message = {5: _ATTRIBUTE}
-_GRAPH: Message = {1: _NODE, 5: TENSOR, 15: _SPARSE_TENSOR}
+_GRAPH: Message = {1: _NODE, 5: _TENSOR, 15: _SPARSE_TENSOR}
 _ATTRIBUTE |= {6: _GRAPH, 11: _GRAPH}
 _FUNCTION: Message = {7: _NODE, 11: _ATTRIBUTE}
 _TRAINING: Message = {1: _GRAPH, 2: _GRAPH}
@@ -51,7 +51,7 @@ class Splicer:
     """Exchanges `raw_data` of tensors for something else.
 
     Args:
-        source: the message.
+        source: a serialised ModelProto.
         least: fields shorter than this are skipped unseen, so that a million small nodes cost little.
         swap: is given the start and stop of a `raw_data`, and returns what stands there from now on, or None.
     """
@@ -65,13 +65,13 @@ class Splicer:
         self._window = b""
         self._base = 0
 
-    def splice(self, message: Message = MODEL) -> list[Piece]:
+    def splice(self) -> list[Piece]:
         """The whole source, as pieces, with what was to be swapped swapped.
 
         Raises:
             ModelError: these are no protobuf fields, or they are cut short or nested too deeply.
         """
-        whole = self._splice(0, self._source.size, message, 0)
+        whole = self._splice(0, self._source.size, MODEL, 0)
         return whole or [self._bytes(0, self._source.size)]
 
     def _splice(self, start: int, stop: int, message: Message, depth: int) -> list[Piece]:
@@ -90,7 +90,7 @@ class Splicer:
         return pieces
 
     def _spliced(self, field: _Field, inside: Message, depth: int) -> list[Piece]:
-        if inside is not RAW_DATA:
+        if inside is not _RAW_DATA:
             return self._splice(field.start, field.stop, inside, depth + 1)
         piece = self._swap(field.start, field.stop)
         return [] if piece is None else [piece]

@@ -128,7 +128,7 @@ def gemm_absorbs_output(gemm: Op, affine: Affine) -> Edits:
 
 
 def gemm_absorbs_input(gemm: Op, index: int, affine: Affine) -> Edits:
-    """alpha (xs + t)·B + beta C  =  alpha x·(sB) + (beta C + alpha t·B); the same from the right for a constant A"""
+    """Alpha (xs + t)·B + beta C  =  alpha x·(sB) + (beta C + alpha t·B); the same from the right for a constant A"""
     if index not in (LEFT, RIGHT):
         raise Refused(Reason.NO_RULE, op_type=f"input {index} of {gemm.type}")
     refuse_rank_other_than(gemm, affine, 2)
@@ -272,7 +272,7 @@ def _rescale(op: Op, index: int, factor: FloatArray) -> list[Edit]:
 
 
 def _new_bias(conv: Op, channels: int, scale: FloatArray, shift: FloatArray) -> list[Edit]:
-    """b' = s b + t; no bias is made where there was none and none is needed."""
+    """B' = s b + t; no bias is made where there was none and none is needed."""
     bias = conv.optional_constant(BIAS)
     if bias is None:
         return [Assign(conv, BIAS, Exact(shift.copy(), _weight_type(conv)))] if shift.any() else []

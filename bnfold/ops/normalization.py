@@ -14,7 +14,7 @@ from bnfold.reasons import Reason, Refused
 
 
 def batchnorm_affine(op: Op) -> tuple[int, Affine]:
-    """scale = gamma / sqrt(var + epsilon), shift = beta - mean * scale"""
+    """Scale = gamma / sqrt(var + epsilon), shift = beta - mean * scale"""
     parameters = batchnorm.read(op)
     shape = op.shape(0)
     if len(shape) < 2:
@@ -26,7 +26,7 @@ def batchnorm_affine(op: Op) -> tuple[int, Affine]:
 
 
 def batchnorm_absorbs_output(op: Op, affine: Affine) -> Edits:
-    """s BN(x) + t: gamma' = s gamma, beta' = s beta + t"""
+    """S BN(x) + t: gamma' = s gamma, beta' = s beta + t"""
     norm = batchnorm.read(op)
     scale, shift = along(op, affine, CHANNEL_AXIS, norm.gamma.size)
     return _new_parameters(op, scale * norm.gamma, scale * norm.beta + shift)

@@ -15,6 +15,7 @@ import numpy as np
 from bnfold.affine import Affine, FloatArray
 from bnfold.graph import Op
 from bnfold.graph.evaluate import aligned
+from bnfold.ops.arithmetic import product_lifts, product_sinks, sum_lifts, sum_sinks
 from bnfold.ops.rule import (
     Assign,
     Edits,
@@ -22,7 +23,6 @@ from bnfold.ops.rule import (
     Step,
     passes,
     refuse_shift,
-    refuse_unless_positive,
 )
 from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refused
@@ -47,7 +47,7 @@ def arithmetic_affine(op: Op) -> tuple[int, Affine]:
         raise Refused(Reason.EXPANDS, value=op.data(index).name)
     values = values.reshape((1,) * extra + values.shape)
     for size, own in zip(shape, values.shape, strict=True):
-        if own != 1 and size != own:
+        if own not in (1, size):
             known = isinstance(size, int)
             raise Refused(Reason.EXPANDS if known else Reason.SHAPE_UNKNOWN, value=op.data(index).name)
     return index, _as_affine(op.type, values, constant_first=side == 0)
@@ -121,6 +121,8 @@ def arithmetic_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
 
 def arithmetic_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
     """A(op(x)) = op'(L(x)): an Add takes the shift, so that L is a scale alone; or op stays and L = op⁻¹∘A∘op."""
+    if _is_computed(op):
+        return sum_lifts(op, affine) if _is_sum(op) else product_lifts(op, affine)
     data, own = arithmetic_affine(op)
     steps = []
     if _is_sum(op):
@@ -133,6 +135,8 @@ def arithmetic_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
 
 def arithmetic_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
     """op(A(x)) = B(op'(x)): the mirror image of lifting."""
+    if _is_computed(op):
+        return sum_sinks(op, index, affine) if _is_sum(op) else product_sinks(op, index, affine)
     data, own = arithmetic_affine(op)
     _refuse_constant_side(op, index, data)
     steps = []
@@ -142,6 +146,13 @@ def arithmetic_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
     if own.scale.all():
         steps.append(Step({0: own.inverse().then(affine).then(own)}))
     return steps
+
+
+def _is_computed(op: Op) -> bool:
+    """Whether both operands are computed values, in a form that numpy's broadcasting describes."""
+    if op.opset < _BROADCAST_IS_NUMPYS_FROM or len(op.inputs) != 2:
+        return False
+    return all(op.graph.constant(op.data(index)) is None for index in (0, 1))
 
 
 def _is_sum(op: Op) -> bool:

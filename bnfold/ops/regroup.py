@@ -103,14 +103,14 @@ def _regrouped(op: Op, array: FloatArray, groups: Sequence[Group]) -> FloatArray
 
 
 def _sizes(op: Op, group: Group) -> tuple[list[int], list[int]]:
-    source = [size for size in group.source if isinstance(size, int)]
-    if len(source) != len(group.source):
-        raise Refused(Reason.SHAPE_UNKNOWN, value=op.data().name)
-    if len(group.target) == 1:
+    """The sizes on both sides; a side of one axis is the product of the other."""
+    source, target = ([size for size in side if isinstance(size, int)] for side in (group.source, group.target))
+    if len(source) == len(group.source) and len(group.target) == 1:
         return source, [prod(source)]
-    target = [size for size in group.target if isinstance(size, int)]
-    if len(target) != len(group.target) or prod(target) != prod(source):
-        raise Refused(Reason.SHAPE_UNKNOWN, value=op.output.name)
+    if len(target) == len(group.target) and len(group.source) == 1:
+        return [prod(target)], target
+    if len(source) != len(group.source) or len(target) != len(group.target) or prod(target) != prod(source):
+        raise Refused(Reason.SHAPE_UNKNOWN, value=op.data().name)
     return source, target
 
 

@@ -34,10 +34,11 @@ class SetAttribute:
 
 @dataclass(frozen=True, eq=False)
 class Retype:
-    """``op`` becomes another operator, without attributes."""
+    """``op`` becomes another operator, without attributes and without inputs from ``inputs`` on."""
 
     op: Op
     op_type: str
+    inputs: int = 2
 
 
 @dataclass(frozen=True, eq=False)

@@ -33,10 +33,8 @@ class Scaled:
     def __init__(self, base: Constant, factor: FloatArray) -> None:
         if np.broadcast_shapes(base.shape, factor.shape) != base.shape:
             raise ValueError(f"a factor of shape {factor.shape} does not fit a weight of shape {base.shape}")
-        if isinstance(base, Scaled):
-            base, factor = base.base, base.factor * factor
-        self.base = base
-        self.factor = factor
+        self.base: Constant = base.base if isinstance(base, Scaled) else base
+        self.factor: FloatArray = base.factor * factor if isinstance(base, Scaled) else factor
         self.shape = base.shape
         self.dtype = base.dtype
 

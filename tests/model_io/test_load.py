@@ -213,7 +213,7 @@ def _edit(statement: str) -> Callable[[onnx.ModelProto], None]:
         pytest.param(_edit("g.input.add(name='x')"), "two graph inputs 'x'", id="same-input"),
         pytest.param(_edit("g.node[1].output[0] = 'c'"), "'c', which has a value already", id="assigned-twice"),
         pytest.param(_edit("g.node[0].output[0] = 'w'"), "'w', which has a value already", id="assigns-initializer"),
-        pytest.param(_swap_nodes, "not sorted or form a cycle: Add node 's' reads 'i'", id="unsorted"),
+        pytest.param(_swap_nodes, "not sorted or form a cycle: 'Add' node 's' reads 'i'", id="unsorted"),
         pytest.param(_edit("g.node[3].input[1] = 'y'"), "not sorted or form a cycle", id="cycle"),
         pytest.param(_edit("g.node[3].input[1] = 's'"), "not sorted or form a cycle", id="self-cycle"),
         pytest.param(_edit("g.node[3].input[1] = 'lost'"), "reads 'lost', which nothing defines", id="undefined"),
@@ -259,9 +259,9 @@ def test_byte_flips_are_harmless(everywhere):
         attribute.g.CopyFrom(branch(large=LARGE[:2]))
     everywhere.functions[0].node[0].attribute[0].t.CopyFrom(numpy_helper.from_array(LARGE[:3], "k"))
     good = everywhere.SerializeToString()
-    heads = [i for i in range(len(good)) if good[i : i + 64].strip(b"\0") and i % 4000 < 600 or i > len(good) - 900]
+    heads = [i for i in range(len(good)) if i < 200 or i % 4130 < 400 or i > len(good) - 1000]
     generator = random.Random(0)
-    loaded = 0
+    refusals = []
     for _ in range(10_000):
         bad = bytearray(good)
         for _ in range(generator.choice([1, 1, 3])):
@@ -271,10 +271,10 @@ def test_byte_flips_are_harmless(everywhere):
             assert to_proto(model) == onnx.ModelProto.FromString(bytes(bad))
             for tensor in model.proto.graph.initializer:
                 model.array(tensor)
-            loaded += 1
         except ModelError as error:
-            assert "\n" not in str(error)
-    assert 1000 < loaded < 9000
+            refusals.append(str(error))
+    assert 1000 < len(refusals) < 9000
+    assert not any("\n" in refusal for refusal in refusals)
 
 
 @given(st.binary(max_size=200))

