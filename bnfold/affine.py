@@ -34,6 +34,10 @@ class Affine:
         shape[axis] = -1
         return cls(scale.reshape(shape), shift.reshape(shape))
 
+    @classmethod
+    def identity(cls, rank: int) -> Affine:
+        return cls(np.ones((1,) * rank), np.zeros((1,) * rank))
+
     @property
     def rank(self) -> int:
         return self.scale.ndim

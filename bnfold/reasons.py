@@ -20,6 +20,8 @@ class Reason(Enum):
     KEPT_BY_NAME = "named by --keep"
     NO_GAIN = "would cost as many nodes as it removes"
 
+    NO_CONV_BESIDE = "no Conv that reads {value} is added to it"
+
     # what it is made of
     NOT_CONSTANT = "{value} is computed from an input of the model"
     OVERRIDABLE = "{value} is an initializer that a caller may override (it is also a graph input)"

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from bnfold.fold.walk import Way
 from bnfold.fold.ways import Choice, Rest
 from bnfold.graph import Constant, Graph, Op, Value
 from bnfold.model_io import ModelError
-from bnfold.ops import AddBehind, Assign, Edit, Moved, Retype, SetAttribute
+from bnfold.ops import AddBehind, Assign, Detach, Edit, Moved, Retype, SetAttribute
 
 _SUFFIX = "_folded"
 
@@ -66,10 +67,7 @@ class Writer:
             moved.pop(source, None)
         elif choice.rest is Rest.GOES:
             self._graph.move_readers(result, source)
-        for value in moved:
-            old = value.name
-            self._graph.rename(value, self._graph.fresh_name(_suffixed(old)))
-            changes.renamed[old] = value.name
+        self._rename(moved, changes)
         return changes
 
     def _perform(self, edits: Iterable[Edit], changes: Changes) -> dict[Value, None]:
@@ -87,7 +85,30 @@ class Writer:
                     self._retype(edit)
                 case Moved():
                     moved[edit.value] = None
+                case Detach():
+                    self._detach(edit, moved)
         return moved
+
+    def merge(self, way: Way) -> Changes:
+        """Carries out a merge of two branches of a sum."""
+        changes = Changes()
+        self._rename(self._perform(way.edits, changes), changes)
+        return changes
+
+    def _detach(self, edit: Detach, moved: dict[Value, None]) -> None:
+        kept, result = edit.add.data(edit.stays), edit.add.output
+        self._graph.remove(edit.add)
+        if edit.keeps_name:
+            self._graph.take_over(kept, result)
+            moved.pop(kept, None)
+        else:
+            self._graph.move_readers(result, kept)
+
+    def _rename(self, moved: Iterable[Value], changes: Changes) -> None:
+        for value in moved:
+            old = value.name
+            self._graph.rename(value, self._graph.fresh_name(_suffixed(old)))
+            changes.renamed[old] = value.name
 
     def _assign(self, edit: Assign, changes: Changes) -> None:
         old = edit.op.input(edit.index)

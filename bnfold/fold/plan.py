@@ -15,6 +15,7 @@ from bnfold.batchnorm import is_batchnorm
 from bnfold.fold.apply import Changes, Writer
 from bnfold.fold.cleanup import drop_stale_notes, remove_dead
 from bnfold.fold.record import Entry, Outcome, Plan
+from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, refusal_of
 from bnfold.fold.ways import Choice, choose
 from bnfold.graph import Graph, Op, Value
@@ -35,7 +36,7 @@ def plan(model: Model, *, keep: Sequence[str] = (), assume_constant: bool = Fals
     graph = Graph(folded, assume_constant=assume_constant)
     nodes_before = sum(1 for _ in graph.ops())
     planner = _Planner(graph, keep)
-    while planner.run_over_all():  # a fold can open the way for one that was refused before
+    while planner.fold_affines() or planner.merge_sums():  # a fold can open the way for one that was refused before
         pass
     remove_dead(graph)
     drop_stale_notes(graph)
@@ -56,7 +57,19 @@ class _Planner:
     def entries(self) -> tuple[Entry, ...]:
         return tuple(self._entries.values())
 
-    def run_over_all(self) -> bool:
+    def merge_sums(self) -> bool:
+        """Merges branches of sums into Convs beside them; whether there were any."""
+        progress = False
+        for add in [op for op in self._graph.ops() if completes_sum(op)]:
+            while not add.is_removed and (merger := next(mergers(add), None)):
+                name, way = merger
+                changes = self._writer.merge(way)
+                entry = Entry(name, "Conv", Outcome.MERGED)
+                self._entries[way.into[0]] = _extended(entry, Outcome.MERGED, way, changes)
+                progress = True
+        return progress
+
+    def fold_affines(self) -> bool:
         """Decides for every affine node that is there; whether any could go."""
         progress = False
         for op in [op for op in self._graph.ops() if op.type in RULES and RULES[op.type].affine]:

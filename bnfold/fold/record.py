@@ -15,6 +15,7 @@ class Outcome(Enum):
     FOLDED = "folded"  # it is gone
     REDUCED = "reduced"  # a single Add or Mul stands in its place
     KEPT = "kept"  # it stays as it was
+    MERGED = "merged"  # not an affine node: a branch of a sum that went into a Conv beside it
 
 
 @dataclass(frozen=True)

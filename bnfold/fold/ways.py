@@ -17,7 +17,8 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.fold.representable import refuse_unrepresentable
-from bnfold.fold.walk import Walk, Way, refusal_of, refuse_if_shared
+from bnfold.fold.sums import beside
+from bnfold.fold.walk import Walk, Way, data_readers, refusal_of, refuse_if_shared
 from bnfold.graph import Op, Value
 from bnfold.ops import AddBehind, Assign, Edit, Moved, Retype
 from bnfold.ops.weights import Exact
@@ -83,6 +84,8 @@ def _attempts(op: Op, source: Value, affine: Affine) -> Iterator[Callable[[], Ch
         yield lambda: Choice(Way(), Rest.GOES)
     yield lambda: Choice(_up(op, source, affine), Rest.GIVES_NAME)
     yield lambda: Choice(Walk(op).down(op.output, affine), Rest.GOES)
+    if data_readers(op.output) and all(use.op.type in ("Add", "Sub") for use in data_readers(op.output)):
+        yield lambda: Choice(beside(op, source, affine), Rest.GOES)
     if not (affine.has_scale and affine.has_shift):
         return
     halves = [(affine.only_scale(), affine.only_shift())]

@@ -1,7 +1,7 @@
 """What each operator can do with an affine. To support another: a rule in one of these files, a row in its table."""
 
 from bnfold.ops import layout, linear, normalization, pointwise, pooling
-from bnfold.ops.rule import AddBehind, Assign, Edit, Moved, OpRule, Retype, SetAttribute, Step
+from bnfold.ops.rule import AddBehind, Assign, Detach, Edit, Edits, Moved, OpRule, Retype, SetAttribute, Step
 
 RULES: dict[str, OpRule] = {
     **linear.RULES,
@@ -11,4 +11,4 @@ RULES: dict[str, OpRule] = {
     **normalization.RULES,
 }
 
-__all__ = ["RULES", "AddBehind", "Assign", "Edit", "Moved", "OpRule", "Retype", "SetAttribute", "Step"]
+__all__ = ["RULES", "AddBehind", "Assign", "Detach", "Edit", "Edits", "Moved", "OpRule", "Retype", "SetAttribute", "Step"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -56,7 +56,19 @@ class Moved:
     value: Value
 
 
-Edit = Assign | SetAttribute | Retype | AddBehind | Moved
+@dataclass(frozen=True, eq=False)
+class Detach:
+    """An addend leaves ``add``, and the Add goes: the operand at index ``stays`` stands for it.
+
+    ``keeps_name`` says that this operand now means what the Add meant, so that it takes its name.
+    """
+
+    add: Op
+    stays: int
+    keeps_name: bool
+
+
+Edit = Assign | SetAttribute | Retype | AddBehind | Moved | Detach
 Edits = Sequence[Edit]
 
 # --- answers -------------------------------------------------------------------------------------------------
@@ -156,6 +168,12 @@ def refuse_shift(op: Op, affine: Affine) -> None:
 def refuse_unless_positive(affine: Affine) -> None:
     if bad := int(np.count_nonzero(~(affine.scale > 0))):
         raise Refused(Reason.SCALE_NOT_POSITIVE, count=bad, channels=affine.scale.size)
+
+
+def refuse_along(op: Op, affine: Affine, axes: Iterable[int]) -> None:
+    """Refuses an affine that varies on one of these axes."""
+    if met := affine.axes & set(axes):
+        raise Refused(Reason.WRONG_AXIS, axes=sorted(affine.axes), op_type=op.type, expected=f"others than {sorted(met)}")
 
 
 def refuse_rank_other_than(op: Op, affine: Affine, rank: int) -> None:

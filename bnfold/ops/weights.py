@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,3 +49,21 @@ class Scaled:
 
     def float64(self) -> FloatArray:
         return self.base.float64() * self.factor
+
+
+class Enlarged:
+    """``base`` plus what ``add`` puts into a float64 copy of it."""
+
+    def __init__(self, base: Constant, add: Callable[[FloatArray], None]) -> None:
+        self._base = base
+        self._add = add
+        self.shape = base.shape
+        self.dtype = base.dtype
+
+    def array(self) -> npt.NDArray[Any]:
+        return rounded(self.float64(), self.dtype)
+
+    def float64(self) -> FloatArray:
+        values = self._base.float64()
+        self._add(values)
+        return values

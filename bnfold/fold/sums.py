@@ -1,0 +1,140 @@
+"""Sums whose branches read the same value: what stands beside a Conv goes into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import permutations
+
+from bnfold.affine import Affine
+from bnfold.fold.walk import Way, data_readers
+from bnfold.graph import Op, Use, Value
+from bnfold.ops import Detach, Edit, Edits, Moved
+from bnfold.ops.branches import conv_absorbs_beside, conv_absorbs_conv
+from bnfold.ops.linear import WEIGHT
+from bnfold.reasons import Reason, Refused
+
+_MAX_BRANCHES = 64
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One addend of a sum, and the uses on its way to the sum's last Add, its own first."""
+
+    value: Value
+    path: tuple[Use, ...]
+
+    @property
+    def sign(self) -> int:
+        """-1 where the sum subtracts it."""
+        return -1 if sum(use.op.type == "Sub" and use.index == 1 for use in self.path) % 2 else 1
+
+    @property
+    def conv(self) -> Op | None:
+        """The Conv that makes it, if nothing else reads it."""
+        op = self.value.producer
+        return op if op is not None and op.type == "Conv" and len(self.value.readers) == 1 else None
+
+
+def beside(op: Op, source: Value, affine: Affine) -> Way:
+    """The way of an affine node into a Conv that reads the same value and is added to it.
+
+    Raises:
+        Refused: there is no such Conv, or none that can take it in.
+    """
+    branches = branches_of(op.output)
+    refused = Refused(Reason.NO_CONV_BESIDE, value=source.name)
+    guest = next((branch for branch in branches if branch.value is op.output), None)
+    if guest is not None and len(op.output.readers) == 1:
+        for host in branches:
+            if host.conv is not None and host.conv.input(0) is source:
+                try:
+                    return _merge(host, guest, conv_absorbs_beside(host.conv, _signed(affine, host, guest)))
+                except Refused as error:
+                    refused = error
+    raise refused
+
+
+def mergers(add: Op) -> Iterator[tuple[str, Way]]:
+    """What goes into a Conv of the sum that ``add`` completes: the value it reads, or another Conv that reads it.
+
+    Yields the name of what goes and its way; each way is good for the graph as it is, so take the first.
+    """
+    branches = branches_of(add.output, root=add)
+    for host, guest in permutations(branches, 2):
+        if host.conv is None:
+            continue
+        try:
+            if host.conv.input(0) is guest.value:
+                identity = Affine.identity(len(host.conv.shape(WEIGHT)))
+                edits = conv_absorbs_beside(host.conv, _signed(identity, host, guest))
+                yield guest.path[0].op.label, _merge(host, guest, edits)
+            elif guest.conv is not None and guest.conv.input(0) is host.conv.input(0):
+                edits = conv_absorbs_conv(host.conv, guest.conv, host.sign * guest.sign)
+                yield guest.conv.label, _merge(host, guest, edits)
+        except Refused:
+            continue
+
+
+def completes_sum(op: Op) -> bool:
+    """Whether an op is the last Add (or Sub) of a sum of computed values."""
+    return _is_sum(op) and _next_use(op.output) is None
+
+
+def branches_of(value: Value, root: Op | None = None) -> list[Branch]:
+    """All addends of the largest sum that a value is part of."""
+    while (use := _next_use(value)) is not None:
+        root, value = use.op, use.op.output
+    if root is None:
+        return []
+    branches: list[Branch] = []
+    pending: list[tuple[Op, tuple[Use, ...]]] = [(root, ())]
+    while pending and len(branches) < _MAX_BRANCHES:
+        add, path = pending.pop()
+        for index in (0, 1):
+            operand, here = add.data(index), (Use(add, index), *path)
+            if operand.producer is not None and _is_sum(operand.producer) and _next_use(operand) is not None:
+                pending.append((operand.producer, here))
+            else:
+                branches.append(Branch(operand, here))
+    return branches
+
+
+def _is_sum(op: Op) -> bool:
+    return (
+        op.type in ("Add", "Sub")
+        and op.opset >= 7
+        and len(op.inputs) == 2
+        and all(op.graph.constant(op.data(index)) is None for index in (0, 1))
+    )
+
+
+def _signed(affine: Affine, host: Branch, guest: Branch) -> Affine:
+    """The guest's affine as it counts on the host's side of the sum."""
+    sign = host.sign * guest.sign
+    return Affine(sign * affine.scale, sign * affine.shift)
+
+
+def _next_use(value: Value) -> Use | None:
+    """The one place that reads a value, if that is an Add of two computed values in the same scope."""
+    readers = data_readers(value)
+    if value.is_output or len(readers) != 1:
+        return None
+    use = readers[0]
+    return use if use.op.scope is value.scope and _is_sum(use.op) else None
+
+
+def _merge(host: Branch, guest: Branch, edits: Edits) -> Way:
+    """The guest leaves its Add; every partial sum between it or the host and the Add where they meet changes."""
+    guests = [use.op for use in guest.path]
+    meets = next(place for place, use in enumerate(host.path) if use.op in guests)
+    meeting = host.path[meets].op
+    left = guest.path[0]
+    if left.op.type == "Sub" and left.index == 0:
+        raise Refused(Reason.UNSUPPORTED, op_type="Sub", detail="its first operand cannot leave")
+    changed = [host.value, *(use.op.output for use in host.path[:meets])]
+    changed += [op.output for op in guests[1 : guests.index(meeting)]]
+    detach = Detach(left.op, stays=1 - left.index, keeps_name=left.op is meeting)
+    all_edits: list[Edit] = [*edits, *map(Moved, changed), detach]
+    assert host.conv is not None
+    return Way(all_edits, into=[host.conv])
