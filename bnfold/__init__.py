@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from bnfold.api import NotEquivalent, NotVerified, VerifyMode, check, fold, optimize, plan, verify
-    from bnfold.fold.record import Entry, Outcome, Plan
+    from bnfold.api import NotEquivalent, NotVerified, VerifyMode, check, fold, optimize, plan
+    from bnfold.fold import Entry, Outcome, Plan
     from bnfold.model_io import ModelError
     from bnfold.reasons import Reason, Refusal
-    from bnfold.report.results import Checked, Optimized
-    from bnfold.verify import Verdict, Verification
+    from bnfold.report import Checked, Optimized
+    from bnfold.verify import Verdict, Verification, verify
 
 __all__ = [
     "Checked",
@@ -44,11 +44,13 @@ __all__ = [
     "verify",
 ]
 
-_HOMES = dict.fromkeys(__all__, "bnfold.api") | {
-    "Entry": "bnfold.fold.record",
-    "Outcome": "bnfold.fold.record",
-    "Reason": "bnfold.reasons",
-    "Refusal": "bnfold.reasons",
+_HOMES = {
+    **dict.fromkeys(__all__, "bnfold.api"),
+    **dict.fromkeys(("Entry", "Outcome", "Plan"), "bnfold.fold"),
+    **dict.fromkeys(("Reason", "Refusal"), "bnfold.reasons"),
+    **dict.fromkeys(("Checked", "Optimized"), "bnfold.report"),
+    **dict.fromkeys(("Verdict", "Verification", "verify"), "bnfold.verify"),
+    "ModelError": "bnfold.model_io",
 }
 """The module that each public name is taken from."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -18,7 +18,7 @@ from bnfold.model_io import Model, ModelError, check_output, load, staged, to_pr
 from bnfold.model_io.tensors import all_tensors, is_external
 from bnfold.model_io.wire import size
 from bnfold.report import Checked, Optimized
-from bnfold.verify import Verdict, Verification
+from bnfold.verify import Verdict
 from bnfold.verify import verify as compare
 
 
@@ -102,6 +102,7 @@ def optimize(
     verify: VerifyMode | str = VerifyMode.AUTO,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
 ) -> Optimized:
     """Folds a model, compares the result with the original, and writes it if they are equivalent.
 
@@ -116,6 +117,7 @@ def optimize(
         verify: Whether to compare, and what to do if that is not possible.
         shapes: Shapes of inputs to compare on, for those whose shape the model does not say.
         dims: Sizes of named dimensions to compare on.
+        progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
         ModelError: The model cannot be read, or the output cannot be written.
@@ -131,8 +133,9 @@ def optimize(
     def verified(after: Path | None) -> Optimized:
         if mode is VerifyMode.OFF or not planned.changes:
             return result
-        before = loaded.path or to_proto(loaded)
-        return _accepted(result, compare(before, after or result.proto(), shapes=shapes or {}, dims=dims or {}), mode)
+        before = loaded.path or loaded
+        found = compare(before, after or planned.model, shapes=shapes, dims=dims, progress=progress)
+        return _accepted(replace(result, verification=found), found.verdict, mode)
 
     if target is None:
         result = verified(None)
@@ -144,35 +147,12 @@ def optimize(
     return result
 
 
-def verify(
-    before: Source,
-    after: Source,
-    *,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    dims: Mapping[str, int] | None = None,
-) -> Verification:
-    """Compares two models that should compute the same.
-
-    Args:
-        before: A path or a model in memory.
-        after: The model that was made from it.
-        shapes: Shapes of inputs to compare on, for those whose shape the model does not say.
-        dims: Sizes of named dimensions to compare on.
-
-    Raises:
-        ModelError: One of them cannot be read.
-    """
-    return compare(_comparable(before), _comparable(after), shapes=shapes or {}, dims=dims or {})
-
-
-def _accepted(result: Optimized, verification: Verification, mode: VerifyMode) -> Optimized:
+def _accepted(result: Optimized, verdict: Verdict, mode: VerifyMode) -> Optimized:
     """The result, if it may be written."""
-    result = replace(result, verification=verification)
-    refused = replace(result, output=None)
-    if verification.verdict is Verdict.DIFFERENT:
-        raise NotEquivalent(refused)
-    if verification.verdict is Verdict.NOT_RUN and mode is VerifyMode.REQUIRE:
-        raise NotVerified(refused)
+    if verdict is Verdict.DIFFERENT:
+        raise NotEquivalent(replace(result, output=None))
+    if verdict is Verdict.NOT_RUN and mode is VerifyMode.REQUIRE:
+        raise NotVerified(replace(result, output=None))
     return result
 
 
@@ -202,13 +182,6 @@ def _target(
 
 def _load(model: Source) -> Model:
     return load(_plain(model))
-
-
-def _comparable(model: Source) -> Path | onnx.ModelProto:
-    plain = _plain(model)
-    if isinstance(plain, onnx.ModelProto):
-        return plain
-    return to_proto(load(plain)) if isinstance(plain, bytes) else Path(plain)
 
 
 def _plain(model: Source) -> str | os.PathLike[str] | bytes | onnx.ModelProto:

@@ -20,11 +20,12 @@ def remove_dead(graph: Graph) -> None:
         if value.producer is not None:
             if not any(map(_is_used, value.producer.outputs)):
                 graph.remove(value.producer)
-        elif value.tensor is not None:
+        elif value.tensor is not None or value.sparse is not None:
             initializers.setdefault(value.scope, set()).add(value.name)
     for scope, names in initializers.items():
         assert isinstance(scope.proto, GraphProto)
         _drop(scope.proto.initializer, [tensor.name in names for tensor in scope.proto.initializer])
+        _drop(scope.proto.sparse_initializer, [sparse.values.name in names for sparse in scope.proto.sparse_initializer])
         # before IR version 4 every initializer is an input as well
         _drop(scope.proto.input, [entry.name in names for entry in scope.proto.input])
         scope.is_edited = True

@@ -15,6 +15,7 @@ from bnfold.batchnorm import is_batchnorm
 from bnfold.fold.apply import Changes, Writer
 from bnfold.fold.cleanup import drop_stale_notes, remove_dead
 from bnfold.fold.record import Entry, Outcome, Plan
+from bnfold.fold.inline import with_functions_inlined
 from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, refusal_of
 from bnfold.fold.ways import Choice, choose
@@ -32,7 +33,20 @@ def plan(model: Model, *, keep: Sequence[str] = (), assume_constant: bool = Fals
         keep: Globs; a node whose name matches one stays as it is.
         assume_constant: Take initializers that are also graph inputs for constants.
     """
-    folded = model.copy()
+    own = _fold_in_place(model.copy(), keep, assume_constant)
+    if not model.proto.functions or not any(entry.outcome is Outcome.KEPT for entry in own.entries):
+        return own
+    # what a function is given by its caller can only be seen where it is called
+    inlined = with_functions_inlined(model)
+    if inlined is None:
+        return own
+    other = _fold_in_place(inlined, keep, assume_constant)
+    if other.count(Outcome.FOLDED) <= own.count(Outcome.FOLDED):
+        return own
+    return replace(other, nodes_before=own.nodes_before)
+
+
+def _fold_in_place(folded: Model, keep: Sequence[str], assume_constant: bool) -> Plan:
     graph = Graph(folded, assume_constant=assume_constant)
     nodes_before = sum(1 for _ in graph.ops())
     planner = _Planner(graph, keep)
@@ -61,13 +75,16 @@ class _Planner:
         """Merges branches of sums into Convs beside them; whether there were any."""
         progress = False
         for add in [op for op in self._graph.ops() if completes_sum(op)]:
-            while not add.is_removed and (merger := next(mergers(add), None)):
+            while not add.is_removed and (merger := next(filter(self._may_go, mergers(add)), None)):
                 name, way = merger
                 changes = self._writer.merge(way)
                 entry = Entry(name, "Conv", Outcome.MERGED)
                 self._entries[way.into[0]] = _extended(entry, Outcome.MERGED, way, changes)
                 progress = True
         return progress
+
+    def _may_go(self, merger: tuple[str, Way]) -> bool:
+        return not any(fnmatchcase(merger[0], pattern) for pattern in self._keep)
 
     def fold_affines(self) -> bool:
         """Decides for every affine node that is there; whether any could go."""

@@ -8,6 +8,7 @@ what is computed from those. A dependence on an input's type or static shape is 
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -61,6 +62,25 @@ class Stored:
 
     def float64(self) -> FloatArray:
         return self._model.array(self._tensor).astype(np.float64)
+
+
+class Sparse:
+    """A sparse tensor of the model: values, and their indices into the flattened tensor or one column for each axis."""
+
+    def __init__(self, model: Model, sparse: onnx.SparseTensorProto) -> None:
+        self._values = Stored(model, sparse.values)
+        self._indices = Stored(model, sparse.indices)
+        self.shape = tuple(sparse.dims)
+        self.dtype = self._values.dtype
+
+    def array(self) -> Array:
+        dense = np.zeros(self.shape, self.dtype)
+        indices = self._indices.array()
+        dense[np.unravel_index(indices, self.shape) if indices.ndim == 1 else tuple(indices.T)] = self._values.array()
+        return dense
+
+    def float64(self) -> FloatArray:
+        return self.array().astype(np.float64)
 
 
 class Evaluated:
@@ -117,6 +137,8 @@ class Constants:
         if value.tensor is not None:
             overridable = value.is_input and not self._inputs_are_constant
             return None if overridable else self._stored(value.tensor)
+        if value.sparse is not None:
+            return None if value.is_input or prod(value.sparse.dims) > MAX_ELEMENTS else Sparse(self._graph.model, value.sparse)
         if value.is_input or value.producer is None or value.index:
             return None
         if value.producer.type == "Constant":

@@ -129,6 +129,7 @@ class Graph:
         """Lets ``value`` stand for ``other`` from now on: its readers, its name, its place as a graph output."""
         self.move_readers(other, value)
         value.is_output = other.is_output
+        value.scope.forget_info(value.name)  # that of the other name stays
         self.rename(value, other.name)
 
     def add_constant(self, scope: Scope, hint: str, constant: Constant, payload: Payload) -> Value:
@@ -207,7 +208,7 @@ class Graph:
         for tensor in proto.initializer:
             scope.own(tensor.name).tensor = tensor
         for sparse in proto.sparse_initializer:
-            scope.own(sparse.values.name)
+            scope.own(sparse.values.name).sparse = sparse
         self._index_nodes(scope, proto.node)
         scope.outputs = [scope.lookup(entry.name) for entry in proto.output]
         for value in scope.outputs:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx
-from onnx import AttributeProto, GraphProto, NodeProto, TensorProto
+from onnx import AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto
 
 from bnfold.reasons import Reason, Refused
 
@@ -30,7 +30,7 @@ class Use(NamedTuple):
 class Value:
     """A named value of one scope. ``readers`` counts uses in subgraphs too, in graph order."""
 
-    __slots__ = ("index", "is_input", "is_output", "name", "origin", "producer", "readers", "scope", "tensor")
+    __slots__ = ("index", "is_input", "is_output", "name", "origin", "producer", "readers", "scope", "sparse", "tensor")
 
     def __init__(self, name: str, scope: Scope) -> None:
         self.name = name
@@ -42,6 +42,7 @@ class Value:
         self.is_input = False
         self.is_output = False
         self.tensor: TensorProto | None = None  # the initializer it is read from
+        self.sparse: SparseTensorProto | None = None  # the same, where it is a sparse one
 
     def __repr__(self) -> str:
         return f"Value({self.name!r})"
@@ -62,7 +63,7 @@ class Scope:
         self.outputs: list[Value] = []
         self.followers: dict[Op, list[Op]] = {}  # new ops, behind the op they were added after
         self.is_edited = False
-        self._infos: dict[str, onnx.ValueInfoProto] | None = None
+        self._infos: dict[str, onnx.ValueInfoProto] = {}  # of the names that still have one; filled when asked for
 
     @property
     def is_function(self) -> bool:
@@ -86,12 +87,16 @@ class Scope:
 
     def rename_info(self, old: str, new: str) -> None:
         """Lets the ``value_info`` of a renamed value follow it."""
-        if self._infos is None:
-            self._infos = {info.name: info for info in self.proto.value_info}
-        info = self._infos.pop(old, None)
-        if info is not None and new not in self._infos:
+        info = self.forget_info(old)
+        if info is not None:
             info.name = new
             self._infos[new] = info
+
+    def forget_info(self, name: str) -> onnx.ValueInfoProto | None:
+        """The ``value_info`` of a value, which no longer follows it."""
+        if not self._infos:
+            self._infos = {info.name: info for info in self.proto.value_info}
+        return self._infos.pop(name, None)
 
     def live_ops(self) -> Iterator[Op]:
         """The ops in graph order, with those that were added and without those that were removed."""

@@ -1,6 +1,6 @@
 """What each operator can do with an affine. To support another: a rule in one of these files, a row in its table."""
 
-from bnfold.ops import layout, linear, normalization, pointwise, pooling
+from bnfold.ops import einsum, joining, layout, linear, normalization, pointwise, pooling, resampling, selection
 from bnfold.ops.rule import AddBehind, Assign, Detach, Edit, Edits, Moved, OpRule, Retype, SetAttribute, Step
 
 RULES: dict[str, OpRule] = {
@@ -8,6 +8,10 @@ RULES: dict[str, OpRule] = {
     **pointwise.RULES,
     **pooling.RULES,
     **layout.RULES,
+    **joining.RULES,
+    **selection.RULES,
+    **resampling.RULES,
+    **einsum.RULES,
     **normalization.RULES,
 }
 

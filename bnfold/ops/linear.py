@@ -120,7 +120,7 @@ def gemm_absorbs_output(gemm: Op, affine: Affine) -> Edits:
     refuse_rank_other_than(gemm, affine, 2)
     edits: list[Edit] = []
     if affine.has_scale:
-        of_rows = affine.scale.shape[0] > 1
+        of_rows = affine.scale.shape[0] > 1 or (affine.scale.size == 1 and _only_left_is_constant(gemm))
         side, flag = (LEFT, "transA") if of_rows else (RIGHT, "transB")
         factor = affine.scale.T if gemm.attribute(flag, 0) else affine.scale
         edits += _rescale(gemm, side, factor)
@@ -183,7 +183,8 @@ def matmul_absorbs_output(matmul: Op, affine: Affine) -> Edits:
     """s(X·W) + t  =  X·(Ws) + t: columns of a constant right operand, rows of a constant left one"""
     edits: list[Edit] = []
     if affine.has_scale:
-        side = LEFT if affine.scale.ndim > 1 and affine.scale.shape[-2] > 1 else RIGHT
+        of_rows = affine.scale.ndim > 1 and affine.scale.shape[-2] > 1
+        side = LEFT if of_rows or (affine.scale.size == 1 and _only_left_is_constant(matmul)) else RIGHT
         weight = matmul.constant(side)
         edits += _rescale(matmul, side, _fitted(matmul, affine.scale, weight, summed=-1 if side == LEFT else -2))
     return edits + (_shift_behind(matmul, affine.shift) if affine.has_shift else [])
@@ -248,6 +249,11 @@ def _trimmed(array: FloatArray) -> FloatArray:
     """Without leading axes of size 1, which broadcasting brings back."""
     leading = next((axis for axis, size in enumerate(array.shape[:-1]) if size != 1), array.ndim - 1)
     return array.reshape(array.shape[leading:])
+
+
+def _only_left_is_constant(op: Op) -> bool:
+    left, right = (op.graph.constant(op.data(side)) for side in (LEFT, RIGHT))
+    return left is not None and right is None
 
 
 # --- shared --------------------------------------------------------------------------------------------------

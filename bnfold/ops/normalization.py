@@ -1,4 +1,9 @@
-"""Normalizations: a BatchNormalization is an affine itself, and every one with a scale of its own can absorb another."""
+"""Normalizations: a BatchNormalization is an affine itself, and every one with a scale of its own can absorb another.
+
+The others compute ``scale * (x - mean) / sqrt(var + epsilon) + bias`` from the mean and variance of ``x`` itself. A
+shift of all values that one mean is taken of is gone with the mean. A scale is not gone, because of epsilon, but one
+number ``s`` for all values can go into it: ``s x / sqrt(s² var + epsilon) = x / sqrt(var + epsilon / s²)``.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,23 @@ from bnfold import batchnorm
 from bnfold.affine import Affine, FloatArray
 from bnfold.batchnorm import BETA, CHANNEL_AXIS, GAMMA
 from bnfold.graph import Op
-from bnfold.ops.rule import Assign, Edits, OpRule, along
+from bnfold.ops.rule import (
+    Assign,
+    Edit,
+    Edits,
+    OpRule,
+    SetAttribute,
+    along,
+    refuse_along,
+    refuse_shift,
+    refuse_unless_positive,
+)
 from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refused
 
 
 def batchnorm_affine(op: Op) -> tuple[int, Affine]:
-    """Scale = gamma / sqrt(var + epsilon), shift = beta - mean * scale"""
+    """BN(x) = g x + (beta - mean g) with g = gamma / sqrt(var + epsilon)"""
     parameters = batchnorm.read(op)
     shape = op.shape(0)
     if len(shape) < 2:
@@ -26,7 +41,7 @@ def batchnorm_affine(op: Op) -> tuple[int, Affine]:
 
 
 def batchnorm_absorbs_output(op: Op, affine: Affine) -> Edits:
-    """S BN(x) + t: gamma' = s gamma, beta' = s beta + t"""
+    """A(BN(x)): gamma' = s gamma, beta' = s beta + t"""
     norm = batchnorm.read(op)
     scale, shift = along(op, affine, CHANNEL_AXIS, norm.gamma.size)
     return _new_parameters(op, scale * norm.gamma, scale * norm.beta + shift)
@@ -49,10 +64,145 @@ def _new_parameters(op: Op, gamma: FloatArray, beta: FloatArray) -> Edits:
     ]
 
 
+# --- InstanceNormalization, GroupNormalization: parameters are vectors along the channels ---------------------
+
+_SCALE, _BIAS = 1, 2
+_GROUP_PARAMETERS_ARE_PER_CHANNEL_FROM = 21
+_DEFAULT_EPSILON = 1e-5
+
+
+def instance_absorbs_output(op: Op, affine: Affine) -> Edits:
+    """A(IN(x)): scale' = s scale, bias' = s bias + t"""
+    scale, shift = along(op, affine, CHANNEL_AXIS, op.constant(_SCALE).shape[0])
+    return _scale_and_bias(op, scale, shift)
+
+
+def group_absorbs_output(op: Op, affine: Affine) -> Edits:
+    """A(GN(x)): as above; before opset 21 scale and bias are one number for each group"""
+    if op.opset >= _GROUP_PARAMETERS_ARE_PER_CHANNEL_FROM:
+        return instance_absorbs_output(op, affine)
+    scale, shift = along(op, affine, CHANNEL_AXIS, affine.shape[CHANNEL_AXIS])
+    return _scale_and_bias(op, _per_group(op, scale), _per_group(op, shift))
+
+
+def instance_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
+    """IN(s x + t) = IN'(x), with one s > 0 for all and a t that does not vary on the axes of the mean"""
+    _refuse_unless_data(op, index)
+    refuse_along(op, affine, range(CHANNEL_AXIS + 1, affine.rank))
+    return _new_epsilon(op, affine)
+
+
+def group_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
+    """GN(s x + t): as above; t may differ between groups"""
+    _refuse_unless_data(op, index)
+    _, shift = along(op, affine, CHANNEL_AXIS, affine.shape[CHANNEL_AXIS])
+    _per_group(op, shift)
+    return _new_epsilon(op, affine)
+
+
+def _per_group(op: Op, vector: FloatArray) -> FloatArray:
+    """The one number of each group of channels."""
+    if vector.size == 1:
+        return vector
+    groups = vector.reshape(op.attribute("num_groups"), -1)
+    if (groups != groups[:, :1]).any():
+        raise Refused(Reason.NOT_UNIFORM, op_type=op.type)
+    return groups[:, 0]
+
+
+# --- LayerNormalization, RMSNormalization: parameters broadcast to the value ----------------------------------
+
+
+def layer_absorbs_output(op: Op, affine: Affine) -> Edits:
+    """A(LN(x)): scale' = s scale, bias' = s bias + t, where A varies on axes that the scale has"""
+    _refuse_unless_scale_has(op, affine)
+    return _scale_and_bias(op, affine.scale, affine.shift)
+
+
+def rms_absorbs_output(op: Op, affine: Affine) -> Edits:
+    """A(RMS(x)): scale' = s scale"""
+    refuse_shift(op, affine)
+    return layer_absorbs_output(op, affine)
+
+
+def layer_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
+    """LN(s x + t) = LN'(x), with one s > 0 for all and a t that does not vary on the axes of the mean"""
+    _refuse_unless_data(op, index)
+    refuse_along(op, Affine(np.ones_like(affine.shift), affine.shift), range(_first_axis(op, affine), affine.rank))
+    return _new_epsilon(op, affine)
+
+
+def rms_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
+    """RMS(s x) = RMS'(x), with one s > 0 for all; no mean takes a shift away"""
+    _refuse_unless_data(op, index)
+    refuse_shift(op, affine)
+    return _new_epsilon(op, affine)
+
+
+def _first_axis(op: Op, affine: Affine) -> int:
+    return int(op.attribute("axis", -1) % affine.rank)
+
+
+def _refuse_unless_scale_has(op: Op, affine: Affine) -> None:
+    own = op.constant(_SCALE).shape
+    own = (1,) * (affine.rank - len(own)) + own
+    if len(own) > affine.rank or any(size not in (1, has) for size, has in zip(affine.shape, own, strict=True)):
+        raise Refused(Reason.WRONG_AXIS, axes=sorted(affine.axes), op_type=op.type, expected="those of its scale")
+
+
+# --- what they share -----------------------------------------------------------------------------------------
+
+
+def _scale_and_bias(op: Op, scale: FloatArray, shift: FloatArray) -> Edits:
+    """(s scale, s bias + t); a bias is made where there is none and one is needed."""
+    own = op.constant(_SCALE)
+    edits: list[Edit] = []
+    if (scale != 1).any():
+        edits.append(Assign(op, _SCALE, Exact(_fitted(scale * own.float64(), own.shape), own.dtype)))
+    bias = op.optional_constant(_BIAS)
+    if bias is None and not shift.any():
+        return edits
+    before, dtype = (np.zeros(own.shape), own.dtype) if bias is None else (bias.float64(), bias.dtype)
+    after = _fitted(scale * before + shift, np.broadcast_shapes(before.shape, own.shape))
+    return [*edits, Assign(op, _BIAS, Exact(after, dtype))]
+
+
+def _fitted(array: FloatArray, shape: tuple[int, ...]) -> FloatArray:
+    """The array in the shape of a parameter, whose rank may be smaller than the value's."""
+    extra = max(array.ndim - len(shape), 0)
+    return np.array(np.broadcast_to(array.reshape(array.shape[extra:]), shape))
+
+
+def _refuse_unless_data(op: Op, index: int) -> None:
+    if index != 0:
+        raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
+    if any(value is not None and (value.readers or value.is_output) for value in op.outputs[1:]):
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="its statistics are read")
+
+
+def _new_epsilon(op: Op, affine: Affine) -> Edits:
+    """(epsilon / s²); a shift needs no edit"""
+    refuse_unless_positive(affine)
+    scale = float(affine.scale.flat[0])
+    if (affine.scale != scale).any():
+        raise Refused(Reason.NOT_UNIFORM, op_type=op.type)
+    epsilon = float(op.attribute("epsilon", _DEFAULT_EPSILON))
+    if scale == 1 or epsilon == 0:
+        return []
+    new = epsilon / scale / scale
+    if not np.finfo(np.float32).tiny <= new <= np.finfo(np.float32).max:
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"epsilon {epsilon} would become {new}")
+    return [SetAttribute(op, "epsilon", new)]
+
+
 RULES: dict[str, OpRule] = {
     "BatchNormalization": OpRule(
         affine=batchnorm_affine,
         absorb_output=batchnorm_absorbs_output,
         absorb_input=batchnorm_absorbs_input,
     ),
+    "InstanceNormalization": OpRule(absorb_output=instance_absorbs_output, absorb_input=instance_absorbs_input),
+    "GroupNormalization": OpRule(absorb_output=group_absorbs_output, absorb_input=group_absorbs_input),
+    "LayerNormalization": OpRule(absorb_output=layer_absorbs_output, absorb_input=layer_absorbs_input),
+    "RMSNormalization": OpRule(absorb_output=rms_absorbs_output, absorb_input=rms_absorbs_input),
 }

@@ -28,6 +28,7 @@ from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refused
 
 _BROADCAST_IS_NUMPYS_FROM = 7
+_MANY = 1 << 14  # elements that a constant may grow to
 
 
 # --- arithmetic with a constant as an affine -----------------------------------------------------------------
@@ -129,7 +130,12 @@ def arithmetic_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
         kept = Affine(own.scale, affine.scale * own.shift + affine.shift)
         steps.append(Step({data: affine.only_scale()}, _with_affine(op, kept)))
     if own.scale.all():
-        steps.append(Step({data: own.then(affine).then(own.inverse())}))
+        shift = (affine.scale * own.shift + affine.shift - own.shift) / own.scale
+        steps.append(Step({data: Affine(affine.scale, shift)}))
+    try:
+        steps.append(Step({}, _with_affine(op, own.then(affine), may_grow=True)))
+    except Refused:
+        pass  # the ways above are all there are
     return steps
 
 
@@ -144,7 +150,8 @@ def arithmetic_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
         kept = Affine(own.scale, (own.scale * affine.shift + own.shift) / affine.scale)
         steps.append(Step({0: affine.only_scale()}, _with_affine(op, kept)))
     if own.scale.all():
-        steps.append(Step({0: own.inverse().then(affine).then(own)}))
+        shift = own.scale * affine.shift + own.shift - affine.scale * own.shift
+        steps.append(Step({0: Affine(affine.scale, shift)}))
     return steps
 
 
@@ -164,8 +171,8 @@ def _refuse_constant_side(op: Op, index: int, data: int) -> None:
         raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
 
 
-def _with_affine(op: Op, wanted: Affine) -> Edits:
-    """The op with the constant that makes it this affine."""
+def _with_affine(op: Op, wanted: Affine, *, may_grow: bool = False) -> Edits:
+    """The op with the constant that makes it this affine; one that varies on more axes than before only if asked for."""
     data, side = _sides(op)
     if _is_sum(op):
         sign = -1 if op.type == "Sub" and side == 0 else 1
@@ -182,7 +189,19 @@ def _with_affine(op: Op, wanted: Affine) -> Edits:
         values = values.reshape(constant.shape)
     elif op.opset < _BROADCAST_IS_NUMPYS_FROM or len(op.shape(data)) != values.ndim:
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"a larger constant at opset {op.opset}")
+    elif values.size > max(_MANY if may_grow else 0, *values.shape):
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="its constant would vary on more axes")
     return [Assign(op, side, Exact(np.asarray(values, np.float64), constant.dtype))]
+
+
+def neg_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
+    """s(-x) + t = -(s x - t)"""
+    return [Step({0: Affine(affine.scale, -affine.shift)})]
+
+
+def neg_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
+    """-(s x + t) = s(-x) - t"""
+    return [Step({0: Affine(affine.scale, -affine.shift)})]
 
 
 # --- activations ---------------------------------------------------------------------------------------------
@@ -194,6 +213,13 @@ def homogeneous(op: Op, affine: Affine) -> Affine:
     if bad := int(np.count_nonzero(~(affine.scale >= 0))):
         raise Refused(Reason.SCALE_NOT_POSITIVE, count=bad, channels=affine.scale.size)
     return affine
+
+
+def max_with_zero(op: Op, affine: Affine) -> Affine:
+    """Max(x, 0) is Relu."""
+    if len(op.inputs) != 2 or op.constant(1).float64().any():
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="it is no Relu")
+    return homogeneous(op, affine)
 
 
 def clip_at_zero(op: Op, affine: Affine) -> Affine:
@@ -225,6 +251,9 @@ RULES = {
     "Div": _ARITHMETIC,
     "Add": _ARITHMETIC,
     "Sub": _ARITHMETIC,
+    "Sum": OpRule(lift=lambda op, output, affine: sum_lifts(op, affine), sink=sum_sinks),
+    "Neg": OpRule(affine=neg_affine, lift=neg_lifts, sink=neg_sinks),
+    "Max": passes(max_with_zero),
     "Relu": passes(homogeneous),
     "LeakyRelu": passes(homogeneous),
     "PRelu": passes(homogeneous),

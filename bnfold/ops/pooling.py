@@ -6,6 +6,7 @@ import numpy as np
 
 from bnfold.affine import Affine, FloatArray
 from bnfold.graph import Op
+from bnfold.ops.pointwise import homogeneous
 from bnfold.ops.rule import Carrier, OpRule, passes, refuse_shift, refuse_unless_positive
 from bnfold.reasons import Reason, Refused
 
@@ -32,6 +33,12 @@ def largest_of_window(op: Op, affine: Affine) -> Affine:
     _refuse_spatial(op, affine)
     refuse_unless_positive(affine)
     return affine
+
+
+def norm_of_window(op: Op, affine: Affine) -> Affine:
+    """‖s x‖ = s ‖x‖ for s >= 0; zero padding adds nothing to a norm."""
+    _refuse_spatial(op, affine)
+    return homogeneous(op, affine)
 
 
 def mean_of_plane(op: Op, affine: Affine) -> Affine:
@@ -86,6 +93,8 @@ def _up(op: Op, affine: Affine) -> Affine:
 def _refuse_what_the_reduction_changes(op: Op, affine: Affine) -> None:
     if op.type in ("ReduceMax", "ReduceMin"):
         refuse_unless_positive(affine)
+    if op.type in ("ReduceL1", "ReduceL2"):
+        homogeneous(op, affine)
 
 
 def _count(op: Op, affine: Affine, axes: tuple[int, ...]) -> FloatArray | float:
@@ -106,8 +115,12 @@ RULES: dict[str, OpRule] = {
     "GlobalAveragePool": passes(mean_of_plane),
     "MaxPool": passes(largest_of_window),
     "GlobalMaxPool": passes(largest_of_window),
+    "LpPool": passes(norm_of_window),
+    "GlobalLpPool": passes(norm_of_window),
     "ReduceMean": _REDUCE,
     "ReduceSum": _REDUCE,
     "ReduceMax": _REDUCE,
     "ReduceMin": _REDUCE,
+    "ReduceL1": _REDUCE,
+    "ReduceL2": _REDUCE,
 }

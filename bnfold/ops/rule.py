@@ -173,7 +173,8 @@ def refuse_unless_positive(affine: Affine) -> None:
 def refuse_along(op: Op, affine: Affine, axes: Iterable[int]) -> None:
     """Refuses an affine that varies on one of these axes."""
     if met := affine.axes & set(axes):
-        raise Refused(Reason.WRONG_AXIS, axes=sorted(affine.axes), op_type=op.type, expected=f"others than {sorted(met)}")
+        expected = f"others than {sorted(met)}"
+        raise Refused(Reason.WRONG_AXIS, axes=sorted(affine.axes), op_type=op.type, expected=expected)
 
 
 def refuse_rank_other_than(op: Op, affine: Affine, rank: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.affine import FloatArray
-from bnfold.graph import Constant
+from bnfold.graph import Constant, Stored
 from bnfold.rounding import rounded
 
 
@@ -40,7 +40,7 @@ class Scaled:
         self.dtype = base.dtype
 
     def array(self) -> npt.NDArray[Any]:
-        if self.dtype.kind == "f" and not isinstance(self.base, Exact):
+        if self.dtype.kind == "f" and isinstance(self.base, Stored):
             values = self.base.array()
             # numpy multiplies in float64, block by block, and rounds once: no copy of a large weight is made
             with np.errstate(over="ignore", under="ignore"):

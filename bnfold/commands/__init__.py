@@ -1,0 +1,103 @@
+"""The command line: one click command per file, found and imported when it is asked for.
+
+Exit codes: 0 done; 1 the answer is no; 2 usage or input error; 70 an error in bnfold; 130 interrupted; 141 nobody
+reads the output.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+
+import click
+
+from bnfold import __version__
+
+_HELP = {
+    "optimize": "Fold BatchNormalizations away and write the smaller model.",
+    "check": "Tell which BatchNormalizations would fold, and why others stay.",
+    "verify": "Compare two models numerically.",
+    "calibrate": "Give training-mode BatchNormalizations the statistics of your data.",
+    "drift": "Tell how far stored statistics are from your data.",
+}
+
+
+class Program(click.Group):
+    """A group that imports a subcommand when it is used, and in which no error ends in a traceback."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 -- as click calls it
+        """Those that this installation has."""
+        return [name for name in _HELP if find_spec(f"{__name__}.{name}")]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The click command `cmd_name` in the module of that name."""
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = getattr(import_module(f"{__name__}.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _HELP[name]) for name in self.list_commands(ctx)])
+
+    def invoke(self, ctx: click.Context) -> object:
+        """Runs the subcommand; what goes wrong becomes one line and an exit code."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()  # here, where a closed pipe can still be answered
+            return result
+        except BrokenPipeError:
+            _forget_stdout()
+            return ctx.exit(141)
+        except KeyboardInterrupt:
+            click.echo("bnfold: interrupted", err=True)
+            return ctx.exit(130)
+        except Exception as error:
+            if ctx.params["debug"] or isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
+                raise
+            line, code = _explained(error)
+            click.echo(f"bnfold: {line}", err=True)
+            return ctx.exit(code)
+
+
+@click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="bnfold %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def program(debug: bool) -> None:
+    """Take every removable BatchNormalization out of ONNX models, and prove that nothing changed.
+
+    Exit codes: 0 done; 1 the answer is no; 2 usage or input error.
+    """
+
+
+def main() -> None:
+    """The entry point `bnfold`."""
+    # Starting a thread per core costs numpy more than the vectors of a fold could gain from them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    program(prog_name="bnfold")
+
+
+def _explained(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    from bnfold.model_io import ModelError  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    if isinstance(error, ModelError):
+        return _one_line(error), 2
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}", 2
+    if isinstance(error, MemoryError):
+        return "not enough memory", 2
+    return f"internal error: {type(error).__name__}: {_one_line(error)}; please report it with what --debug shows", 70
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _forget_stdout() -> None:
+    """Lets Python flush standard output at its end without an error, although nobody reads it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,85 @@
+"""`bnfold calibrate`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from bnfold.commands import options
+from bnfold.commands.samples import arguments, samples
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def _bytes(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    try:
+        size = int(float(number) * _UNITS[unit])
+    except (KeyError, ValueError, OverflowError):
+        size = -1
+    if size < 0:
+        raise click.BadParameter(f"{text!r} is no size: 500M and 2G are")
+    return size
+
+
+@click.command
+@click.argument("model")
+@samples
+@click.option(
+    "-o", "--output", metavar="OUT", help="Where to write.  [default: MODEL.calibrated.onnx, if that is free]"
+)
+@click.option("--in-place", is_flag=True, help="Write over MODEL.")
+@click.option("--force", is_flag=True, help="Replace the default output if it exists.")
+@click.option(
+    "--method",
+    type=click.Choice(["sequential", "paper", "pooled", "ema"]),
+    default="sequential",
+    show_default=True,
+    help="How statistics are found.",
+)
+@click.option(
+    "--momentum", type=float, default=0.9, show_default=True, help="Of ema: the share of the old value (ONNX)."
+)
+@click.option("--unbiased", is_flag=True, help="Of ema: m/(m-1)·var, as PyTorch has it.")
+@click.option(
+    "--prior", type=float, default=0.0, metavar="N", help="Blend in N pseudo-samples of the stored statistics."
+)
+@click.option("--reset", is_flag=True, help="Forget the stored statistics: mean 0, variance 1.")
+@click.option("--check/--no-check", default=True, show_default=True, help="Measure the residual afterwards.")
+@click.option(
+    "--cache-memory", metavar="SIZE", callback=_bytes, help="For activations.  [default: 1/4 of what is free]"
+)
+@click.option("--cache-disk", metavar="SIZE", callback=_bytes, help="Beyond that.  [default: 1/4 of what is free]")
+@options.report_format
+@options.verbose
+@options.quiet
+def calibrate(
+    model: str,
+    output: str | None,
+    in_place: bool,
+    force: bool,
+    report_format: str,
+    verbose: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Give the BatchNormalizations of MODEL the statistics of some data, in inference mode, ready to fold.
+
+    `-` reads standard input, and writes to standard output; the report is then on standard error.
+
+    Exit codes: 0 done; 2 usage or input error, nothing is written.
+    """
+    from bnfold.calibrate.written import calibrate_to  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.report.calibration import render  # noqa: PLC0415
+
+    source = sys.stdin.buffer.read() if model == "-" else model
+    piped = output == "-" or (model == "-" and output is None)
+    target = sys.stdout.buffer if piped else output
+    with arguments(given, quiet=quiet) as resolved:
+        result = calibrate_to(source, target, in_place=in_place, overwrite=force, **resolved)
+    if not quiet:
+        click.echo(render(result, report_format, verbose=verbose), err=piped)

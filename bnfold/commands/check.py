@@ -1,0 +1,51 @@
+"""`bnfold check`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+import bnfold
+from bnfold.commands import options
+from bnfold.commands.show import show
+
+if TYPE_CHECKING:
+    from bnfold.report import Checked, Failed
+
+
+@click.command
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@options.keep
+@options.assume_constant
+@options.report_format
+@options.verbose
+@options.quiet
+def check(
+    models: Sequence[str], keep: Sequence[str], assume_constant: bool, report_format: str, verbose: bool, quiet: bool
+) -> None:
+    """Tell which BatchNormalizations of each MODEL would fold, and why others stay.
+
+    Exit codes: 0 nothing is left to fold; 1 some model has a BatchNormalization that could fold; 2 a model cannot be
+    read, which does not keep the others from being checked.
+    """
+    results = [_checked(model, keep, assume_constant) for model in models]
+    show(results, report_format, verbose=verbose, quiet=quiet)
+    raise click.exceptions.Exit(max(_exit_code(result) for result in results))
+
+
+def _checked(model: str, keep: Sequence[str], assume_constant: bool) -> Checked | Failed:
+    from bnfold.report import Failed  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    source = sys.stdin.buffer.read() if model == "-" else model
+    try:
+        return bnfold.check(source, keep=keep, assume_constant=assume_constant)
+    except bnfold.ModelError as error:
+        click.echo(f"bnfold: {error}", err=True)
+        return Failed(model, str(error))
+
+
+def _exit_code(result: Checked | Failed) -> int:
+    return int(not result.ok) if isinstance(result, bnfold.Checked) else 2

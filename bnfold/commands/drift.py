@@ -1,0 +1,47 @@
+"""`bnfold drift`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bnfold.commands import options
+from bnfold.commands.samples import arguments, samples
+
+
+@click.command
+@click.argument("model")
+@samples
+@click.option("--fail-above", type=float, metavar="SCORE", help="Exit 1 if the score is higher.")
+@click.option("--plot", metavar="FILE.svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw it.")
+@options.report_format
+@options.verbose
+@options.quiet
+def drift(
+    model: str,
+    fail_above: float | None,
+    plot: Path | None,
+    report_format: str,
+    verbose: bool,
+    quiet: bool,
+    **given: Any,
+) -> None:
+    """Tell how far the statistics that MODEL holds are from some data, layer by layer.
+
+    Exit codes: 0 done; 1 the score is above --fail-above; 2 usage or input error.
+    """
+    from bnfold.calibrate.shift import drift as measure  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.report.calibration import render  # noqa: PLC0415
+    from bnfold.report.plot import drift_svg  # noqa: PLC0415
+
+    with arguments(given, quiet=quiet) as resolved:
+        result = measure(sys.stdin.buffer.read() if model == "-" else model, **resolved)
+    if plot is not None:
+        plot.write_text(drift_svg(result))
+    if not quiet:
+        click.echo(render(result, report_format, verbose=verbose))
+    if fail_above is not None and result.score > fail_above:
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,57 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
+
+
+def _size(text: str) -> int:
+    size = int(text)
+    if size < 0:
+        raise ValueError("a size is not negative")
+    return size
+
+
+def _shape(text: str) -> tuple[int, ...]:
+    return tuple(_size(part) for part in text.split(",") if part)
+
+
+def _named(flag: str, form: str, convert: Callable[[str], object], text: str) -> Callable[[_Command], _Command]:
+    """An option `NAME=VALUE` that may be given several times; the command receives a dict."""
+
+    def pairs(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> dict[str, object]:
+        return dict(pair(value) for value in values)
+
+    def pair(value: str) -> tuple[str, object]:
+        name, _, given = value.rpartition("=")  # the name may hold equal signs itself
+        try:
+            if name:
+                return name, convert(given)
+        except ValueError:
+            pass
+        raise click.BadParameter(f"{value!r} is not of the form {form}")
+
+    return click.option(flag, f"{flag[2:]}s", metavar=form, multiple=True, callback=pairs, help=text)
+
+
+shapes = _named("--shape", "NAME=1,3,224,224", _shape, "Shape of an input, where the model leaves it open.")
+dims = _named("--dim", "NAME=4", _size, "Size of a named dimension.")
+keep = click.option("--keep", multiple=True, metavar="GLOB", help="Nodes that must stay, by name.")
+assume_constant = click.option(
+    "--assume-constant", is_flag=True, help="Fold also initializers that a caller could override as inputs."
+)
+report_format = click.option(
+    "--format",
+    "report_format",
+    type=click.Choice(["text", "json", "markdown"]),
+    default="text",
+    show_default=True,
+    help="Form of the report.",
+)
+verbose = click.option("-v", "--verbose", is_flag=True, help="Tell of every node.")
+quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

@@ -1,0 +1,21 @@
+"""Model-local functions, written out where they are called.
+
+Exporters that keep one function for each module pass the weights in as arguments, so nothing is constant inside.
+"""
+
+from __future__ import annotations
+
+import onnx.inliner
+
+from bnfold.model_io import Model
+
+
+def with_functions_inlined(model: Model) -> Model | None:
+    """A copy of the model without functions; None where ONNX's inliner cannot do it."""
+    copy = model.copy()
+    try:
+        # the markers that stand for large weights are copied along with the nodes that hold them
+        copy.proto = onnx.inliner.inline_local_functions(copy.proto)
+    except (RuntimeError, ValueError):
+        return None
+    return copy

@@ -1,0 +1,144 @@
+"""Operators that join values along an axis and cut them apart: Concat and Split.
+
+An affine that varies along that axis is cut where the parts meet. One that belongs to a single part becomes an affine
+of the whole by the identity on all other parts: ``A'(concat(x, y)) = concat(A(x), y)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bnfold.affine import Affine
+from bnfold.graph import Op, Shape
+from bnfold.ops.rule import Assign, Edit, OpRule, Step, along
+from bnfold.ops.weights import Exact
+from bnfold.reasons import Reason, Refused
+
+_CONCAT_NAMES_ITS_AXIS_FROM = 4
+
+
+# --- Concat --------------------------------------------------------------------------------------------------
+
+
+def concat_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
+    """A(concat(x, y)) = concat(A₁(x), A₂(y)), where A₁ and A₂ are A on the stretches of x and y"""
+    axis = _concat_axis(op, affine)
+    inputs = range(len(op.inputs))
+    if affine.shape[axis] == 1:
+        return [Step(dict.fromkeys(inputs, affine))]
+    sizes = [_size(op, op.shape(index), axis, index) for index in inputs]
+    return [Step(dict(enumerate(_cut(op, affine, axis, sizes))))]
+
+
+def concat_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
+    """concat(A(x), y) = A'(concat(x, y)), where A' is the identity on y; for constant y also A(concat(x, A⁻¹(y)))"""
+    axis = _concat_axis(op, affine)
+    if affine.shape[axis] == 1 and (edits := _constants_adapt(op, index, affine)):
+        return [Step({0: affine}, edits)]
+    sizes = [_size(op, op.shape(part), axis, part) for part in range(len(op.inputs))]
+    return [Step({0: _between_identities(op, affine, axis, sizes, index)})]
+
+
+def _concat_axis(op: Op, affine: Affine) -> int:
+    default = 1 if op.opset < _CONCAT_NAMES_ITS_AXIS_FROM else None
+    return _axis(op, affine, op.attribute("axis", default))
+
+
+def _constants_adapt(op: Op, index: int, affine: Affine) -> list[Edit]:
+    """The other inputs as A⁻¹ of what they are; nothing where one is computed or A has no inverse."""
+    others = [other for other in range(len(op.inputs)) if other != index]
+    constants = [op.graph.constant(op.data(other)) for other in others]
+    if not affine.scale.all():
+        return []
+    edits: list[Edit] = []
+    for other, constant in zip(others, constants, strict=True):
+        if constant is None or len(constant.shape) != affine.rank:
+            return []
+        values = affine.inverse()(constant.float64())
+        if values.shape != constant.shape:
+            return []
+        edits.append(Assign(op, other, Exact(values, constant.dtype)))
+    return edits
+
+
+# --- Split ---------------------------------------------------------------------------------------------------
+
+
+def split_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
+    """A on one part is A' on the whole, where A' is the identity on the other parts"""
+    axis = _axis(op, affine, op.attribute("axis", 0))
+    return [Step({0: _between_identities(op, affine, axis, _split_sizes(op, axis), output)})]
+
+
+def split_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
+    """Each part that is read gets its stretch of A."""
+    if index != 0:
+        raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
+    axis = _axis(op, affine, op.attribute("axis", 0))
+    whole = affine.shape[axis] == 1
+    parts = [affine] * len(op.outputs) if whole else _cut(op, affine, axis, _split_sizes(op, axis))
+    read = [value is not None and bool(value.readers or value.is_output) for value in op.outputs]
+    return [Step({part: affine for part, affine in enumerate(parts) if part < len(read) and read[part]})]
+
+
+def _split_sizes(op: Op, axis: int) -> list[int]:
+    """The sizes of the parts: an input (opset 1, and 13 on), an attribute (before 13), or else equal.
+
+    Equal parts may leave a smaller one at the end (opset 18 on).
+    """
+    given = op.attribute("split")
+    if op.input(1) is not None:
+        given = op.constant(1).array().tolist()
+    if given:
+        if len(given) < len(op.outputs):
+            raise Refused(Reason.MALFORMED, op_type=op.type, detail=f"{len(given)} sizes, {len(op.outputs)} outputs")
+        return [int(size) for size in given]
+    size = _size(op, op.shape(0), axis, 0)
+    count = max(op.attribute("num_outputs", len(op.outputs)), len(op.outputs))
+    part = -(-size // count)
+    return [max(min(part, size - start * part), 0) for start in range(count)]
+
+
+# --- both ----------------------------------------------------------------------------------------------------
+
+
+def _axis(op: Op, affine: Affine, axis: int | None) -> int:
+    if axis is None or not -affine.rank <= axis < affine.rank:
+        raise Refused(Reason.MALFORMED, op_type=op.type, detail=f"axis {axis} of a value of rank {affine.rank}")
+    return axis % affine.rank
+
+
+def _size(op: Op, shape: Shape, axis: int, index: int) -> int:
+    size = shape[axis] if axis < len(shape) else None
+    if not isinstance(size, int):
+        raise Refused(Reason.SHAPE_UNKNOWN, value=op.data(index).name)
+    return size
+
+
+def _cut(op: Op, affine: Affine, axis: int, sizes: Sequence[int]) -> list[Affine]:
+    """The stretches of an affine that varies along the axis."""
+    if affine.shape[axis] != sum(sizes):
+        raise Refused(Reason.WRONG_SIZE, value=op.label, size=affine.shape[axis], expected=sum(sizes))
+    stops = np.cumsum(sizes)
+    return [
+        affine.carried(lambda array, start=start, stop=stop: array.take(range(start, stop), axis))  # type: ignore[misc]
+        for start, stop in zip(stops - sizes, stops, strict=True)
+    ]
+
+
+def _between_identities(op: Op, affine: Affine, axis: int, sizes: Sequence[int], part: int) -> Affine:
+    """The affine of the whole that is A on one part and changes nothing on the others."""
+    own_scale, own_shift = along(op, affine, axis, sizes[part])
+    start = sum(sizes[:part])
+    stretch = slice(start, start + sizes[part])
+    scale, shift = np.ones(sum(sizes)), np.zeros(sum(sizes))
+    scale[stretch], shift[stretch] = own_scale, own_shift
+    return Affine.along(axis, affine.rank, scale, shift)
+
+
+RULES: dict[str, OpRule] = {
+    "Concat": OpRule(lift=concat_lifts, sink=concat_sinks),
+    "Split": OpRule(lift=split_lifts, sink=split_sinks),
+}

@@ -1,0 +1,231 @@
+"""What `calibrate` and `drift` found, as text, Markdown, HTML, JSON and a picture."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from bnfold import __version__
+from bnfold.calibrate.result import Calibration, Layer
+from bnfold.calibrate.shift import BANDS, LEAST_SAMPLES, Drift, LayerDrift, Verdict
+
+SCHEMA = 1
+_WORST_CHANNELS = 5
+_MEANING = {
+    Verdict.FINE: "the data looks like what the statistics were made from",
+    Verdict.LOOK: "the data differs; look at the layers with the highest scores",
+    Verdict.RECALIBRATE: "the data differs so much that accuracy is likely to suffer: recalibrate, or mend the input",
+    Verdict.UNKNOWN: f"no verdict under {LEAST_SAMPLES} samples",
+}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Lines, a table and more lines.
+
+    Attributes:
+        headline: says it all.
+        lines: below it.
+        columns: heads of the table.
+        rows: of the table; its first cell is a name.
+        notes: warnings, below the table.
+    """
+
+    headline: str
+    lines: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """For a terminal."""
+        table = [self.columns, *self.rows] if self.rows else []
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        aligned = (
+            "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
+            for row in table
+        )
+        notes = (f"warning: {note}" for note in self.notes)
+        return "\n".join([self.headline, *(f"  {line}" for line in (*self.lines, *aligned)), *notes])
+
+    def markdown(self) -> str:
+        """For a pull request."""
+        lines = [f"**{self.headline}**", "", *(f"- {line}" for line in self.lines)]
+        if self.rows:
+            rule = ["---", *["---:"] * (len(self.columns) - 1)]
+            lines += ["", *(f"| {' | '.join(_plain(row))} |" for row in (self.columns, rule, *self.rows))]
+        return "\n".join([*lines, *(f"\n> {note}" for note in self.notes)])
+
+    def html(self) -> str:
+        """For a notebook."""
+        head = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
+        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
+        lines = "".join(f"<p>{escape(line)}</p>" for line in (*self.lines, *self.notes))
+        return f"<p><b>{escape(self.headline)}</b></p>{lines}<table><tr>{head}</tr>{body}</table>"
+
+
+def render(result: Calibration | Drift, form: str, *, verbose: bool = False) -> str:
+    """The result in a form: text, markdown or json."""
+    if form == "json":
+        data = calibration_dict(result) if isinstance(result, Calibration) else drift_dict(result)
+        return json.dumps({"schema": SCHEMA, "bnfold": __version__, **data}, indent=2, ensure_ascii=False)
+    if isinstance(result, Calibration):
+        report = calibration_report(result, verbose=verbose or form == "markdown")
+    else:
+        report = drift_report(result, verbose=verbose or form == "markdown")
+    return report.markdown() if form == "markdown" else report.text()
+
+
+# --- calibration -------------------------------------------------------------------------------------------
+
+
+def calibration_report(result: Calibration, *, verbose: bool = False) -> Report:
+    """The calibration; if verbose, with a row for each layer."""
+    count = len(result.layers)
+    return Report(
+        f"{result.source}: {count} BatchNormalization{'s' * (count > 1)} calibrated on {result.samples} samples "
+        f"({result.method.value}, batch size {result.batch_size}, {result.seconds:.1f} s)",
+        tuple(_calibration_lines(result)),
+        ("BatchNormalization", "channels", "mean moved", "var x", "mean error", "var error", "residual"),
+        tuple(map(_layer_row, result.layers)) if verbose else (),
+        (*_skipped(result), *result.warnings),
+    )
+
+
+def _calibration_lines(result: Calibration) -> Iterator[str]:
+    farthest = max(result.layers, key=lambda layer: layer.moved)
+    yield f"means moved by up to {_number(farthest.moved)} standard deviations ({farthest.name})"
+    errors = [layer.error for layer in result.layers], [layer.var_error for layer in result.layers]
+    if all(map(math.isfinite, errors[0])):
+        mean, var = map(max, errors)
+        yield f"standard errors: means within {_number(mean)} standard deviations, variances within {_percent(var)}"
+    if result.residual is not None:
+        yield f"measured again on the calibrated model: the largest residual is {result.residual:.1e}"
+
+
+def _layer_row(layer: Layer) -> tuple[str, ...]:
+    ratio = max((layer.var + layer.epsilon) / (layer.old_var + layer.epsilon), key=lambda r: abs(math.log(r)))
+    return (
+        layer.name,
+        str(layer.channels),
+        _number(layer.moved),
+        _number(float(ratio)),
+        _number(layer.error),
+        _percent(layer.var_error),
+        "" if layer.residual is None else f"{layer.residual:.1e}",
+    )
+
+
+def calibration_dict(result: Calibration) -> dict[str, object]:
+    """The calibration as plain data."""
+    return {
+        "model": result.source,
+        "method": result.method.value,
+        "samples": result.samples,
+        "batch_size": result.batch_size,
+        "seconds": round(result.seconds, 3),
+        "residual": result.residual,
+        "layers": [
+            {
+                "name": layer.name,
+                "channels": layer.channels,
+                "count": layer.measured.count,
+                "mean_moved": _json(layer.moved),
+                "mean_error": _json(layer.error),
+                "var_error": _json(layer.var_error),
+                "dead_channels": list(layer.dead),
+                "residual": layer.residual,
+            }
+            for layer in result.layers
+        ],
+        "skipped": [{"name": entry.name, "why": entry.why} for entry in result.skipped],
+        "warnings": list(result.warnings),
+    }
+
+
+# --- drift -------------------------------------------------------------------------------------------------
+
+
+def drift_report(result: Drift, *, verbose: bool = False) -> Report:
+    """The drift; if verbose, with a row for each layer, else for the worst few."""
+    ranked = sorted(result.layers, key=lambda layer: -layer.score)
+    return Report(
+        f"{result.source}: {result.verdict.value} (score {_number(result.score)} on {result.samples} samples)",
+        tuple(_drift_lines(result)),
+        ("BatchNormalization", "score", "mean shift", "log var", "distance", "worst channels"),
+        tuple(map(_drift_row, result.layers if verbose else ranked[:_WORST_CHANNELS])),
+        (*_skipped(result), *result.warnings),
+    )
+
+
+def _drift_lines(result: Drift) -> Iterator[str]:
+    yield _MEANING[result.verdict]
+    look, recalibrate = BANDS
+    yield f"score: fine under {look:g}, look under {recalibrate:g}; sampling alone explains {_number(result.floor)}"
+    first = result.first
+    yield (
+        f"first layer ({first.name}): means off by up to {_number(float(first.mean_shift.max()))} standard deviations"
+        f"{': is the input scaled and normalised as in training?' if first.mean_shift.max() > 1 else ''}"
+    )
+
+
+def _drift_row(layer: LayerDrift) -> tuple[str, ...]:
+    channels = " ".join(map(str, layer.ranked()[:_WORST_CHANNELS]))
+    values = (layer.score, layer.mean_shift.mean(), layer.log_variance.mean(), layer.distance.mean())
+    return (layer.name, *(_number(float(value)) for value in values), channels)
+
+
+def drift_dict(result: Drift) -> dict[str, object]:
+    """The drift as plain data."""
+    return {
+        "model": result.source,
+        "verdict": result.verdict.value,
+        "score": result.score,
+        "worst_score": result.worst.score,
+        "floor": _json(result.floor),
+        "samples": result.samples,
+        "seconds": round(result.seconds, 3),
+        "first": result.first.name,
+        "layers": [
+            {
+                "name": layer.name,
+                "score": layer.score,
+                "mean_shift": layer.mean_shift.tolist(),
+                "log_variance": layer.log_variance.tolist(),
+                "divergence": layer.divergence.tolist(),
+                "distance": layer.distance.tolist(),
+                "ranked_channels": layer.ranked(),
+            }
+            for layer in result.layers
+        ],
+        "skipped": [{"name": entry.name, "why": entry.why} for entry in result.skipped],
+        "warnings": list(result.warnings),
+    }
+
+
+# --- small matters -----------------------------------------------------------------------------------------
+
+
+def _skipped(result: Calibration | Drift) -> Iterator[str]:
+    yield from (f"{entry.name} {entry.why}; it is left as it is" for entry in result.skipped)
+
+
+def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "?"
+    return f"{value:.2g}" if abs(value) < 1e4 else f"{value:.1e}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2g} %" if math.isfinite(value) else "?"
+
+
+def _json(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _plain(cells: Sequence[str]) -> Iterable[str]:
+    return (cell.replace("|", "\\|").replace("_", "\\_") for cell in cells)

@@ -1,0 +1,46 @@
+"""A picture of a drift report: one bar for each BatchNormalization, on a logarithmic scale, as SVG."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+from bnfold.calibrate.shift import BANDS, Drift
+
+_LEFT, _WIDTH, _ROW, _TOP = 330, 420, 18, 48
+_LEAST, _MOST = -4.0, 2.0  # powers of ten
+_COLOURS = "#4c956c", "#e9c46a", "#d1495b"
+
+
+def drift_svg(result: Drift) -> str:
+    """The picture. Scores under 1e-4 and over 100 stand at the ends of the scale."""
+    height = _TOP + _ROW * len(result.layers) + 24
+    head = f"{result.source}: {result.verdict.value}, score {result.score:.2g} on {result.samples} samples"
+    parts = [f'<text x="8" y="20" font-weight="bold">{escape(head)}</text>']
+    for number, layer in enumerate(result.layers):
+        y = _TOP + _ROW * number
+        colour = _COLOURS[sum(layer.score >= band for band in BANDS)]
+        name = layer.name if len(layer.name) < 48 else f"…{layer.name[-46:]}"
+        parts += [
+            f'<text x="{_LEFT - 6}" y="{y + 12}" text-anchor="end">{escape(name)}</text>',
+            f'<rect x="{_LEFT}" y="{y + 2}" width="{_x(layer.score) - _LEFT:.1f}" height="{_ROW - 4}" fill="{colour}"/>',
+            f'<text x="{_x(layer.score) + 4:.1f}" y="{y + 12}">{layer.score:.2g}</text>',
+        ]
+    for value, dashed in [(10.0**power, False) for power in range(-4, 3)] + [(band, True) for band in BANDS]:
+        dash = ' stroke-dasharray="4 3"' if dashed else ""
+        parts.append(
+            f'<line x1="{_x(value):.1f}" x2="{_x(value):.1f}" y1="{_TOP}" y2="{height - 20}" '
+            f'stroke="{"#333" if dashed else "#ddd"}"{dash}/>'
+        )
+        if not dashed:
+            parts.append(f'<text x="{_x(value):.1f}" y="{height - 6}" text-anchor="middle">{value:g}</text>')
+    body = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{_LEFT + _WIDTH + 60}" height="{height}" '
+        f'font-family="sans-serif" font-size="11">\n<rect width="100%" height="100%" fill="white"/>\n{body}\n</svg>\n'
+    )
+
+
+def _x(score: float) -> float:
+    power = math.log10(score) if score > 0 else _LEAST
+    return _LEFT + _WIDTH * (min(max(power, _LEAST), _MOST) - _LEAST) / (_MOST - _LEAST)

@@ -1,0 +1,44 @@
+"""A line on standard error that says how far long work is; none where that is no terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+_EVERY = 0.1  # seconds between two lines
+
+
+class Progress:
+    """Call it with what is being done, samples done and samples in all.
+
+    Args:
+        shown: whether to show anything, even on a terminal.
+    """
+
+    def __init__(self, *, shown: bool = True) -> None:
+        self._shown = shown and sys.stderr.isatty()
+        self._what = ""
+        self._since = self._last = 0.0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _t: TracebackType | None
+    ) -> None:
+        if self._shown and self._what:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if what != self._what:
+            self._what, self._since = what, now
+        if not self._shown or (now - self._last < _EVERY and done < total):
+            return
+        self._last = now
+        rate = done / (now - self._since) if now > self._since else 0.0
+        rest = f", {rate:.0f}/s, {(total - done) / rate:.0f} s left" if rate else ""
+        sys.stderr.write(f"\r\x1b[K{what}: {done} of {total} samples{rest}")
+        sys.stderr.flush()

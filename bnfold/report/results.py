@@ -1,0 +1,133 @@
+"""What the verbs return: frozen data that prints as a report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from bnfold.fold.record import Outcome, Plan
+from bnfold.model_io import to_proto
+from bnfold.report.markup import html
+from bnfold.report.schema import plan_dict
+from bnfold.report.summary import Summary, headline, rows
+from bnfold.report.text import text
+from bnfold.verify.result import Verdict, Verification
+
+
+class Result:
+    """Prints as its summary, in a terminal and in a notebook."""
+
+    def summary(self, *, verbose: bool = False) -> Summary:
+        """The result in a form to print; if verbose, with a row for each node."""
+        raise NotImplementedError
+
+    def to_dict(self) -> dict[str, object]:
+        """The result as plain data: a member of `models` in docs/json.md."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return text(self.summary())
+
+    def _repr_html_(self) -> str:
+        return html(self.summary())
+
+
+@dataclass(frozen=True)
+class Checked(Result):
+    """What would become of each affine node of a model.
+
+    Attributes:
+        source: The model's path as it was given, or `model` if it had none.
+        plan: What was found.
+    """
+
+    source: str
+    plan: Plan
+
+    @property
+    def ok(self) -> bool:
+        """Whether no BatchNormalization is left that could fold."""
+        return all(entry.outcome is Outcome.KEPT for entry in self.plan.entries if entry.is_batchnorm)
+
+    def summary(self, *, verbose: bool = False) -> Summary:
+        line = headline(self.plan, "would fold")
+        return Summary(f"{self.source}: {line}", rows(self.plan, verbose=verbose))
+
+    def to_dict(self) -> dict[str, object]:
+        return {"model": self.source, "error": None, **plan_dict(self.plan)}
+
+
+@dataclass(frozen=True)
+class Optimized(Result):
+    """What became of each affine node of a model, and where the folded model is.
+
+    Attributes:
+        source: The model's path as it was given, or `model` if it had none.
+        plan: What was done.
+        output: Where the folded model was written; None if it was not written to a file.
+        bytes_before: Size of the model, data files included.
+        bytes_after: Size of the folded model, data files included.
+        verification: How the two compare; None if they were not compared, or nothing folded.
+    """
+
+    source: str
+    plan: Plan
+    output: Path | None
+    bytes_before: int
+    bytes_after: int
+    verification: Verification | None = None
+
+    def proto(self) -> onnx.ModelProto:
+        """The folded model in memory.
+
+        Raises:
+            ModelError: It is over 2 GiB, or the file that it was read from is damaged.
+        """
+        return to_proto(self.plan.model)
+
+    def summary(self, *, verbose: bool = False) -> Summary:
+        verified, *details = self._verified().splitlines()
+        parts = [headline(self.plan, "folded"), _sizes(self.bytes_before, self.bytes_after), verified]
+        notes = [*details, f"written to {self.output}"] if self.output else details
+        return Summary(f"{self.source}: {'; '.join(parts)}", rows(self.plan, verbose=verbose), tuple(notes))
+
+    def to_dict(self) -> dict[str, object]:
+        return {
+            "model": self.source,
+            "error": None,
+            "output": str(self.output) if self.output else None,
+            "bytes": {"before": self.bytes_before, "after": self.bytes_after},
+            "verification": self.verification.to_dict() if self.verification else None,
+            **plan_dict(self.plan),
+        }
+
+    def _verified(self) -> str:
+        if not self.plan.changes:
+            return "nothing to fold, the model is as it was"
+        if self.verification is None:
+            return "not verified"
+        passed = self.verification.verdict is Verdict.EQUIVALENT
+        return f"verified {self.verification}" if passed else str(self.verification)
+
+
+@dataclass(frozen=True)
+class Failed(Result):
+    """A model that could not be read, and why."""
+
+    source: str
+    error: str
+
+    def summary(self, *, verbose: bool = False) -> Summary:  # noqa: ARG002 -- there is nothing to say of its nodes
+        return Summary(f"{self.source}: {self.error}", ())
+
+    def to_dict(self) -> dict[str, object]:
+        return {"model": self.source, "error": self.error}
+
+
+def _sizes(before: int, after: int) -> str:
+    """Both in the unit that suits the larger one."""
+    power, unit = next((p, u) for p, u in ((3, "GB"), (2, "MB"), (1, "KB"), (0, "bytes")) if before >= 1000**p or not p)
+    digits = 1 if power else 0
+    return f"{before / 1000**power:.{digits}f} → {after / 1000**power:.{digits}f} {unit}"

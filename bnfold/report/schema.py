@@ -1,0 +1,61 @@
+"""A report as JSON. docs/json.md describes it; a change that breaks a reader raises `SCHEMA`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from bnfold import __version__
+from bnfold.fold.record import Entry, Outcome, Plan
+from bnfold.reasons import Refusal
+
+SCHEMA = 1
+
+
+def document(models: Sequence[dict[str, object]]) -> str:
+    """The JSON document about some models."""
+    content = {"schema": SCHEMA, "bnfold": __version__, "models": models}
+    return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+
+
+def plan_dict(plan: Plan) -> dict[str, object]:
+    """Counts, and an entry for each affine node."""
+    fates = (Outcome.FOLDED, Outcome.REDUCED, Outcome.KEPT)
+    return {
+        "batchnorms": {outcome.value: plan.count(outcome) for outcome in fates},
+        "affines": {outcome.value: plan.count(outcome, batchnorms=False) for outcome in fates},
+        "merged": plan.count(Outcome.MERGED, batchnorms=False),
+        "nodes": {"before": plan.nodes_before, "after": plan.nodes_after},
+        "entries": [_entry(entry) for entry in plan.entries],
+    }
+
+
+def _entry(entry: Entry) -> dict[str, object]:
+    return {
+        "node": entry.node,
+        "op_type": entry.op_type,
+        "outcome": entry.outcome.value,
+        "into": entry.into,
+        "through": entry.through,
+        "reasons": [_refusal(refusal) for refusal in entry.refusals],
+        "renamed": entry.renamed,
+        "copied": entry.copied,
+    }
+
+
+def _refusal(refusal: Refusal) -> dict[str, object]:
+    return {
+        "reason": refusal.reason.name,
+        "text": str(refusal),
+        "facts": refusal.facts,
+        "node": refusal.node,
+    }
+
+
+def _plain(value: object) -> object:
+    """A fact that JSON has no type for."""
+    if isinstance(value, np.generic | np.ndarray):
+        return value.tolist()
+    return sorted(value) if isinstance(value, set | frozenset) else str(value)

@@ -1,0 +1,77 @@
+"""`bnfold check`."""
+
+import json
+
+import pytest
+
+
+def folded(run, model):
+    path = model.with_name("folded.onnx")
+    assert run("optimize", model, "--no-verify", "-o", path).exit_code == 0
+    return path
+
+
+def test_exit_codes(run, model):
+    """1 where a BatchNormalization could fold, 0 where none could."""
+    assert run("check", model).exit_code == 1
+    assert run("check", folded(run, model)).exit_code == 0
+    assert run("check", model, "--keep", "the_Batch*").exit_code == 0
+
+
+def test_report(run, model):
+    """What would fold, and where to."""
+    result = run("check", model)
+    assert result.stderr == ""
+    assert result.stdout == (
+        f"{model}: 1 of 1 BatchNormalization would fold; 3 → 2 nodes\n  folded  1  BatchNormalization  into Conv\n"
+    )
+
+
+def test_nothing_is_written(run, model):
+    """Checking leaves the folder as it was."""
+    run("check", model)
+    assert list(model.parent.iterdir()) == [model]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_bad_model_does_not_hide_the_others(order, run, model):
+    """Every model is checked, and the worst exit code counts."""
+    absent = model.with_name("absent.onnx")
+    result = run("check", *[model, absent][::order])
+    assert result.exit_code == 2
+    assert result.stdout.startswith(f"{model}: 1 of 1 ")
+    assert result.stderr == f"bnfold: {absent}: No such file or directory\n"
+
+
+def test_json(run, model):
+    """One document holds all models, also those that could not be read."""
+    result = run("check", "--format", "json", model, "absent.onnx", folded(run, model))
+    good, bad, done = json.loads(result.stdout)["models"]
+    assert good["batchnorms"] == {"folded": 1, "reduced": 0, "kept": 0}
+    assert bad["model"] == "absent.onnx"
+    assert "No such file" in bad["error"]
+    assert done["entries"] == []
+
+
+def test_markdown(run, model):
+    """A table for a job summary."""
+    lines = run("check", "--format", "markdown", model).stdout.splitlines()
+    assert lines[-1] == "| folded | 1 | BatchNormalization | into Conv |"
+
+
+def test_verbose(run, model):
+    """A row for each node, by name."""
+    result = run("check", "-v", model)
+    assert "folded  the_BatchNormalization  BatchNormalization" in result.stdout
+    assert "into the_Conv" in result.stdout
+
+
+def test_quiet(run, model):
+    """Only the exit code."""
+    result = run("check", "-q", model)
+    assert (result.exit_code, result.output) == (1, "")
+
+
+def test_standard_input(run, model):
+    """`-` is standard input."""
+    assert run("check", "-", stdin=model.read_bytes()).exit_code == 1

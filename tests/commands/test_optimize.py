@@ -1,0 +1,244 @@
+"""`bnfold optimize`."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+import bnfold
+
+NOT_FOR_THE_SUPERUSER = pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
+
+
+@pytest.fixture
+def verdict(monkeypatch):
+    """Makes verification answer what it is told, and notes what it was asked."""
+    asked = {}
+
+    def answer(verdict: bnfold.Verdict) -> dict[str, object]:
+        def compare(before: object, after: object, **options: object) -> bnfold.Verification:
+            asked.update(before=before, after=after, **options)
+            return bnfold.Verification(verdict, reasons=("it was told to",))
+
+        monkeypatch.setattr("bnfold.api.compare", compare)
+        return asked
+
+    return answer
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_verified_by_default(run, model, batchnorms):
+    """The folded model stands beside the original, and the report says that they are equivalent."""
+    result = run("optimize", model)
+    assert (result.exit_code, result.stderr) == (0, "")
+    first, *_, last = result.stdout.splitlines()
+    assert first.startswith(f"{model}: 1 of 1 BatchNormalization folded; 3 → 2 nodes; ")
+    assert "verified equivalent" in first
+    assert last == f"written to {model.with_name('net.folded.onnx')}"
+    assert batchnorms(model.with_name("net.folded.onnx")) == 0
+    assert batchnorms(model) == 1
+
+
+def test_default_output_is_never_overwritten(run, model):
+    """The line says what to do; --force and an explicit output do overwrite."""
+    there = model.with_name("net.folded.onnx")
+    there.write_bytes(b"precious")
+    result = run("optimize", model, "--no-verify")
+    assert result.exit_code == 2
+    assert result.stderr == f"bnfold: {there}: already exists; give it as the output (-o) to replace it\n"
+    assert there.read_bytes() == b"precious"
+    assert run("optimize", model, "--no-verify", "-o", there).exit_code == 0
+    folded = there.read_bytes()
+    there.write_bytes(b"precious")
+    assert run("optimize", model, "--no-verify", "--force").exit_code == 0
+    assert there.read_bytes() == folded
+
+
+def test_in_place(run, model, batchnorms):
+    """Nothing but the model is left in the folder."""
+    assert run("optimize", model, "--no-verify", "--in-place").exit_code == 0
+    assert batchnorms(model) == 0
+    assert list(files(model.parent)) == [model.name]
+
+
+def test_pipes(run, model, batchnorms):
+    """The model comes on standard output, so the report goes to standard error."""
+    result = run("optimize", "-", "--no-verify", stdin=model.read_bytes())
+    assert result.exit_code == 0
+    assert batchnorms(result.stdout_bytes) == 0
+    assert "1 of 1 BatchNormalization folded" in result.stderr
+    assert run("optimize", model, "-o", "-", "-q", "--no-verify").stdout_bytes == result.stdout_bytes
+    assert run("optimize", model, "--no-verify", "-o", model.with_name("out.onnx")).exit_code == 0
+    assert model.with_name("out.onnx").read_bytes() == result.stdout_bytes
+
+
+def test_same_bytes_if_nothing_folds(run, model):
+    """A model with nothing to fold is copied as it is."""
+    before = model.read_bytes()
+    result = run("optimize", model, "--keep", "the_*")
+    assert result.exit_code == 0
+    assert "KEPT_BY_NAME" in result.stdout
+    assert "nothing to fold, the model is as it was" in result.stdout
+    assert model.with_name("net.folded.onnx").read_bytes() == before
+
+
+def test_in_place_with_nothing_to_do_touches_nothing(run, model):
+    """The file keeps its inode."""
+    before = model.stat().st_ino
+    assert run("optimize", model, "--in-place", "--keep", "*").exit_code == 0
+    assert model.stat().st_ino == before
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--verify"], ["--verify=auto"], ["--verify", "auto"], ["--no-verify", "--verify"]]
+)
+def test_different_is_not_written(options, run, model, verdict):
+    """A fold that changes the model leaves no file, and exit code 1."""
+    verdict(bnfold.Verdict.DIFFERENT)
+    before = files(model.parent)
+    result = run("optimize", *options, model)
+    assert result.exit_code == 1
+    assert result.stderr == f"bnfold: {model}: not written: different: it was told to\n"
+    assert "written to" not in result.stdout
+    assert files(model.parent) == before
+
+
+@pytest.mark.parametrize("options", [["--verify=require"], ["--verify", "require"]])
+def test_not_run_is_an_error_if_required(options, run, model, verdict):
+    """So is a model that nothing can run, if verification is required."""
+    verdict(bnfold.Verdict.NOT_RUN)
+    before = files(model.parent)
+    result = run("optimize", model, *options)
+    assert result.exit_code == 1
+    assert "not verified by running" in result.stderr
+    assert files(model.parent) == before
+
+
+def test_not_run_is_said(run, model, verdict):
+    """By default such a model is written, and the report says what was not done."""
+    verdict(bnfold.Verdict.NOT_RUN)
+    result = run("optimize", model)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0].endswith("; not verified by running: it was told to")
+
+
+@pytest.mark.parametrize("options", [["--no-verify"], ["--verify=off"], ["--verify=require", "--no-verify"]])
+def test_no_verify(options, run, model, verdict):
+    """Nothing is compared, and the report says so."""
+    asked = verdict(bnfold.Verdict.DIFFERENT)
+    result = run("optimize", model, *options)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[0].endswith("; not verified")
+    assert not asked
+
+
+def test_shapes_and_dims_reach_the_verification(run, model, verdict):
+    """Names may hold equal signs."""
+    asked = verdict(bnfold.Verdict.EQUIVALENT)
+    run("optimize", model, "--shape", "x=1,3,8,8", "--shape", "a=b=2", "--dim", "batch=4")
+    assert asked["shapes"] == {"x": (1, 3, 8, 8), "a=b": (2,)}
+    assert asked["dims"] == {"batch": 4}
+
+
+@pytest.mark.parametrize("option", [["--shape", "x"], ["--shape", "x=1,a"], ["--dim", "n=-1"], ["--dim", "=3"]])
+def test_malformed_sizes_are_usage_errors(option, run, model):
+    """The message shows the form that was expected."""
+    result = run("optimize", model, *option)
+    assert result.exit_code == 2
+    assert "is not of the form NAME=" in result.stderr
+
+
+def test_json(run, model):
+    """Standard output is one JSON document."""
+    result = run("optimize", model, "--format", "json")
+    document = json.loads(result.stdout)
+    (entry,) = document["models"]
+    assert entry["output"] == str(model.with_name("net.folded.onnx"))
+    assert entry["verification"]["verdict"] == "equivalent"
+    assert entry["nodes"] == {"before": 3, "after": 2}
+
+
+def test_quiet(run, model):
+    """A script that wants only the exit code gets only that."""
+    result = run("optimize", model, "-q")
+    assert (result.exit_code, result.output) == (0, "")
+
+
+def truncated(folder: Path, model: Path) -> Path:
+    path = folder / "truncated.onnx"
+    path.write_bytes(model.read_bytes()[:-40])
+    return path
+
+
+def written(content: bytes) -> Callable[[Path, Path], Path]:
+    def make(folder: Path, _model: Path) -> Path:
+        path = folder / "bad.onnx"
+        path.write_bytes(content)
+        return path
+
+    return make
+
+
+def missing_data(folder: Path, model: Path) -> Path:
+    path = folder / "external.onnx"
+    onnx.save(onnx.load(model), path, save_as_external_data=True, location="weights.data", size_threshold=0)
+    (folder / "weights.data").unlink()
+    return path
+
+
+@pytest.mark.parametrize("command", ["optimize", "check"])
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        pytest.param(lambda folder, _: folder / "absent.onnx", "No such file or directory", id="no-such-file"),
+        pytest.param(lambda folder, _: folder, "directory", id="folder"),
+        pytest.param(written(b""), "empty", id="empty"),
+        pytest.param(written(b"this is a text file, not a model\n"), "not an ONNX model", id="not-protobuf"),
+        pytest.param(truncated, "truncated", id="truncated"),
+        pytest.param(written(onnx.ModelProto(ir_version=8).SerializeToString()), "graph", id="no-graph"),
+        pytest.param(missing_data, "weights.data", id="missing-data"),
+    ],
+)
+def test_bad_model(command, make, words, run, model, tmp_path):
+    """One line that names the file and what is wrong with it; nothing is written."""
+    bad = make(tmp_path, model)
+    before = files(tmp_path)
+    result = run(command, bad)
+    assert (result.exit_code, result.stdout.strip()) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"bnfold: {bad}: ")
+    assert words in line
+    assert files(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        pytest.param("absent/out.onnx", "there is no folder", id="no-folder"),
+        pytest.param("net.onnx/out.onnx", "there is no folder", id="file-as-folder"),
+        pytest.param("", "is a folder", id="folder"),
+        pytest.param("net.onnx", "is the input itself", id="input"),
+        pytest.param("locked/out.onnx", "not writable", id="unwritable", marks=NOT_FOR_THE_SUPERUSER),
+    ],
+)
+def test_bad_output(output, words, run, model, tmp_path):
+    """One line that names the output and what is wrong with it; nothing is written."""
+    (tmp_path / "locked").mkdir(mode=0o500)
+    before = files(tmp_path)
+    result = run("optimize", model, "--no-verify", "-o", tmp_path / output)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert words in line
+    assert files(tmp_path) == before
+
+
+def test_in_place_takes_no_output(run, model):
+    """Two places to write to are one too many, and a pipe is no place."""
+    assert run("optimize", model, "--in-place", "-o", "out.onnx").exit_code == 2
+    assert run("optimize", "-", "--in-place", stdin=model.read_bytes()).exit_code == 2

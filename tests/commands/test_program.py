@@ -1,0 +1,117 @@
+"""What holds for every command: start-up, errors, exit codes."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bnfold
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("numpy", "onnx", "onnxruntime")
+LOADED = f"""
+import sys
+from bnfold.commands import main
+try:
+    main()
+finally:
+    print(*(name for name in {HEAVY} if name in sys.modules), file=sys.stderr)
+"""
+
+
+def process(*args: str | Path, code: str = "", **options: object) -> "subprocess.CompletedProcess[str]":
+    """`python cli.py ARGS…` in a process of its own, or Python code with these arguments."""
+    start = [sys.executable, "-c", code] if code else [sys.executable, ROOT / "cli.py"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([*start, *args], text=True, stderr=subprocess.PIPE, env=environment, check=False, **options)
+
+
+@pytest.mark.parametrize("args", [["--version"], ["--help"], ["optimize", "--help"], ["check", "--help"]])
+def test_help_and_version_are_light(args):
+    """What answers without a model imports nothing to read one with."""
+    result = process(*args, code=LOADED, stdout=subprocess.PIPE)
+    assert result.returncode == 0
+    assert result.stdout
+    assert result.stderr.split() == []
+
+
+@pytest.mark.parametrize("args", [["check"], ["optimize", "--no-verify"]])
+def test_nothing_runs_a_model_unasked(args, model):
+    """Only verification imports ONNX Runtime."""
+    result = process(*args, model, code=LOADED, stdout=subprocess.PIPE)
+    assert "onnx" in result.stderr.split()
+    assert "onnxruntime" not in result.stderr.split()
+
+
+def test_launcher(model, tmp_path):
+    """`python cli.py` does what `bnfold` does, from any folder."""
+    result = process("optimize", model.name, "--no-verify", cwd=tmp_path, stdout=subprocess.PIPE)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("net.onnx: 1 of 1 BatchNormalization folded; 3 → 2 nodes")
+    assert (tmp_path / "net.folded.onnx").exists()
+
+
+def test_version(run):
+    """The version is that of the package."""
+    assert run("--version").stdout == f"bnfold {bnfold.__version__}\n"
+
+
+def test_commands_are_those_that_exist(run):
+    """Help lists a command exactly if it can be called."""
+    listed = [line.split()[0] for line in run("--help").stdout.partition("Commands:\n")[2].splitlines()]
+    assert {"optimize", "check"} <= set(listed)
+    for name in listed:
+        assert run(name, "--help").exit_code == 0
+
+
+def test_unknown_command(run):
+    """A command that does not exist is a usage error."""
+    result = run("fold")
+    assert result.exit_code == 2
+    assert "No such command 'fold'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        pytest.param(KeyboardInterrupt(), 130, "bnfold: interrupted\n", id="interrupted"),
+        pytest.param(
+            OSError(28, "No space left on device", "out"), 2, "bnfold: out: No space left on device\n", id="os"
+        ),
+        pytest.param(MemoryError(), 2, "bnfold: not enough memory\n", id="memory"),
+        pytest.param(
+            RuntimeError("two\nlines"),
+            70,
+            "bnfold: internal error: RuntimeError: two lines; please report it with what --debug shows\n",
+            id="internal",
+        ),
+    ],
+)
+def test_errors_are_one_line(error, code, line, run, model, monkeypatch):
+    """Whatever goes wrong is told in one line."""
+
+    def fail(*args: object, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr("bnfold.api.make_plan", fail)
+    result = run("check", model)
+    assert (result.exit_code, result.stdout, result.stderr) == (code, "", line)
+
+
+def test_debug_shows_the_traceback(run, model, monkeypatch):
+    """With --debug the error comes as it is."""
+    monkeypatch.setattr("bnfold.api.make_plan", lambda *args, **options: 1 / 0)
+    assert isinstance(run("--debug", "check", model).exception, ZeroDivisionError)
+
+
+def test_closed_pipe_is_quiet(model):
+    """`bnfold … | head` ends without a word."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        result = process("check", model, stdout=writer)
+    finally:
+        os.close(writer)
+    assert (result.returncode, result.stderr) == (141, "")

@@ -1,0 +1,106 @@
+"""Who may import whom. The table is the architecture; a new arrow is a decision, and is made here."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "bnfold"
+
+MAY_IMPORT = {
+    # plain values
+    "affine": set(),
+    "reasons": set(),
+    "rounding": {"affine"},
+    # reading and writing
+    "model_io": set(),
+    "data": {"model_io"},
+    # a model, and what its nodes mean
+    "graph": {"affine", "model_io", "reasons"},
+    "batchnorm": {"affine", "graph", "reasons"},
+    # what operators can do, and when it is done
+    "ops": {"affine", "batchnorm", "graph", "reasons", "rounding"},
+    "fold": {"affine", "batchnorm", "graph", "model_io", "ops", "reasons", "rounding"},
+    # what measures and what checks knows nothing of folding
+    "calibrate": {"", "affine", "batchnorm", "data", "graph", "model_io", "reasons", "report.calibration"},
+    "verify": {"affine", "data", "graph", "model_io", "reasons", "report.verification"},
+    # records in, text out
+    "report": {"", "calibrate.result", "calibrate.shift", "fold.record", "model_io", "reasons", "verify.result"},
+    # the verbs, and the command line, which knows nothing but the verbs and their reports
+    "api": {"calibrate", "fold", "model_io", "report", "verify"},
+    "commands": {"", "model_io", "report"},
+    "": {"api", "calibrate", "fold", "model_io", "reasons", "report", "verify"},
+}
+"""For each part of the package (the empty name is `bnfold` itself) the modules that it may import, and all in them."""
+
+
+def part_of(path: Path) -> str:
+    first = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return "" if first == "__init__" else first
+
+
+def imports(path: Path) -> Iterator[str]:
+    """The modules of the package that a file imports, without the package's name; also those for types only."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [
+                f"{node.module}.{alias.name}" if node.module == "bnfold" else str(node.module) for alias in node.names
+            ]
+        else:
+            continue
+        for name in names:
+            package, _, module = name.partition(".")
+            if package == "bnfold":
+                yield module if exists(module) else ""
+
+
+def exists(module: str) -> bool:
+    """Whether it is a module, or a name that the package itself hands out."""
+    place = PACKAGE / module.partition(".")[0]
+    return place.is_dir() or place.with_suffix(".py").is_file()
+
+
+def is_inside(module: str, parts: set[str]) -> bool:
+    return any(module == part or (part and module.startswith(f"{part}.")) for part in parts)
+
+
+def test_the_table_is_complete():
+    """Every part of the package has a row, and no row is of a part that is gone."""
+    parts = {part_of(path) for path in PACKAGE.rglob("*.py")}
+    assert parts - set(MAY_IMPORT) == set()
+
+
+@pytest.mark.parametrize("part", [part or "__init__" for part in MAY_IMPORT])
+def test_imports(part):
+    """A part imports itself and what its row allows."""
+    part = part.removeprefix("__init__")
+    wrong = [
+        f"{path.relative_to(PACKAGE)} imports {module}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if part_of(path) == part
+        for module in imports(path)
+        if not is_inside(module, MAY_IMPORT[part] | {part})
+    ]
+    assert wrong == []
+
+
+def test_the_table_has_no_circle():
+    """No part imports what imports it, however far around; but a record knows the module that prints it."""
+    rows = {part: {name for name in row if name and "." not in name} for part, row in MAY_IMPORT.items()}
+    order: list[str] = []
+    while rest := [part for part in rows if part not in order]:
+        ready = [part for part in rest if rows[part] <= set(order)]
+        assert ready, f"a circle among {rest}"
+        order += ready
+
+
+def test_the_test_sees_imports(tmp_path):
+    """It finds them in every form and depth."""
+    file = tmp_path / "module.py"
+    file.write_text(
+        "import onnx\nimport bnfold.ops\ndef f():\n    from bnfold.fold.plan import x\nfrom bnfold import affine, y\n"
+    )
+    assert list(imports(file)) == ["ops", "affine", "", "fold.plan"]
