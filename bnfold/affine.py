@@ -58,7 +58,8 @@ class Affine:
 
     @property
     def has_scale(self) -> bool:
-        return bool((self.scale != 1).any())
+        """Whether it scales; c * (1 / c) is 1 even where float64 makes it 1 - 2**-53."""
+        return bool((np.abs(self.scale - 1) > np.finfo(np.float64).eps).any())
 
     @property
     def has_shift(self) -> bool:
@@ -93,3 +94,12 @@ class Affine:
     def only_shift(self) -> Affine:
         """The second half of a split."""
         return Affine(np.ones((1,) * self.rank), self.shift)
+
+
+def narrowed(array: FloatArray) -> FloatArray:
+    """The same values with size 1 along every axis on which they are equal."""
+    for axis, size in enumerate(array.shape):
+        if size > 1:
+            first = array.take([0], axis)
+            array = first if (array == first).all() else array
+    return np.array(array)

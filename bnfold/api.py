@@ -18,8 +18,6 @@ from bnfold.model_io import Model, ModelError, check_output, load, staged, to_pr
 from bnfold.model_io.tensors import all_tensors, is_external
 from bnfold.model_io.wire import size
 from bnfold.report import Checked, Optimized
-from bnfold.verify import Verdict
-from bnfold.verify import verify as compare
 
 
 class IrModel(Protocol):
@@ -128,30 +126,34 @@ def optimize(
     loaded = _load(model)
     target = _target(model, loaded, output, in_place=in_place, overwrite=overwrite)
     planned = make_plan(loaded, keep=keep, assume_constant=assume_constant)
-    result = Optimized(_name(model), planned, target, _nbytes(loaded), _nbytes(planned.model))
+    before = _nbytes(loaded, loaded.path)
 
     def verified(after: Path | None) -> Optimized:
+        result = Optimized(_name(model), planned, target, before, _nbytes(planned.model, after))
         if mode is VerifyMode.OFF or not planned.changes:
             return result
-        before = loaded.path or loaded
-        found = compare(before, after or planned.model, shapes=shapes, dims=dims, progress=progress)
-        return _accepted(replace(result, verification=found), found.verdict, mode)
+        from bnfold.verify import verify as compare  # noqa: PLC0415 -- takes long, and is not always needed
 
-    if target is None:
-        result = verified(None)
-        if output is not None and not isinstance(output, str | os.PathLike):
-            write_stream(planned.model, output)
-    elif planned.changes or not in_place:
+        found = compare(
+            loaded.path or loaded, after or planned.model, shapes=shapes, dims=dims, progress=progress
+        )
+        return _accepted(replace(result, verification=found), mode)
+
+    if target is not None and (planned.changes or not in_place):
         with staged(planned.model, target, unchanged=not planned.changes) as path:
-            result = verified(path)
+            return verified(path)
+    result = verified(None)
+    if target is None and output is not None and not isinstance(output, str | os.PathLike):
+        write_stream(planned.model, output)
     return result
 
 
-def _accepted(result: Optimized, verdict: Verdict, mode: VerifyMode) -> Optimized:
+def _accepted(result: Optimized, mode: VerifyMode) -> Optimized:
     """The result, if it may be written."""
-    if verdict is Verdict.DIFFERENT:
+    assert result.verification is not None
+    if not result.verification.ok:
         raise NotEquivalent(replace(result, output=None))
-    if verdict is Verdict.NOT_RUN and mode is VerifyMode.REQUIRE:
+    if not result.verification.passed and mode is VerifyMode.REQUIRE:
         raise NotVerified(replace(result, output=None))
     return result
 
@@ -199,9 +201,9 @@ def _name(model: Source) -> str:
     return os.fspath(model) if isinstance(model, str | os.PathLike) else "model"
 
 
-def _nbytes(model: Model) -> int:
-    """Size of the model as it would be written, data files included."""
-    inside = size(model.pieces())
+def _nbytes(model: Model, path: Path | None) -> int:
+    """Size of the model, data files included; ``path`` is where it is stored, if it is."""
+    inside = path.stat().st_size if path else size(model.pieces())
     if not model.has_data_files:
         return inside
     external = (model.payload(tensor) for tensor in all_tensors(model.proto) if is_external(tensor))

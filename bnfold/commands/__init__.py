@@ -6,6 +6,7 @@ reads the output.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from importlib import import_module
@@ -78,6 +79,7 @@ def main() -> None:
     """The entry point `bnfold`."""
     # Starting a thread per core costs numpy more than the vectors of a fold could gain from them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    gc.disable()  # a short process full of small objects, none of them in cycles
     program(prog_name="bnfold")
 
 

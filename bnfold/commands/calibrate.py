@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
+import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, samples
 
@@ -29,9 +31,7 @@ def _bytes(_ctx: click.Context, _param: click.Parameter, text: str | None) -> in
 @click.command
 @click.argument("model")
 @samples
-@click.option(
-    "-o", "--output", metavar="OUT", help="Where to write.  [default: MODEL.calibrated.onnx, if that is free]"
-)
+@click.option("-o", "--output", metavar="OUT", help="Where to write.  [default: MODEL.calibrated.onnx, if free]")
 @click.option("--in-place", is_flag=True, help="Write over MODEL.")
 @click.option("--force", is_flag=True, help="Replace the default output if it exists.")
 @click.option(
@@ -41,19 +41,13 @@ def _bytes(_ctx: click.Context, _param: click.Parameter, text: str | None) -> in
     show_default=True,
     help="How statistics are found.",
 )
-@click.option(
-    "--momentum", type=float, default=0.9, show_default=True, help="Of ema: the share of the old value (ONNX)."
-)
+@click.option("--momentum", type=float, default=0.9, show_default=True, help="Of ema: the share of the old value.")
 @click.option("--unbiased", is_flag=True, help="Of ema: m/(m-1)·var, as PyTorch has it.")
-@click.option(
-    "--prior", type=float, default=0.0, metavar="N", help="Blend in N pseudo-samples of the stored statistics."
-)
+@click.option("--prior", type=float, default=0.0, metavar="N", help="Blend in the stored statistics as N samples.")
 @click.option("--reset", is_flag=True, help="Forget the stored statistics: mean 0, variance 1.")
 @click.option("--check/--no-check", default=True, show_default=True, help="Measure the residual afterwards.")
-@click.option(
-    "--cache-memory", metavar="SIZE", callback=_bytes, help="For activations.  [default: 1/4 of what is free]"
-)
-@click.option("--cache-disk", metavar="SIZE", callback=_bytes, help="Beyond that.  [default: 1/4 of what is free]")
+@click.option("--cache-memory", metavar="SIZE", callback=_bytes, help="For activations.  [default: 1/4 of the free]")
+@click.option("--cache-disk", metavar="SIZE", callback=_bytes, help="Beyond that.  [default: 1/4 of the free]")
 @options.report_format
 @options.verbose
 @options.quiet
@@ -73,13 +67,24 @@ def calibrate(
 
     Exit codes: 0 done; 2 usage or input error, nothing is written.
     """
-    from bnfold.calibrate.written import calibrate_to  # noqa: PLC0415 -- imports onnx, which --help must not
-    from bnfold.report.calibration import render  # noqa: PLC0415
+    from bnfold.report.calibration import render  # noqa: PLC0415 -- imports onnx, which --help must not
 
-    source = sys.stdin.buffer.read() if model == "-" else model
     piped = output == "-" or (model == "-" and output is None)
-    target = sys.stdout.buffer if piped else output
     with arguments(given, quiet=quiet) as resolved:
-        result = calibrate_to(source, target, in_place=in_place, overwrite=force, **resolved)
+        result = bnfold.calibrate(
+            sys.stdin.buffer.read() if model == "-" else model,
+            output=sys.stdout.buffer if piped else _target(model, output, in_place=in_place, force=force),
+            in_place=in_place,
+            **resolved,
+        )
     if not quiet:
         click.echo(render(result, report_format, verbose=verbose), err=piped)
+
+
+def _target(model: str, output: str | None, *, in_place: bool, force: bool) -> str | None:
+    if output is not None or in_place:
+        return output
+    target = Path(model).with_suffix(".calibrated.onnx")
+    if target.exists() and not force:
+        raise click.UsageError(f"{target}: already exists; give it as the output (-o) to replace it")
+    return str(target)

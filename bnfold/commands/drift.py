@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, samples
 
@@ -33,12 +34,11 @@ def drift(
 
     Exit codes: 0 done; 1 the score is above --fail-above; 2 usage or input error.
     """
-    from bnfold.calibrate.shift import drift as measure  # noqa: PLC0415 -- imports onnx, which --help must not
-    from bnfold.report.calibration import render  # noqa: PLC0415
+    from bnfold.report.calibration import render  # noqa: PLC0415 -- imports onnx, which --help must not
     from bnfold.report.plot import drift_svg  # noqa: PLC0415
 
     with arguments(given, quiet=quiet) as resolved:
-        result = measure(sys.stdin.buffer.read() if model == "-" else model, **resolved)
+        result = bnfold.drift(sys.stdin.buffer.read() if model == "-" else model, **resolved)
     if plot is not None:
         plot.write_text(drift_svg(result))
     if not quiet:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+
+import bnfold
 
 _OPTIONS = (
     click.option(
@@ -47,35 +49,25 @@ def samples(command: Callable[..., None]) -> Callable[..., None]:
 
 @contextmanager
 def arguments(given: dict[str, Any], *, quiet: bool) -> Iterator[dict[str, Any]]:
-    """What the verb takes for the options; a cluster stays connected meanwhile."""
-    from bnfold.calibrate.dask import dask_executor  # noqa: PLC0415 -- imports onnx, which --help must not
-    from bnfold.report.progress import Progress  # noqa: PLC0415
+    """What the verb takes for the options; progress is shown meanwhile."""
+    from bnfold.report.progress import Progress  # noqa: PLC0415 -- what only this needs
 
     images = {name: given.pop(name) for name in _IMAGES}
-    paths, address = given.pop("data"), given.pop("dask")
+    paths = given.pop("data")
     if bool(paths) == bool(images["images"]):
         raise click.UsageError("give --data, or --images")
-    with ExitStack() as stack:
-        data = list(paths) if paths else _images(**images)
-        executor = stack.enter_context(dask_executor(address)) if address else None
-        yield {**given, "data": data, "executor": executor, "progress": stack.enter_context(Progress(shown=not quiet))}
+    data = list(paths) if paths else _images(**images)
+    with Progress(shown=not quiet) as progress:
+        yield {**given, "data": data, "progress": progress}
 
 
 def _images(images: str, size: str | None, mean: str | None, std: str | None, layout: str, rgb: bool) -> object:
-    from bnfold.calibrate.images import Images, Layout  # noqa: PLC0415
-
     missing = [flag for flag, value in (("--size", size), ("--mean", mean), ("--std", std)) if value is None]
     if missing:
         raise click.UsageError(f"--images needs {' and '.join(missing)}: how a network wants its input is not guessed")
     height, width = _numbers(size, "--size", int, 2)
-    return Images(
-        Path(images),
-        (height, width),
-        _numbers(mean, "--mean", float),
-        _numbers(std, "--std", float),
-        Layout(layout),
-        bgr=not rgb,
-    )
+    means, deviations = _numbers(mean, "--mean", float), _numbers(std, "--std", float)
+    return bnfold.Images(Path(images), (height, width), means, deviations, layout, bgr=not rgb)
 
 
 def _numbers(text: str | None, flag: str, kind: Callable[[str], Any], count: int | None = None) -> list[Any]:

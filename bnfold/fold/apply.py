@@ -112,7 +112,7 @@ class Writer:
 
     def _assign(self, edit: Assign, changes: Changes) -> None:
         old = edit.op.input(edit.index)
-        if old in self._own and len(old.readers) == 1:
+        if old in self._own and len(old.readers) == 1 and not old.is_input:
             self._graph.replace_constant(old, edit.constant, Pending(old.name, edit.constant))
             return
         if old is not None and len(old.readers) > 1:

@@ -34,16 +34,15 @@ def plan(model: Model, *, keep: Sequence[str] = (), assume_constant: bool = Fals
         assume_constant: Take initializers that are also graph inputs for constants.
     """
     own = _fold_in_place(model.copy(), keep, assume_constant)
-    if not model.proto.functions or not any(entry.outcome is Outcome.KEPT for entry in own.entries):
+    if not model.proto.functions or not own.count(Outcome.KEPT):
         return own
     # what a function is given by its caller can only be seen where it is called
     inlined = with_functions_inlined(model)
     if inlined is None:
         return own
     other = _fold_in_place(inlined, keep, assume_constant)
-    if other.count(Outcome.FOLDED) <= own.count(Outcome.FOLDED):
-        return own
-    return replace(other, nodes_before=own.nodes_before)
+    better = other.count(Outcome.KEPT) < own.count(Outcome.KEPT)
+    return replace(other, nodes_before=own.nodes_before) if better else own
 
 
 def _fold_in_place(folded: Model, keep: Sequence[str], assume_constant: bool) -> Plan:
@@ -51,8 +50,7 @@ def _fold_in_place(folded: Model, keep: Sequence[str], assume_constant: bool) ->
     nodes_before = sum(1 for _ in graph.ops())
     planner = _Planner(graph, keep)
     while planner.fold_affines() or planner.merge_sums():  # a fold can open the way for one that was refused before
-        pass
-    remove_dead(graph)
+        remove_dead(graph)
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
     graph.commit()

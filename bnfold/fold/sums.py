@@ -33,7 +33,12 @@ class Branch:
     def conv(self) -> Op | None:
         """The Conv that makes it, if nothing else reads it."""
         op = self.value.producer
-        return op if op is not None and op.type == "Conv" and len(self.value.readers) == 1 else None
+        return op if op is not None and op.type == "Conv" and self.is_read_once else None
+
+    @property
+    def is_read_once(self) -> bool:
+        """Whether the sum is all that uses it."""
+        return len(self.value.readers) == 1 and not self.value.is_output
 
 
 def beside(op: Op, source: Value, affine: Affine) -> Way:
@@ -45,7 +50,7 @@ def beside(op: Op, source: Value, affine: Affine) -> Way:
     branches = branches_of(op.output)
     refused = Refused(Reason.NO_CONV_BESIDE, value=source.name)
     guest = next((branch for branch in branches if branch.value is op.output), None)
-    if guest is not None and len(op.output.readers) == 1:
+    if guest is not None and guest.is_read_once:
         for host in branches:
             if host.conv is not None and host.conv.input(0) is source:
                 try:

@@ -101,6 +101,8 @@ def _attempts(op: Op, source: Value, affine: Affine) -> Iterator[Callable[[], Ch
 
 def _up(op: Op, source: Value, affine: Affine) -> Way:
     refuse_if_shared(source, op)
+    if affine.is_identity and source.producer is not None:
+        return Way()
     return Walk(op).up(source, affine)
 
 

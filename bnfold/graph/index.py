@@ -7,7 +7,9 @@ wait for ``commit``, which writes each changed list once.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -41,9 +43,10 @@ class Graph:
         legacy = model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR
         self._constants = Constants(self, inputs_are_constant=assume_constant or legacy)
         self._shapes = Shapes(self)
-        self.main = self._index_graph(model.proto.graph, None, _opsets(model.proto.opset_import))
-        for function in model.proto.functions:
-            self._index_function(function)
+        with _collector_paused():
+            self.main = self._index_graph(model.proto.graph, None, _opsets(model.proto.opset_import))
+            for function in model.proto.functions:
+                self._index_function(function)
 
     # --- questions ---------------------------------------------------------------------------------------
 
@@ -133,16 +136,17 @@ class Graph:
         self.rename(value, other.name)
 
     def add_constant(self, scope: Scope, hint: str, constant: Constant, payload: Payload) -> Value:
-        """A new constant of a scope: an initializer, or a Constant node in a function."""
+        """A new constant of a scope: an initializer, or a Constant node where there can be none."""
         value = scope.own(self.fresh_name(hint))
         tensor = TensorProto(name=value.name, data_type=onnx.helper.np_dtype_to_tensor_dtype(constant.dtype))
         tensor.dims.extend(constant.shape)
         self.model.attach(tensor, payload)
         self._constants.set(value, constant)
-        if isinstance(scope.proto, GraphProto):
+        legacy = self.model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR
+        if isinstance(scope.proto, GraphProto) and not (legacy and scope.parent):
             value.tensor = scope.proto.initializer.add()
             value.tensor.CopyFrom(tensor)
-            if scope.parent is None and self.model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR:
+            if legacy:
                 scope.proto.input.append(onnx.helper.make_tensor_value_info(value.name, tensor.data_type, tensor.dims))
                 value.is_input = True
         else:
@@ -185,7 +189,7 @@ class Graph:
 
     def commit(self) -> None:
         """Writes the lists of nodes back. The index must not be used after this."""
-        for scope in self.scopes:
+        for scope in reversed(self.scopes):  # an outer one copies the nodes that hold its inner ones
             if scope.is_edited:
                 nodes = [op.node for op in scope.live_ops()]
                 del scope.proto.node[:]
@@ -235,13 +239,13 @@ class Graph:
         op = Op(self, scope, node, self._type_of(node))
         if node.name:
             self.names.add(node.name)
-        for index, name in enumerate(node.input):
+        for index, name in enumerate(node.input[:]):
             value = scope.lookup(name) if name else None
             op.inputs.append(value)
             if value is not None:
                 value.readers[Use(op, index)] = None
         op.bodies = [self._index_graph(body, scope, scope.opsets) for body in bodies(node)]
-        for index, name in enumerate(node.output):
+        for index, name in enumerate(node.output[:]):
             value = scope.own(name) if name else None
             op.outputs.append(value)
             if value is not None:
@@ -252,6 +256,18 @@ class Graph:
         if (node.domain, node.op_type) in self._local_functions:
             return f"function {node.domain}::{node.op_type}"
         return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
+
+
+@contextmanager
+def _collector_paused() -> Iterator[None]:
+    """Without this, the garbage collector looks through all of an index again and again while it grows."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def _opsets(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:

@@ -101,13 +101,16 @@ class Scope:
     def live_ops(self) -> Iterator[Op]:
         """The ops in graph order, with those that were added and without those that were removed."""
         for op in self.ops:
-            yield from self._with_followers(op)
+            if not op.is_removed:
+                yield op
+            if op in self.followers:
+                yield from self._behind(op)
 
-    def _with_followers(self, op: Op) -> Iterator[Op]:
-        if not op.is_removed:
-            yield op
+    def _behind(self, op: Op) -> Iterator[Op]:
         for follower in self.followers.get(op, ()):
-            yield from self._with_followers(follower)
+            if not follower.is_removed:
+                yield follower
+            yield from self._behind(follower)
 
 
 class Op:

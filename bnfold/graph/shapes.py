@@ -17,7 +17,7 @@ from onnx import GraphProto, NodeProto, TensorShapeProto, TypeProto
 
 from bnfold.graph.dims import reshape_target
 from bnfold.graph.evaluate import EVALUATORS
-from bnfold.graph.op import Op, Value, bodies
+from bnfold.graph.op import STANDARD_DOMAINS, Op, Value, bodies
 
 if TYPE_CHECKING:
     from bnfold.graph.index import Graph
@@ -129,8 +129,15 @@ def _dim(dim: TensorShapeProto.Dimension) -> Dim:
 def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
     for graph in _graphs(model.graph):
         del graph.value_info[:]
-    # data_prop follows the shapes that exporters compute: Shape, Gather, Concat, Reshape
-    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        for node in graph.node:
+            node.domain = "" if node.domain in STANDARD_DOMAINS else node.domain  # an alias that inference does not know
+            if node.op_type == "GroupNormalization" and not node.domain:  # inference does not know it; it keeps the shape
+                node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
+    try:
+        # data_prop follows the shapes that exporters compute: Shape, Gather, Concat, Reshape
+        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):  # an opset or a domain that it does not know
+        inferred = model
     return [
         {entry.name: entry.type for entries in (graph.value_info, graph.input, graph.output) for entry in entries}
         for graph in _graphs(inferred.graph)

@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from bnfold.model_io.error import ModelError
-from bnfold.model_io.external import external_range
+from bnfold.model_io.external import ExternalRange, external_range
 from bnfold.model_io.payload import File, Memory, Payload, Range, Source, exact_chunks
 from bnfold.model_io.protobuf import parse, serialize
 from bnfold.model_io.tensors import DATA_FIELDS, all_tensors, is_external, is_packed
@@ -196,8 +196,13 @@ def _find_marker(data: bytes, start: int) -> int:
 def _fill(array: npt.NDArray[np.generic], payload: Payload) -> None:
     if payload.nbytes != array.nbytes:
         raise ValueError(f"{payload.nbytes} bytes do not make its type and dims")
-    target = array.reshape(-1).view(np.uint8)
+    target = memoryview(array.reshape(-1).view(np.uint8))
+    if isinstance(payload, ExternalRange):
+        payload = payload.open()
+    if isinstance(payload, Range):
+        payload.read_into(target)
+        return
     at = 0
     for chunk in exact_chunks(payload):
-        target[at : at + len(chunk)] = np.frombuffer(chunk, np.uint8)
+        target[at : at + len(chunk)] = chunk
         at += len(chunk)

@@ -35,6 +35,9 @@ class Source(Protocol):
     def read(self, offset: int, count: int) -> bytes | memoryview:
         """Exactly `count` bytes from `offset` on; raises ModelError if there are fewer."""
 
+    def read_into(self, offset: int, target: memoryview) -> None:
+        """Fills `target` from `offset` on, without a copy in between; raises ModelError if there are too few bytes."""
+
 
 class Memory:
     """A source that is held in memory."""
@@ -45,6 +48,9 @@ class Memory:
 
     def read(self, offset: int, count: int) -> memoryview:
         return self._view[offset : offset + count]
+
+    def read_into(self, offset: int, target: memoryview) -> None:
+        target[:] = self._view[offset : offset + len(target)]
 
 
 class File:
@@ -63,14 +69,24 @@ class File:
     def read(self, offset: int, count: int) -> bytes:
         try:
             data = os.pread(self.descriptor, count, offset)
-            while len(data) < count:  # the system gives at most 2 GiB at a time
-                more = os.pread(self.descriptor, count - len(data), offset + len(data))
-                if not more:
-                    raise ModelError(f"{self.path}: was cut short while it was read")
-                data += more
         except OSError as error:
             raise ModelError(f"{self.path}: {error.strerror}") from error
-        return data
+        if len(data) == count:
+            return data
+        whole = bytearray(count)  # the system gives at most 2 GiB at a time
+        self.read_into(offset, memoryview(whole))
+        return bytes(whole)
+
+    def read_into(self, offset: int, target: memoryview) -> None:
+        done = 0
+        try:
+            while done < len(target):
+                count = os.preadv(self.descriptor, [target[done:]], offset + done)
+                if not count:
+                    raise ModelError(f"{self.path}: was cut short while it was read")
+                done += count
+        except OSError as error:
+            raise ModelError(f"{self.path}: {error.strerror}") from error
 
 
 @dataclass(frozen=True)
@@ -80,6 +96,10 @@ class Range:
     source: Source
     offset: int
     nbytes: int
+
+    def read_into(self, target: memoryview) -> None:
+        """Fills a target of `nbytes` bytes at once."""
+        self.source.read_into(self.offset, target)
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         for start in range(0, self.nbytes, CHUNK):

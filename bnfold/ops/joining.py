@@ -12,7 +12,7 @@ import numpy as np
 
 from bnfold.affine import Affine
 from bnfold.graph import Op, Shape
-from bnfold.ops.rule import Assign, Edit, OpRule, Step, along
+from bnfold.ops.rule import Assign, Edit, Moved, OpRule, Step, along
 from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refused
 
@@ -80,7 +80,8 @@ def split_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
     whole = affine.shape[axis] == 1
     parts = [affine] * len(op.outputs) if whole else _cut(op, affine, axis, _split_sizes(op, axis))
     read = [value is not None and bool(value.readers or value.is_output) for value in op.outputs]
-    return [Step({part: affine for part, affine in enumerate(parts) if part < len(read) and read[part]})]
+    unread = [Moved(value) for value, is_read in zip(op.outputs, read, strict=True) if value is not None and not is_read]
+    return [Step({part: affine for part, affine in enumerate(parts) if part < len(read) and read[part]}, unread)]
 
 
 def _split_sizes(op: Op, axis: int) -> list[int]:

@@ -191,7 +191,7 @@ def _gathered(op: Op, affine: Affine) -> Affine:
 
 
 def _block_is_outer(op: Op) -> bool:
-    return op.type == "SpaceToDepth" or op.attribute("mode", b"DCR") == b"DCR"
+    return bool(op.attribute("mode", b"DCR") == b"DCR")
 
 
 RULES: dict[str, OpRule] = {

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bnfold.affine import Affine, FloatArray
+from bnfold.affine import Affine, FloatArray, narrowed
 from bnfold.graph import Op
 from bnfold.graph.evaluate import aligned
 from bnfold.ops.arithmetic import product_lifts, product_sinks, sum_lifts, sum_sinks
@@ -128,15 +128,11 @@ def arithmetic_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
     steps = []
     if _is_sum(op):
         kept = Affine(own.scale, affine.scale * own.shift + affine.shift)
-        steps.append(Step({data: affine.only_scale()}, _with_affine(op, kept)))
+        steps += _steps(op, kept, {data: affine.only_scale()})
     if own.scale.all():
         shift = (affine.scale * own.shift + affine.shift - own.shift) / own.scale
-        steps.append(Step({data: Affine(affine.scale, shift)}))
-    try:
-        steps.append(Step({}, _with_affine(op, own.then(affine), may_grow=True)))
-    except Refused:
-        pass  # the ways above are all there are
-    return steps
+        steps.append(Step({data: Affine(affine.scale, narrowed(shift))}))
+    return steps + _steps(op, own.then(affine), {}, may_grow=True)
 
 
 def arithmetic_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
@@ -148,11 +144,19 @@ def arithmetic_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
     steps = []
     if _is_sum(op) and affine.scale.all():
         kept = Affine(own.scale, (own.scale * affine.shift + own.shift) / affine.scale)
-        steps.append(Step({0: affine.only_scale()}, _with_affine(op, kept)))
+        steps += _steps(op, kept, {0: affine.only_scale()})
     if own.scale.all():
         shift = own.scale * affine.shift + own.shift - affine.scale * own.shift
-        steps.append(Step({0: Affine(affine.scale, shift)}))
+        steps.append(Step({0: Affine(affine.scale, narrowed(shift))}))
     return steps
+
+
+def _steps(op: Op, wanted: Affine, to: dict[int, Affine], *, may_grow: bool = False) -> list[Step]:
+    """The step in which the op becomes this affine, if it can."""
+    try:
+        return [Step(to, _with_affine(op, wanted, may_grow=may_grow))]
+    except Refused:
+        return []
 
 
 def _is_computed(op: Op) -> bool:

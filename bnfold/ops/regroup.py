@@ -13,7 +13,7 @@ from math import prod
 
 import numpy as np
 
-from bnfold.affine import Affine, FloatArray
+from bnfold.affine import Affine, FloatArray, narrowed
 from bnfold.graph import Op, Shape
 from bnfold.reasons import Reason, Refused
 
@@ -99,7 +99,7 @@ def _regrouped(op: Op, array: FloatArray, groups: Sequence[Group]) -> FloatArray
             raise Refused(Reason.WRONG_SIZE, value=op.label, size=own, expected=source)
         source_sizes += source
         target_sizes += target
-    return _narrowed(np.broadcast_to(array, source_sizes).reshape(target_sizes))
+    return narrowed(np.broadcast_to(array, source_sizes).reshape(target_sizes))
 
 
 def _sizes(op: Op, group: Group) -> tuple[list[int], list[int]]:
@@ -112,12 +112,3 @@ def _sizes(op: Op, group: Group) -> tuple[list[int], list[int]]:
     if len(source) != len(group.source) or len(target) != len(group.target) or prod(target) != prod(source):
         raise Refused(Reason.SHAPE_UNKNOWN, value=op.data().name)
     return source, target
-
-
-def _narrowed(array: FloatArray) -> FloatArray:
-    """Size 1 again along axes where all values are equal."""
-    for axis, size in enumerate(array.shape):
-        first = array.take([0], axis) if size else array
-        if size > 1 and (array == first).all():
-            array = first
-    return np.array(array)

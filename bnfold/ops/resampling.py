@@ -135,7 +135,7 @@ def _padded(affine: Affine, pads: Pads) -> Affine:
     """The affine with the identity added on padded axes that it varies on, or cut off where the pads are negative."""
     varied = [pads.get(axis, (0, 0)) if axis in affine.axes else (0, 0) for axis in range(affine.rank)]
     added = [(max(before, 0), max(after, 0)) for before, after in varied]
-    kept = tuple(slice(max(-before, 0), -after if after < 0 else None) for before, after in varied)
+    kept = tuple(slice(max(-before, 0), after if after < 0 else None) for before, after in varied)
 
     def pad(array: FloatArray, value: float) -> FloatArray:
         return np.pad(np.broadcast_to(array, affine.shape)[kept], added, constant_values=value)
@@ -175,7 +175,7 @@ def _new_value(op: Op, value: float) -> Edit:
         raise Refused(Reason.SHAPE_UNKNOWN, value=op.data(0).name)
     if op.opset >= _PADS_ARE_AN_INPUT_FROM:
         return Assign(op, _VALUE, Exact(np.asarray(value), dtype))
-    if dtype == np.float64 and np.float32(value) != value:
+    if dtype == np.float64 and float(np.float32(value)) != value:
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="its padding is a float32")
     return SetAttribute(op, "value", value)
 

@@ -23,7 +23,8 @@ def drift_svg(result: Drift) -> str:
         name = layer.name if len(layer.name) < 48 else f"…{layer.name[-46:]}"
         parts += [
             f'<text x="{_LEFT - 6}" y="{y + 12}" text-anchor="end">{escape(name)}</text>',
-            f'<rect x="{_LEFT}" y="{y + 2}" width="{_x(layer.score) - _LEFT:.1f}" height="{_ROW - 4}" fill="{colour}"/>',
+            f'<rect x="{_LEFT}" y="{y + 2}" width="{_x(layer.score) - _LEFT:.1f}" height="{_ROW - 4}" '
+            f'fill="{colour}"/>',
             f'<text x="{_x(layer.score) + 4:.1f}" y="{y + 12}">{layer.score:.2g}</text>',
         ]
     for value, dashed in [(10.0**power, False) for power in range(-4, 3)] + [(band, True) for band in BANDS]:

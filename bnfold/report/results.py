@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import onnx
 
@@ -13,7 +14,9 @@ from bnfold.report.markup import html
 from bnfold.report.schema import plan_dict
 from bnfold.report.summary import Summary, headline, rows
 from bnfold.report.text import text
-from bnfold.verify.result import Verdict, Verification
+
+if TYPE_CHECKING:  # `optimize --no-verify` does without what verification imports
+    from bnfold.verify.result import Verification
 
 
 class Result:
@@ -108,8 +111,7 @@ class Optimized(Result):
             return "nothing to fold, the model is as it was"
         if self.verification is None:
             return "not verified"
-        passed = self.verification.verdict is Verdict.EQUIVALENT
-        return f"verified {self.verification}" if passed else str(self.verification)
+        return f"verified {self.verification}" if self.verification.passed else str(self.verification)
 
 
 @dataclass(frozen=True)

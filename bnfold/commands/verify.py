@@ -1,0 +1,109 @@
+"""`bnfold verify`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+
+import click
+
+from bnfold.commands import options
+
+
+def _renamed(_ctx: click.Context, param: click.Parameter, pairs: Sequence[str]) -> dict[str, str]:
+    split = [pair.partition("=") for pair in pairs]
+    if wrong := [left + equals for left, equals, right in split if not (left and right)]:
+        raise click.BadParameter(f"{wrong[0]!r} is not of the form A=B", param=param)
+    return {left: right for left, _, right in split}
+
+
+@click.command
+@click.argument("before")
+@click.argument("after")
+@click.option(
+    "--data",
+    multiple=True,
+    metavar="DATA",
+    help="Inputs to run on: .npy, .npz with input names as keys, ONNX test_data_set folders, folders and globs of "
+    "these, or script.py:function.  [default: made up]",
+)
+@options.shapes
+@options.dims
+@click.option("--rtol", type=float, help="Accepted difference of outputs, relative to max |y|.  [default: measured]")
+@click.option("--atol", type=float, help="Accepted absolute difference of outputs.")
+@click.option("--map-output", multiple=True, metavar="A=B", callback=_renamed, help="Output A is called B in AFTER.")
+@click.option("--provider", "providers", multiple=True, metavar="NAME", help="Execution provider of ONNX Runtime.")
+@click.option("--layers", is_flag=True, help="Show every region that was changed, and its operators.")
+@click.option("--run/--no-run", default=True, help="Run the models as a whole too.  [default: run]")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the inputs that are made up.")
+@click.option("--timeout", type=float, default=1800.0, show_default=True, help="Seconds for running the models.")
+@click.option("--memory", type=float, help="Gigabytes for running the models.")
+@click.option(
+    "--format",
+    "report_format",
+    type=click.Choice(["text", "json", "markdown", "junit"]),
+    default="text",
+    show_default=True,
+    help="Form of the report.",
+)
+@options.quiet
+def verify(
+    before: str,
+    after: str,
+    data: Sequence[str],
+    shapes: Mapping[str, Sequence[int]],
+    dims: Mapping[str, int],
+    rtol: float | None,
+    atol: float | None,
+    map_output: Mapping[str, str],
+    providers: Sequence[str],
+    layers: bool,
+    run: bool,
+    seed: int,
+    timeout: float,
+    memory: float | None,
+    report_format: str,
+    quiet: bool,
+) -> None:
+    """Find out whether the models BEFORE and AFTER compute the same.
+
+    Every part of the graph that differs is evaluated alone in float64; what remains must be explained by one rounding
+    of the changed weights. Beside that, both models run under ONNX Runtime.
+
+    Exit codes: 0 equivalent; 1 different, or nothing could evaluate them; 2 usage or input error.
+    """
+    from bnfold.report.verification import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.verify import DISTRIBUTIONS, Limits, Verdict  # noqa: PLC0415
+    from bnfold.verify import verify as compare  # noqa: PLC0415
+
+    result = compare(
+        before,
+        after,
+        shapes=shapes,
+        dims=dims,
+        data=data or None,
+        rtol=rtol,
+        atol=atol,
+        providers=providers or ("CPUExecutionProvider",),
+        map_output=map_output,
+        seed=seed,
+        distributions=DISTRIBUTIONS,
+        limits=Limits(timeout, None if memory is None else int(memory * 2**30)),
+        run=run,
+        progress=None if quiet else _progress(),
+    )
+    if not quiet:
+        click.echo(FORMATS[report_format](result, before, after, layers))
+    raise click.exceptions.Exit(0 if result.verdict is Verdict.EQUIVALENT else 1)
+
+
+def _progress() -> Callable[[str, int, int], None] | None:
+    """A line that is written over, on a terminal only."""
+    if not sys.stderr.isatty():
+        return None
+
+    def show(what: str, done: int, total: int) -> None:
+        line = "" if done >= total else f"{what}: {done} of {total}"
+        click.echo(f"\r\x1b[K{line}", nl=False, err=True)
+
+    return show

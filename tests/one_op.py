@@ -1,0 +1,192 @@
+"""One operator by itself, in float64: what a rule answers is carried out, and must compute what was promised."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.parser
+from helpers import Array, assert_close, own_ops
+from onnx import ModelProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from bnfold.affine import Affine
+from bnfold.fold.apply import Writer
+from bnfold.fold.walk import Way
+from bnfold.graph import Graph, Op
+from bnfold.model_io import load, to_proto
+from bnfold.ops import RULES, Edits, Step
+
+Dims = Sequence[int | str | None] | None
+_RELATIVE = 1e-9
+
+
+def one_op(node: str, inputs: Mapping[str, Dims], opset: int = 21, **constants: Any) -> ModelProto:
+    """A model of one node: inputs by name with their shapes (None: not even the rank is known), all else constants.
+
+    Constants that are floating-point numbers are float64, as the inputs are.
+    """
+    proto = onnx.parser.parse_node(node.replace("<>", ""))
+    graph = helper.make_graph(
+        [proto],
+        "one_op",
+        [helper.make_tensor_value_info(name, onnx.TensorProto.DOUBLE, shape) for name, shape in inputs.items()],
+        [onnx.ValueInfoProto(name=name) for name in proto.output if name],
+        [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()],
+    )
+    return helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", opset)])
+
+
+def an_affine(*shape: int, shift: bool = True, positive: bool = False) -> Affine:
+    """Random numbers; scales from 0.5 to 2, of either sign unless `positive`."""
+    random = np.random.default_rng(sum(shape) + len(shape))
+    scale = random.uniform(0.5, 2, shape)
+    if not positive:
+        scale *= random.choice([-1, 1], shape)
+    return Affine(scale, random.normal(size=shape) * shift)
+
+
+def uniform(rank: int, scale: float = 1.5, shift: float = 0.0) -> Affine:
+    """The same number everywhere."""
+    return Affine(np.full((1,) * rank, scale), np.full((1,) * rank, shift))
+
+
+class Pad(OpRun):  # type: ignore[misc]
+    """ONNX's own does not cut off where a pad is negative."""
+
+    op_domain = ""
+
+    def _run(
+        self, x: Array, pads: Array, value: Array | None = None, axes: Array | None = None, mode: str = "constant"
+    ) -> tuple[Array]:
+        axes = np.arange(x.ndim) if axes is None else axes % x.ndim
+        given = dict(zip(axes.tolist(), pads.reshape(2, -1).T.tolist(), strict=True))
+        pairs = [given.get(axis, (0, 0)) for axis in range(x.ndim)]
+        options = {"constant_values": 0 if value is None else value.item()} if mode == "constant" else {}
+        padded = np.pad(x, [(max(before, 0), max(after, 0)) for before, after in pairs], mode, **options)  # type: ignore[call-overload]
+        return (padded[tuple(slice(max(-before, 0), min(after, 0) or None) for before, after in pairs)],)
+
+
+def run(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    """Every value, by ONNX's reference implementation."""
+    with np.errstate(all="ignore"):
+        evaluator = ReferenceEvaluator(model, new_ops=[*own_ops(model), Pad])
+        results: dict[str, Array] = evaluator.run(None, dict(feeds), intermediate=True)
+    return results
+
+
+def only_op(model: ModelProto) -> Op:
+    return next(Graph(load(model)).ops())
+
+
+# --- what a rule answers -------------------------------------------------------------------------------------
+
+
+def lift(model: ModelProto, affine: Affine, output: int = 0) -> Sequence[Step]:
+    op = only_op(model)
+    return RULES[op.type].lift(op, output, affine)
+
+
+def sink(model: ModelProto, affine: Affine, index: int = 0) -> Sequence[Step]:
+    op = only_op(model)
+    return RULES[op.type].sink(op, index, affine)
+
+
+def absorb_output(model: ModelProto, affine: Affine) -> Edits:
+    op = only_op(model)
+    return RULES[op.type].absorb_output(op, affine)
+
+
+def absorb_input(model: ModelProto, affine: Affine, index: int = 0) -> Edits:
+    op = only_op(model)
+    return RULES[op.type].absorb_input(op, index, affine)
+
+
+# --- and whether it is true ----------------------------------------------------------------------------------
+
+
+def assert_lifts(model: ModelProto, affine: Affine, output: int = 0, relative: float = _RELATIVE, **dims: int) -> None:
+    """Each way computes A(op(x)), and leaves the other outputs as they are."""
+    feeds = feeds_of(model, dims)
+    expected = run(model, feeds)
+    name = model.graph.node[0].output[output]
+    expected[name] = affine(expected[name])
+    answers = lift(model, affine, output)
+    assert answers
+    for step in answers:
+        after = carried_out(model, step.edits)
+        moved = {model.graph.node[0].input[index]: part for index, part in step.to.items()}
+        for tensor in after.graph.initializer:
+            if tensor.name in moved:
+                tensor.CopyFrom(numpy_helper.from_array(moved[tensor.name](numpy_helper.to_array(tensor)), tensor.name))
+        fed = {name: moved[name](array) if name in moved else array for name, array in feeds.items()}
+        _assert_same_outputs(model, run(after, fed), expected, relative)
+
+
+def assert_sinks(model: ModelProto, affine: Affine, index: int = 0, relative: float = _RELATIVE, **dims: int) -> None:
+    """Each way computes op(A(x)) on every output."""
+    feeds = feeds_of(model, dims)
+    name = model.graph.node[0].input[index]
+    expected = run(model, feeds | {name: affine(feeds[name])})
+    answers = sink(model, affine, index)
+    assert answers
+    for step in answers:
+        results = run(carried_out(model, step.edits), feeds)
+        for output, part in step.to.items():
+            result = model.graph.node[0].output[output]
+            assert results[result].ndim == part.rank
+            assert np.broadcast_shapes(results[result].shape, part.shape) == results[result].shape
+            results[result] = part(results[result])
+        _assert_same_outputs(model, results, expected, relative)
+
+
+def assert_absorbs_output(model: ModelProto, affine: Affine, relative: float = _RELATIVE, **dims: int) -> None:
+    """The new operator computes A(op(x))."""
+    feeds = feeds_of(model, dims)
+    expected = run(model, feeds)
+    name = model.graph.node[0].output[0]
+    expected[name] = affine(expected[name])
+    _assert_same_outputs(model, run(carried_out(model, absorb_output(model, affine)), feeds), expected, relative)
+
+
+def assert_absorbs_input(
+    model: ModelProto, affine: Affine, index: int = 0, relative: float = _RELATIVE, **dims: int
+) -> None:
+    """The new operator computes op(A(x))."""
+    feeds = feeds_of(model, dims)
+    name = model.graph.node[0].input[index]
+    expected = run(model, feeds | {name: affine(feeds[name])})
+    _assert_same_outputs(model, run(carried_out(model, absorb_input(model, affine, index)), feeds), expected, relative)
+
+
+def carried_out(model: ModelProto, edits: Edits) -> ModelProto:
+    """The model after the edits."""
+    if not edits:
+        after = ModelProto()
+        after.CopyFrom(model)
+        return after
+    graph = edits[0].op.graph
+    Writer(graph).merge(Way(list(edits)))
+    graph.commit()
+    return to_proto(graph.model)
+
+
+def feeds_of(model: ModelProto, dims: Mapping[str, int]) -> dict[str, Array]:
+    """Random values for every input; what a symbolic size stands for is in `dims`, or 2."""
+    random = np.random.default_rng(0)
+    feeds = {}
+    for entry in model.graph.input:
+        sizes = entry.type.tensor_type.shape.dim
+        shape = [dims.get(size.dim_param, 2) if size.dim_param else size.dim_value for size in sizes]
+        feeds[entry.name] = random.normal(size=shape)
+    return feeds
+
+
+def _assert_same_outputs(
+    model: ModelProto, actual: Mapping[str, Array], expected: Mapping[str, Array], relative: float
+) -> None:
+    for entry in model.graph.output:
+        assert_close(actual[entry.name], expected[entry.name], relative, what=entry.name)
