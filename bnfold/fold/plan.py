@@ -17,7 +17,7 @@ from bnfold.fold.cleanup import drop_stale_notes, remove_dead
 from bnfold.fold.record import Entry, Outcome, Plan
 from bnfold.fold.inline import with_functions_inlined
 from bnfold.fold.sums import completes_sum, mergers
-from bnfold.fold.walk import Way, refusal_of
+from bnfold.fold.walk import Way, malformed_is_refused, refusal_of
 from bnfold.fold.ways import Choice, choose
 from bnfold.graph import Graph, Op, Value
 from bnfold.model_io import Model
@@ -63,26 +63,29 @@ class _Planner:
         self._writer = Writer(graph)
         self._keep = keep
         self._entries: dict[Op, Entry] = {}
+        self._merged: list[Entry] = []
         self._remains_of: dict[Op, Op] = {}  # an Add or Mul that a fold left: the affine node it stands for
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        return tuple(self._entries.values())
+        return (*self._entries.values(), *self._merged)
 
     def merge_sums(self) -> bool:
         """Merges branches of sums into Convs beside them; whether there were any."""
         progress = False
         for add in [op for op in self._graph.ops() if completes_sum(op)]:
             while not add.is_removed and (merger := next(filter(self._may_go, mergers(add)), None)):
-                name, way = merger
-                changes = self._writer.merge(way)
-                entry = Entry(name, "Conv", Outcome.MERGED)
-                self._entries[way.into[0]] = _extended(entry, Outcome.MERGED, way, changes)
+                guest, way = merger
+                entry = Entry(guest.label, guest.type, Outcome.MERGED)
+                self._merged.append(_extended(entry, Outcome.MERGED, way, self._writer.merge(way)))
                 progress = True
         return progress
 
-    def _may_go(self, merger: tuple[str, Way]) -> bool:
-        return not any(fnmatchcase(merger[0], pattern) for pattern in self._keep)
+    def _may_go(self, merger: tuple[Op, Way]) -> bool:
+        return not self._is_named(merger[0])
+
+    def _is_named(self, op: Op) -> bool:
+        return any(fnmatchcase(op.node.name, pattern) for pattern in self._keep)
 
     def fold_affines(self) -> bool:
         """Decides for every affine node that is there; whether any could go."""
@@ -98,7 +101,7 @@ class _Planner:
             if is_batchnorm(op):
                 self._keep_it(op, [refusal_of(refused, op)])
             return False
-        if any(fnmatchcase(op.node.name, pattern) for pattern in self._keep):
+        if self._is_named(op):
             self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME)])
             return False
         choice, refusals = choose(op, source, affine)
@@ -114,7 +117,7 @@ class _Planner:
         changes = self._writer.fold(op, source, choice)
         for left in changes.left:
             self._remains_of[left] = origin
-        outcome = Outcome.REDUCED if origin in self._remains_of.values() else Outcome.FOLDED
+        outcome = Outcome.REDUCED if changes.left else Outcome.FOLDED
         self._entries[origin] = _extended(entry, outcome, choice.way, changes)
 
     def _keep_it(self, op: Op, refusals: list[Refusal]) -> None:
@@ -126,7 +129,8 @@ def _read(op: Op) -> tuple[Value, Affine]:
     """The data input of an affine node and what the node does to it."""
     read = RULES[op.type].affine
     assert read is not None
-    index, affine = read(op)
+    with malformed_is_refused(op):
+        index, affine = read(op)
     if len(affine.axes) > 1:
         raise Refused(Reason.WRONG_AXIS, axes=sorted(affine.axes), op_type=op.type, expected="one axis")
     return op.data(index), affine

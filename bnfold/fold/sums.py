@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from bnfold.affine import Affine
-from bnfold.fold.walk import Way, data_readers
+from bnfold.fold.walk import Way, data_readers, malformed_is_refused
 from bnfold.graph import Op, Use, Value
 from bnfold.ops import Detach, Edit, Edits, Moved
 from bnfold.ops.branches import conv_absorbs_beside, conv_absorbs_conv
@@ -60,25 +60,31 @@ def beside(op: Op, source: Value, affine: Affine) -> Way:
     raise refused
 
 
-def mergers(add: Op) -> Iterator[tuple[str, Way]]:
+def mergers(add: Op) -> Iterator[tuple[Op, Way]]:
     """What goes into a Conv of the sum that ``add`` completes: the value it reads, or another Conv that reads it.
 
-    Yields the name of what goes and its way; each way is good for the graph as it is, so take the first.
+    Yields what goes (the Add, for the value itself) and its way; each way is good for the graph as it is, so take the first.
     """
     branches = branches_of(add.output, root=add)
     for host, guest in permutations(branches, 2):
         if host.conv is None:
             continue
         try:
-            if host.conv.input(0) is guest.value:
-                identity = Affine.identity(len(host.conv.shape(WEIGHT)))
-                edits = conv_absorbs_beside(host.conv, _signed(identity, host, guest))
-                yield guest.path[0].op.label, _merge(host, guest, edits)
-            elif guest.conv is not None and guest.conv.input(0) is host.conv.input(0):
-                edits = conv_absorbs_conv(host.conv, guest.conv, host.sign * guest.sign)
-                yield guest.conv.label, _merge(host, guest, edits)
+            with malformed_is_refused(host.conv):
+                merger = _merger(host, host.conv, guest)
         except Refused:
             continue
+        if merger is not None:
+            yield merger
+
+
+def _merger(host: Branch, conv: Op, guest: Branch) -> tuple[Op, Way] | None:
+    if conv.input(0) is guest.value:
+        identity = Affine.identity(len(conv.shape(WEIGHT)))
+        return guest.path[0].op, _merge(host, guest, conv_absorbs_beside(conv, _signed(identity, host, guest)))
+    if guest.conv is not None and guest.conv.input(0) is conv.input(0):
+        return guest.conv, _merge(host, guest, conv_absorbs_conv(conv, guest.conv, host.sign * guest.sign))
+    return None
 
 
 def completes_sum(op: Op) -> bool:

@@ -5,7 +5,8 @@ A walk edits nothing. It returns the edits, or raises ``Refused`` with the place
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -49,6 +50,15 @@ class Blocked(Refused):
     def __init__(self, refused: Refused, op: Op) -> None:
         super().__init__(refused.reason, **refused.facts)
         self.op = op
+
+
+@contextmanager
+def malformed_is_refused(op: Op) -> Iterator[None]:
+    """A node whose attributes do not fit its inputs (a group of 0, say) stays; it is not what stops the others."""
+    try:
+        yield
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise Refused(Reason.MALFORMED, op_type=op.type, detail=str(error)) from error
 
 
 def refusal_of(refused: Refused, op: Op) -> Refusal:

@@ -18,7 +18,7 @@ from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.fold.representable import refuse_unrepresentable
 from bnfold.fold.sums import beside
-from bnfold.fold.walk import Walk, Way, data_readers, refusal_of, refuse_if_shared
+from bnfold.fold.walk import Walk, Way, data_readers, malformed_is_refused, refusal_of, refuse_if_shared
 from bnfold.graph import Op, Value
 from bnfold.ops import AddBehind, Assign, Edit, Moved, Retype
 from bnfold.ops.weights import Exact
@@ -64,7 +64,8 @@ def choose(op: Op, source: Value, affine: Affine) -> tuple[Choice | None, list[R
     choices: list[Choice] = []
     for attempt in _attempts(op, source, affine):
         try:
-            choice = attempt()
+            with malformed_is_refused(op):
+                choice = attempt()
             refuse_unrepresentable(choice.way.edits)
             if choice.nodes_left > is_batchnorm(op):
                 raise Refused(Reason.NO_GAIN)
