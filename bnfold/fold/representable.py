@@ -45,14 +45,14 @@ def _refuse_overflow(edit: Assign, constant: Exact | Scaled) -> None:
 
 def _refuse_underflow(edit: Assign, constant: Scaled) -> None:
     """Each channel's largest rounding error may be what one rounding of its largest weight is."""
-    exact = constant.float64()
+    exact = np.abs(constant.float64())
     error = np.abs(rounded(exact, constant.dtype).astype(np.float64) - exact)
-    axes = tuple(axis for axis, size in enumerate(constant.factor.shape) if size == 1)
-    axes = tuple(axis + exact.ndim - constant.factor.ndim for axis in axes)
-    axes += tuple(range(exact.ndim - constant.factor.ndim))
-    unit = 2.0 ** -(_precision(constant.dtype))
-    if (error.max(axes) > 1.01 * unit * np.abs(exact).max(axes)).any():
-        raise Refused(Reason.UNDERFLOW, op_type=edit.op.type)
+    unit = 2.0 ** -_precision(constant.dtype)
+    factor = constant.factor.reshape((1,) * (exact.ndim - constant.factor.ndim) + constant.factor.shape)
+    for channels in [axis for axis, size in enumerate(factor.shape) if size > 1] or [-1]:  # -1: one factor for all
+        others = tuple(axis for axis in range(exact.ndim) if axis != channels)
+        if (error.max(others) > 1.01 * unit * exact.max(others)).any():
+            raise Refused(Reason.UNDERFLOW, op_type=edit.op.type)
 
 
 def _precision(dtype: np.dtype) -> int:

@@ -12,6 +12,7 @@ from bnfold.graph import Op, Use, Value
 from bnfold.ops import Detach, Edit, Edits, Moved
 from bnfold.ops.branches import conv_absorbs_beside, conv_absorbs_conv
 from bnfold.ops.linear import WEIGHT
+from bnfold.ops.quantized import requantized
 from bnfold.reasons import Reason, Refused
 
 _MAX_BRANCHES = 64
@@ -146,6 +147,6 @@ def _merge(host: Branch, guest: Branch, edits: Edits) -> Way:
     changed = [host.value, *(use.op.output for use in host.path[:meets])]
     changed += [op.output for op in guests[1 : guests.index(meeting)]]
     detach = Detach(left.op, stays=1 - left.index, keeps_name=left.op is meeting)
-    all_edits: list[Edit] = [*edits, *map(Moved, changed), detach]
+    all_edits: list[Edit] = [*requantized(edits), *map(Moved, changed), detach]
     assert host.conv is not None
     return Way(all_edits, into=[host.conv])

@@ -8,7 +8,7 @@ half stays as a single Add or Mul.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
 
@@ -21,6 +21,7 @@ from bnfold.fold.sums import beside
 from bnfold.fold.walk import Walk, Way, data_readers, malformed_is_refused, refusal_of, refuse_if_shared
 from bnfold.graph import Op, Value
 from bnfold.ops import AddBehind, Assign, Edit, Moved, Retype
+from bnfold.ops.quantized import requantized
 from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refusal, Refused
 
@@ -65,7 +66,7 @@ def choose(op: Op, source: Value, affine: Affine) -> tuple[Choice | None, list[R
     for attempt in _attempts(op, source, affine):
         try:
             with malformed_is_refused(op):
-                choice = attempt()
+                choice = _on_grids(attempt())
             refuse_unrepresentable(choice.way.edits)
             if choice.nodes_left > is_batchnorm(op):
                 raise Refused(Reason.NO_GAIN)
@@ -78,6 +79,10 @@ def choose(op: Op, source: Value, affine: Affine) -> tuple[Choice | None, list[R
             break
     best = min(choices, key=lambda choice: (choice.nodes_left, choice.bytes_copied), default=None)
     return best, refusals
+
+
+def _on_grids(choice: Choice) -> Choice:
+    return replace(choice, way=replace(choice.way, edits=requantized(choice.way.edits)))
 
 
 def _attempts(op: Op, source: Value, affine: Affine) -> Iterator[Callable[[], Choice]]:

@@ -1,6 +1,17 @@
 """What each operator can do with an affine. To support another: a rule in one of these files, a row in its table."""
 
-from bnfold.ops import einsum, joining, layout, linear, normalization, pointwise, pooling, resampling, selection
+from bnfold.ops import (
+    einsum,
+    joining,
+    layout,
+    linear,
+    normalization,
+    pointwise,
+    pooling,
+    quantized,
+    resampling,
+    selection,
+)
 from bnfold.ops.rule import AddBehind, Assign, Detach, Edit, Edits, Moved, OpRule, Retype, SetAttribute, Step
 
 RULES: dict[str, OpRule] = {
@@ -13,6 +24,7 @@ RULES: dict[str, OpRule] = {
     **resampling.RULES,
     **einsum.RULES,
     **normalization.RULES,
+    **quantized.RULES,
 }
 
 __all__ = ["RULES", "AddBehind", "Assign", "Detach", "Edit", "Edits", "Moved", "OpRule", "Retype", "SetAttribute", "Step"]

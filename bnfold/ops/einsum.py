@@ -154,15 +154,17 @@ def _sum_of_shifts(op: Op, equation: Equation, index: int, shift: FloatArray) ->
     term, weight_term = equation.operands[index], equation.operands[1 - index]
     sizes = dict(zip(weight_term, weight.shape, strict=True))
     count = 1
-    for label, size in zip(term, op.shape(index), strict=True):
-        if label in sizes:
-            if size != sizes[label] and (isinstance(size, int) or sizes[label] == 1):
+    for label, size, own in zip(term, op.shape(index), shift.shape, strict=True):
+        if label in weight_term:
+            if (size != sizes[label] and (isinstance(size, int) or sizes[label] == 1)) or own not in (1, sizes[label]):
                 raise Refused(Reason.WRONG_SIZE, value=op.data(1 - index).name, size=sizes[label], expected=size)
-        elif label not in equation.result:
+            continue
+        sizes[label] = own
+        if own == 1 and label not in equation.result:
             if not isinstance(size, int):
                 raise Refused(Reason.SHAPE_UNKNOWN, value=op.data(index).name)
             count *= size
-    whole = np.broadcast_to(shift, [sizes.get(label, 1) for label in term])
+    whole = np.broadcast_to(shift, [sizes[label] for label in term])
     return np.asarray(count * np.einsum(f"{term},{weight_term}->{equation.result}", whole, weight))
 
 

@@ -80,7 +80,9 @@ def split_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
     whole = affine.shape[axis] == 1
     parts = [affine] * len(op.outputs) if whole else _cut(op, affine, axis, _split_sizes(op, axis))
     read = [value is not None and bool(value.readers or value.is_output) for value in op.outputs]
-    unread = [Moved(value) for value, is_read in zip(op.outputs, read, strict=True) if value is not None and not is_read]
+    unread = [
+        Moved(value) for value, is_read in zip(op.outputs, read, strict=True) if value is not None and not is_read
+    ]
     return [Step({part: affine for part, affine in enumerate(parts) if part < len(read) and read[part]}, unread)]
 
 

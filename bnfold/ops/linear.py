@@ -121,9 +121,10 @@ def gemm_absorbs_output(gemm: Op, affine: Affine) -> Edits:
     edits: list[Edit] = []
     if affine.has_scale:
         of_rows = affine.scale.shape[0] > 1 or (affine.scale.size == 1 and _only_left_is_constant(gemm))
-        side, flag = (LEFT, "transA") if of_rows else (RIGHT, "transB")
-        factor = affine.scale.T if gemm.attribute(flag, 0) else affine.scale
-        edits += _rescale(gemm, side, factor)
+        side, axis, flag = (LEFT, 0, "transA") if of_rows else (RIGHT, 1, "transB")
+        weight_axis = 1 - axis if gemm.attribute(flag, 0) else axis
+        scale, _ = along(gemm, affine.only_scale(), axis, gemm.constant(side).shape[weight_axis])
+        edits += _rescale(gemm, side, scale.reshape(-1, 1) if weight_axis == 0 else scale.reshape(1, -1))
     return edits + _new_addend(gemm, affine)
 
 

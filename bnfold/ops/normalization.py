@@ -68,7 +68,7 @@ def _new_parameters(op: Op, gamma: FloatArray, beta: FloatArray) -> Edits:
 
 _SCALE, _BIAS = 1, 2
 _GROUP_PARAMETERS_ARE_PER_CHANNEL_FROM = 21
-_DEFAULT_EPSILON = 1e-5
+_DEFAULT_EPSILON = float(np.float32(1e-5))
 
 
 def instance_absorbs_output(op: Op, affine: Affine) -> Edits:
@@ -192,6 +192,8 @@ def _new_epsilon(op: Op, affine: Affine) -> Edits:
     new = epsilon / scale / scale
     if not np.finfo(np.float32).tiny <= new <= np.finfo(np.float32).max:
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"epsilon {epsilon} would become {new}")
+    if op.graph.dtype(op.data()) == np.float64 and float(np.float32(new)) != new:
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="its epsilon is kept in float32")
     return [SetAttribute(op, "epsilon", new)]
 
 

@@ -130,7 +130,7 @@ def arithmetic_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
         kept = Affine(own.scale, affine.scale * own.shift + affine.shift)
         steps += _steps(op, kept, {data: affine.only_scale()})
     if own.scale.all():
-        shift = (affine.scale * own.shift + affine.shift - own.shift) / own.scale
+        shift = ((affine.scale - 1) * own.shift + affine.shift) / own.scale
         steps.append(Step({data: Affine(affine.scale, narrowed(shift))}))
     return steps + _steps(op, own.then(affine), {}, may_grow=True)
 
@@ -146,7 +146,7 @@ def arithmetic_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
         kept = Affine(own.scale, (own.scale * affine.shift + own.shift) / affine.scale)
         steps += _steps(op, kept, {0: affine.only_scale()})
     if own.scale.all():
-        shift = own.scale * affine.shift + own.shift - affine.scale * own.shift
+        shift = own.scale * affine.shift + (1 - affine.scale) * own.shift
         steps.append(Step({0: Affine(affine.scale, narrowed(shift))}))
     return steps
 
@@ -261,5 +261,6 @@ RULES = {
     "Relu": passes(homogeneous),
     "LeakyRelu": passes(homogeneous),
     "PRelu": passes(homogeneous),
+    "Abs": passes(homogeneous),
     "Clip": passes(clip_at_zero),
 }

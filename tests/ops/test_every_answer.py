@@ -269,8 +269,18 @@ MODELS |= {
         [OUT, IN],
     ),
 }
+BUGS = {
+    f"gemm-left{form}-absorb_output": "a scale that varies on both axes is laid on the constant left matrix"
+    for form in ("", "-transposed", "-square")
+}
+
+
+def _marks(test: str) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.xfail(reason=BUGS[test], strict=True)] if test in BUGS else []
+
+
 ABILITIES = [
-    pytest.param(model, ability, ability in must, id=f"{name}-{ability}")
+    pytest.param(model, ability, ability in must, id=f"{name}-{ability}", marks=_marks(f"{name}-{ability}"))
     for name, (model, must) in MODELS.items()
     for ability in (OUT, IN, UP, DOWN)
     if getattr(RULES[only_op(model).type], ability) is not None

@@ -134,7 +134,9 @@ X = {"x": ["N", 6, 4]}
 
 SPLITS = [
     pytest.param(one_op("a, b, c = Split <axis = 1> (x, s)", X, 13, s=np.array(SPLIT_INTO)), SPLIT_INTO, id="input"),
-    pytest.param(one_op("a, b, c = Split <axis = -2> (x, s)", X, 18, s=np.array(SPLIT_INTO)), SPLIT_INTO, id="from-end"),
+    pytest.param(
+        one_op("a, b, c = Split <axis = -2> (x, s)", X, 18, s=np.array(SPLIT_INTO)), SPLIT_INTO, id="from-end"
+    ),
     pytest.param(one_op("a, b, c = Split <axis = 1> (x)", X, 13), [2, 2, 2], id="equal"),
     pytest.param(one_op("a, b, c = Split <axis = 1, num_outputs = 3> (x)", X, 18), [2, 2, 2], id="number"),
     pytest.param(one_op("a, b, c = Split <axis = 1, split = [2, 3, 1]> (x)", X, 11), SPLIT_INTO, id="attribute"),
@@ -180,13 +182,22 @@ def test_split_sinks_past_outputs_that_nobody_reads():
         pytest.param(split(2, ("N", 4, 6)), an_affine(1, 4, 1), Reason.WRONG_AXIS, id="across"),
         pytest.param(split(), an_affine(1, 3, 1, 1), Reason.WRONG_SIZE, id="other-size"),
         pytest.param(
-            one_op("a, b = Split <axis = 1> (x)", {"x": ["N", "C"]}, 13), an_affine(1, 2), Reason.SHAPE_UNKNOWN, id="size"
+            one_op("a, b = Split <axis = 1> (x)", {"x": ["N", "C"]}, 13),
+            an_affine(1, 2),
+            Reason.SHAPE_UNKNOWN,
+            id="size",
         ),
         pytest.param(
-            one_op("a, b = Split <axis = 1, num_outputs = 2> (x)", {"x": None}), an_affine(1, 2), Reason.SHAPE_UNKNOWN
-        , id="rank"),
+            one_op("a, b = Split <axis = 1, num_outputs = 2> (x)", {"x": None}),
+            an_affine(1, 2),
+            Reason.SHAPE_UNKNOWN,
+            id="rank",
+        ),
         pytest.param(
-            one_op("a, b = Split <axis = 1> (x, x)", {"x": ["N", 4]}), an_affine(1, 2), Reason.NOT_CONSTANT, id="computed"
+            one_op("a, b = Split <axis = 1> (x, x)", {"x": ["N", 4]}),
+            an_affine(1, 2),
+            Reason.NOT_CONSTANT,
+            id="computed",
         ),
         pytest.param(
             one_op("a, b = Split <axis = 1> (x, s)", {"x": ["N", 4]}, s=np.array([4])),

@@ -165,7 +165,9 @@ def test_sampling(mode, padding, affine):
     ("model", "affine", "index", "reason"),
     [
         pytest.param(sampling("zeros"), CHANNELS, 0, Reason.SHIFT_NOT_ZERO, id="zeros"),
-        pytest.param(one_op("out = GridSample (x, g)", IMAGE | {"g": None}), CHANNELS, 0, Reason.SHIFT_NOT_ZERO, id="default"),
+        pytest.param(
+            one_op("out = GridSample (x, g)", IMAGE | {"g": None}), CHANNELS, 0, Reason.SHIFT_NOT_ZERO, id="default"
+        ),
         pytest.param(sampling("border"), an_affine(1, 1, 4, 1), 0, Reason.WRONG_AXIS, id="rows"),
         pytest.param(sampling("border"), an_affine(1, 3, 1, 1), 1, Reason.NO_RULE, id="on-the-grid"),
     ],
