@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnfold.affine import Affine, FloatArray
+from bnfold.affine import WIDE, Affine, FloatArray
 from bnfold.graph import Op
 from bnfold.reasons import Reason, Refused
 
@@ -38,7 +38,7 @@ class BatchNorm:
         Raises:
             Refused: variance + epsilon is not positive somewhere.
         """
-        positive = self.var + self.epsilon
+        positive = self.var.astype(WIDE) + self.epsilon
         if bad := int(np.count_nonzero(~(positive > 0))):
             raise Refused(Reason.VARIANCE_NOT_POSITIVE, count=bad, channels=positive.size)
         scale = self.gamma / np.sqrt(positive)

@@ -17,6 +17,7 @@ class Reason(Enum):
     NO_RULE = "{op_type} lets no affine pass in this direction"
     OTHER_SCOPE = "{value} is used across the border of a subgraph"
     PATHS_MEET = "two paths of the walk meet at {op_type}"
+    TOO_FAR = "the walk is too long; it ends at {op_type}"
     KEPT_BY_NAME = "named by --keep"
     NO_GAIN = "would cost as many nodes as it removes"
 
@@ -45,6 +46,7 @@ class Reason(Enum):
     NOT_UNIFORM = "{op_type} takes one number for all channels"
     OVERFLOW = "a folded weight of {op_type} would not be finite in its type"
     UNDERFLOW = "a folded channel of {op_type} would be too small for its type"
+    QUANTIZED = "{op_type} is quantized {detail}"
     MALFORMED = "{op_type} does not fit its inputs: {detail}"
     UNSUPPORTED = "this form of {op_type} is not supported: {detail}"
 

@@ -113,7 +113,7 @@ def assert_lifts(model: ModelProto, affine: Affine, output: int = 0, relative: f
     feeds = feeds_of(model, dims)
     expected = run(model, feeds)
     name = model.graph.node[0].output[output]
-    expected[name] = affine(expected[name])
+    expected[name] = np.asarray(affine(expected[name]), np.float64)
     answers = lift(model, affine, output)
     assert answers
     for step in answers:
@@ -121,8 +121,9 @@ def assert_lifts(model: ModelProto, affine: Affine, output: int = 0, relative: f
         moved = {model.graph.node[0].input[index]: part for index, part in step.to.items()}
         for tensor in after.graph.initializer:
             if tensor.name in moved:
-                tensor.CopyFrom(numpy_helper.from_array(moved[tensor.name](numpy_helper.to_array(tensor)), tensor.name))
-        fed = {name: moved[name](array) if name in moved else array for name, array in feeds.items()}
+                array = np.asarray(moved[tensor.name](numpy_helper.to_array(tensor)), np.float64)
+                tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+        fed = feeds | {name: np.asarray(moved[name](feeds[name]), np.float64) for name in moved if name in feeds}
         _assert_same_outputs(model, run(after, fed), expected, relative)
 
 
@@ -130,7 +131,7 @@ def assert_sinks(model: ModelProto, affine: Affine, index: int = 0, relative: fl
     """Each way computes op(A(x)) on every output."""
     feeds = feeds_of(model, dims)
     name = model.graph.node[0].input[index]
-    expected = run(model, feeds | {name: affine(feeds[name])})
+    expected = run(model, feeds | {name: np.asarray(affine(feeds[name]), np.float64)})
     answers = sink(model, affine, index)
     assert answers
     for step in answers:
@@ -139,7 +140,7 @@ def assert_sinks(model: ModelProto, affine: Affine, index: int = 0, relative: fl
             result = model.graph.node[0].output[output]
             assert results[result].ndim == part.rank
             assert np.broadcast_shapes(results[result].shape, part.shape) == results[result].shape
-            results[result] = part(results[result])
+            results[result] = np.asarray(part(results[result]), np.float64)
         _assert_same_outputs(model, results, expected, relative)
 
 
@@ -148,7 +149,7 @@ def assert_absorbs_output(model: ModelProto, affine: Affine, relative: float = _
     feeds = feeds_of(model, dims)
     expected = run(model, feeds)
     name = model.graph.node[0].output[0]
-    expected[name] = affine(expected[name])
+    expected[name] = np.asarray(affine(expected[name]), np.float64)
     _assert_same_outputs(model, run(carried_out(model, absorb_output(model, affine)), feeds), expected, relative)
 
 
@@ -158,7 +159,7 @@ def assert_absorbs_input(
     """The new operator computes op(A(x))."""
     feeds = feeds_of(model, dims)
     name = model.graph.node[0].input[index]
-    expected = run(model, feeds | {name: affine(feeds[name])})
+    expected = run(model, feeds | {name: np.asarray(affine(feeds[name]), np.float64)})
     _assert_same_outputs(model, run(carried_out(model, absorb_input(model, affine, index)), feeds), expected, relative)
 
 

@@ -47,9 +47,10 @@ def plan(model: Model, *, keep: Sequence[str] = (), assume_constant: bool = Fals
 
 def _fold_in_place(folded: Model, keep: Sequence[str], assume_constant: bool) -> Plan:
     graph = Graph(folded, assume_constant=assume_constant)
-    nodes_before = sum(1 for _ in graph.ops())
     planner = _Planner(graph, keep)
-    while planner.fold_affines() or planner.merge_sums():  # a fold can open the way for one that was refused before
+    nodes_before = sum(1 for _ in graph.ops())
+    # a fold can open the way for one that was refused before; leaving an Add or Mul is the last resort
+    while planner.fold_affines() or planner.merge_sums() or planner.fold_affines(may_leave_one=True):
         remove_dead(graph)
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
@@ -61,50 +62,52 @@ class _Planner:
     def __init__(self, graph: Graph, keep: Sequence[str]) -> None:
         self._graph = graph
         self._writer = Writer(graph)
-        self._keep = keep
+        self._places = {op: place for place, op in enumerate(graph.ops())}
+        for op in self._places if keep else ():
+            op.is_kept = any(fnmatchcase(op.node.name, pattern) for pattern in keep)
         self._entries: dict[Op, Entry] = {}
         self._merged: list[Entry] = []
         self._remains_of: dict[Op, Op] = {}  # an Add or Mul that a fold left: the affine node it stands for
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        return (*self._entries.values(), *self._merged)
+        """Affine nodes in graph order, then what was merged."""
+        return (*(self._entries[op] for op in sorted(self._entries, key=self._places.__getitem__)), *self._merged)
 
     def merge_sums(self) -> bool:
         """Merges branches of sums into Convs beside them; whether there were any."""
         progress = False
         for add in [op for op in self._graph.ops() if completes_sum(op)]:
-            while not add.is_removed and (merger := next(filter(self._may_go, mergers(add)), None)):
+            while not add.is_removed and (merger := next(mergers(add), None)):
                 guest, way = merger
                 entry = Entry(guest.label, guest.type, Outcome.MERGED)
                 self._merged.append(_extended(entry, Outcome.MERGED, way, self._writer.merge(way)))
                 progress = True
         return progress
 
-    def _may_go(self, merger: tuple[Op, Way]) -> bool:
-        return not self._is_named(merger[0])
+    def fold_affines(self, *, may_leave_one: bool = False) -> bool:
+        """Decides for every affine node that is there; whether any could go.
 
-    def _is_named(self, op: Op) -> bool:
-        return any(fnmatchcase(op.node.name, pattern) for pattern in self._keep)
-
-    def fold_affines(self) -> bool:
-        """Decides for every affine node that is there; whether any could go."""
+        Args:
+            may_leave_one: Whether a BatchNormalization may leave a single Add or Mul.
+        """
         progress = False
-        for op in [op for op in self._graph.ops() if op.type in RULES and RULES[op.type].affine]:
-            progress |= self._decide(op)
+        affines = [op for op in self._graph.ops() if op.type in RULES and RULES[op.type].affine]
+        for op in sorted(affines, key=is_batchnorm, reverse=True):  # they may need the Add that would go otherwise
+            progress |= not op.is_removed and self._decide(op, may_leave_one and is_batchnorm(op))
         return progress
 
-    def _decide(self, op: Op) -> bool:
+    def _decide(self, op: Op, may_leave_one: bool) -> bool:
         try:
             source, affine = _read(op)
         except Refused as refused:
             if is_batchnorm(op):
                 self._keep_it(op, [refusal_of(refused, op)])
             return False
-        if self._is_named(op):
+        if op.is_kept:
             self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME)])
             return False
-        choice, refusals = choose(op, source, affine)
+        choice, refusals = choose(op, source, affine, int(may_leave_one))
         if choice is None:
             self._keep_it(op, refusals)
             return False
@@ -131,6 +134,7 @@ def _read(op: Op) -> tuple[Value, Affine]:
     assert read is not None
     with malformed_is_refused(op):
         index, affine = read(op)
+    op.output  # noqa: B018 -- refuses where it is omitted
     if len(affine.axes) > 1:
         raise Refused(Reason.WRONG_AXIS, axes=sorted(affine.axes), op_type=op.type, expected="one axis")
     return op.data(index), affine
@@ -140,8 +144,8 @@ def _extended(entry: Entry, outcome: Outcome, way: Way, changes: Changes) -> Ent
     return replace(
         entry,
         outcome=outcome,
-        into=(*entry.into, *(op.label for op in way.into)),
-        through=(*entry.through, *(op.label for op in way.through)),
+        into=tuple(dict.fromkeys([*entry.into, *(op.label for op in way.into)])),
+        through=tuple(dict.fromkeys([*entry.through, *(op.label for op in way.through)])),
         refusals=(),
         renamed=entry.renamed | changes.renamed,
         copied=entry.copied | changes.copied,

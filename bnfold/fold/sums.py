@@ -34,7 +34,8 @@ class Branch:
     def conv(self) -> Op | None:
         """The Conv that makes it, if nothing else reads it."""
         op = self.value.producer
-        return op if op is not None and op.type == "Conv" and self.is_read_once else None
+        is_conv = op is not None and op.type == "Conv" and not op.is_kept
+        return op if is_conv and self.is_read_once else None
 
     @property
     def is_read_once(self) -> bool:
@@ -142,6 +143,8 @@ def _merge(host: Branch, guest: Branch, edits: Edits) -> Way:
     meets = next(place for place, use in enumerate(host.path) if use.op in guests)
     meeting = host.path[meets].op
     left = guest.path[0]
+    if left.op.is_kept:
+        raise Refused(Reason.KEPT_BY_NAME)
     if left.op.type == "Sub" and left.index == 0:
         raise Refused(Reason.UNSUPPORTED, op_type="Sub", detail="its first operand cannot leave")
     changed = [host.value, *(use.op.output for use in host.path[:meets])]

@@ -5,7 +5,7 @@ A walk edits nothing. It returns the edits, or raises ``Refused`` with the place
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,6 +22,7 @@ from bnfold.reasons import Reason, Refusal, Refused
 _BLIND = {("Shape", 0), ("Size", 0), ("CastLike", 1)}
 _NO_RULE = OpRule()
 _MAX_STEPS = 1000
+_MAX_DEPTH = 80  # operators between an affine and where it ends
 
 
 @dataclass
@@ -83,28 +84,30 @@ def refuse_if_shared(value: Value, reader: Op) -> None:
 
 
 class Walk:
-    """One attempt to place an affine; counts its steps, since alternatives multiply where a graph branches."""
+    """One attempt to place an affine; it is not endless, though alternatives multiply where a graph branches."""
 
     def __init__(self, op: Op) -> None:
         self._op = op
         self._steps = 0
+        self._depth = 0
 
     def up(self, value: Value, affine: Affine) -> Way:
         """Puts an affine of a value into what makes the value, whatever else reads it."""
         op = value.producer
         if op is None:
             raise Blocked(Refused(Reason.GRAPH_INPUT, value=value.name), self._op)
-        rule = self._enter(op)
-        attempts: list[Callable[[], Way]] = []
+        with self._entered(op) as rule:
+            return _first(op, self._ways_up(value, op, rule, affine))
+
+    def _ways_up(self, value: Value, op: Op, rule: OpRule, affine: Affine) -> Iterator[Callable[[], Way]]:
         if rule.absorb_output is not None and value.index == 0:
             absorb = rule.absorb_output
-            attempts.append(lambda: Way([*absorb(op, affine), Moved(value)], [op]))
+            yield lambda: Way([*absorb(op, affine), Moved(value)], [op])
         if rule.lift is not None:
-            lift = rule.lift
-            attempts.append(lambda: self._first(op, lift(op, value.index, affine), partial(self._lifted, value)))
+            for step in rule.lift(op, value.index, affine):
+                yield partial(self._lifted, value, op, step)
         if op.type == "If":
-            attempts.append(lambda: self._into_branches(value, op, affine))
-        return self._best(op, attempts)
+            yield lambda: self._into_branches(value, op, affine)
 
     def down(self, value: Value, affine: Affine) -> Way:
         """Puts an affine of a value into everything that reads it."""
@@ -119,35 +122,31 @@ class Walk:
         return way
 
     def _into_reader(self, use: Use, affine: Affine) -> Way:
+        with self._entered(use.op) as rule:
+            return _first(use.op, self._ways_down(use, rule, affine))
+
+    def _ways_down(self, use: Use, rule: OpRule, affine: Affine) -> Iterator[Callable[[], Way]]:
         op, index = use
-        rule = self._enter(op)
-        attempts: list[Callable[[], Way]] = []
         if rule.absorb_input is not None:
             absorb = rule.absorb_input
-            attempts.append(lambda: Way(list(absorb(op, index, affine)), [op]))
+            yield lambda: Way(list(absorb(op, index, affine)), [op])
         if rule.sink is not None:
-            sink = rule.sink
-            attempts.append(lambda: self._first(op, sink(op, index, affine), self._sunk))
-        return self._best(op, attempts)
+            for step in rule.sink(op, index, affine):
+                yield partial(self._sunk, op, step)
 
-    def _enter(self, op: Op) -> OpRule:
+    @contextmanager
+    def _entered(self, op: Op) -> Iterator[OpRule]:
+        """The rule of the operator that the walk has come to."""
+        if op.is_kept:
+            raise Blocked(Refused(Reason.KEPT_BY_NAME), op)
         self._steps += 1
-        if self._steps > _MAX_STEPS:
-            raise Blocked(Refused(Reason.PATHS_MEET, op_type=op.type), op)
-        return RULES.get(op.type, _NO_RULE)
-
-    def _best(self, op: Op, attempts: Sequence[Callable[[], Way]]) -> Way:
-        """The first attempt that succeeds; else the refusal of the last, which came furthest."""
-        refused = Refused(Reason.NO_RULE, op_type=op.type)
-        for attempt in attempts:
-            try:
-                return attempt()
-            except Refused as error:
-                refused = error
-        raise refused if isinstance(refused, Blocked) else Blocked(refused, op)
-
-    def _first(self, op: Op, steps: Sequence[Step], follow: Callable[[Op, Step], Way]) -> Way:
-        return self._best(op, [partial(follow, op, step) for step in steps])
+        self._depth += 1
+        if self._depth > _MAX_DEPTH or self._steps > _MAX_STEPS:
+            raise Blocked(Refused(Reason.TOO_FAR, op_type=op.type), op)
+        try:
+            yield RULES.get(op.type, _NO_RULE)
+        finally:
+            self._depth -= 1
 
     def _lifted(self, value: Value, op: Op, step: Step) -> Way:
         way = Way([*step.edits, Moved(value)], through=[op])
@@ -182,6 +181,20 @@ class Walk:
                 way.edits.append(Moved(value))
                 way.join(self.down(value, affine))
         return way
+
+
+def _first(op: Op, ways: Iterator[Callable[[], Way]]) -> Way:
+    """The first way that succeeds; else the refusal of the last, which came furthest."""
+    refused = Refused(Reason.NO_RULE, op_type=op.type)
+    while True:
+        try:
+            way = next(ways, None)  # a rule may refuse as soon as it is asked
+            if way is None:
+                break
+            return way()
+        except Refused as error:
+            refused = error
+    raise refused if isinstance(refused, Blocked) else Blocked(refused, op)
 
 
 def _moved(op: Op, constant: Constant, affine: Affine) -> Exact:

@@ -15,7 +15,6 @@ from functools import partial
 import numpy as np
 
 from bnfold.affine import Affine
-from bnfold.batchnorm import is_batchnorm
 from bnfold.fold.representable import refuse_unrepresentable
 from bnfold.fold.sums import beside
 from bnfold.fold.walk import Walk, Way, data_readers, malformed_is_refused, refusal_of, refuse_if_shared
@@ -59,16 +58,23 @@ class Choice:
         )
 
 
-def choose(op: Op, source: Value, affine: Affine) -> tuple[Choice | None, list[Refusal]]:
-    """The cheapest way: fewest nodes left, then fewest bytes copied, then the first. Else why each one ended."""
+def choose(op: Op, source: Value, affine: Affine, most_left: int) -> tuple[Choice | None, list[Refusal]]:
+    """The cheapest way: fewest nodes left, then fewest bytes copied, then the first. Else why each one ended.
+
+    Args:
+        op: The affine node.
+        source: The value it reads.
+        affine: What it does to that.
+        most_left: How many nodes may stand in its place.
+    """
     refusals: list[Refusal] = []
     choices: list[Choice] = []
-    for attempt in _attempts(op, source, affine):
+    for attempt in _attempts(op, source, affine, most_left):
         try:
             with malformed_is_refused(op):
                 choice = _on_grids(attempt())
             refuse_unrepresentable(choice.way.edits)
-            if choice.nodes_left > is_batchnorm(op):
+            if choice.nodes_left > most_left:
                 raise Refused(Reason.NO_GAIN)
         except Refused as refused:
             refusal = refusal_of(refused, op)
@@ -85,7 +91,7 @@ def _on_grids(choice: Choice) -> Choice:
     return replace(choice, way=replace(choice.way, edits=requantized(choice.way.edits)))
 
 
-def _attempts(op: Op, source: Value, affine: Affine) -> Iterator[Callable[[], Choice]]:
+def _attempts(op: Op, source: Value, affine: Affine, most_left: int) -> Iterator[Callable[[], Choice]]:
     if affine.is_identity and not op.output.is_output:
         yield lambda: Choice(Way(), Rest.GOES)
     yield lambda: Choice(_up(op, source, affine), Rest.GIVES_NAME)
@@ -99,7 +105,7 @@ def _attempts(op: Op, source: Value, affine: Affine) -> Iterator[Callable[[], Ch
         halves.append((Affine(np.ones_like(affine.scale), affine.shift / affine.scale), affine.only_scale()))
     for first, second in halves:
         yield partial(_split, op, source, first, second)
-    if is_batchnorm(op) and op.opset >= _BROADCAST_IS_NUMPYS_FROM:
+    if most_left and op.opset >= _BROADCAST_IS_NUMPYS_FROM:
         for first, second in halves:
             yield partial(_second_half_stays, op, source, first, second)
             yield partial(_first_half_stays, op, source, first, second)

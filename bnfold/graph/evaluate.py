@@ -58,9 +58,9 @@ def reshaped(op: Op, data: Array, target: Sequence[int]) -> Array:
 
 def _arithmetic(function: Callable[[Array, Array], Array]) -> Evaluator:
     def evaluate(op: Op, arrays: Sequence[Array]) -> Array:
-        left, right = arrays
+        left, right = arrays[0], aligned(op, arrays[0].ndim, arrays[1])
         _bound(np.broadcast_shapes(left.shape, right.shape))
-        return np.asarray(function(left, aligned(op, left.ndim, right)))
+        return np.asarray(function(left, right))
 
     return evaluate
 

@@ -96,6 +96,7 @@ class Graph:
         op.node.input[index] = value.name if value is not None else ""
         if value is not None:
             value.readers[Use(op, index)] = None
+        self._constants.forget(op)
 
     def set_output(self, op: Op, index: int, value: Value) -> None:
         """Makes ``value`` an output of ``op``; the value it made until now has no producer any more."""
@@ -132,6 +133,7 @@ class Graph:
         """Lets ``value`` stand for ``other`` from now on: its readers, its name, its place as a graph output."""
         self.move_readers(other, value)
         value.is_output = other.is_output
+        value.scope.outputs = [value if output is other else output for output in value.scope.outputs]
         value.scope.forget_info(value.name)  # that of the other name stays
         self.rename(value, other.name)
 
@@ -186,6 +188,8 @@ class Graph:
         value.tensor.dims.extend(constant.shape)
         self.model.attach(value.tensor, payload)
         self._constants.set(value, constant)
+        for use in value.readers:
+            self._constants.forget(use.op)
 
     def commit(self) -> None:
         """Writes the lists of nodes back. The index must not be used after this."""

@@ -120,7 +120,7 @@ class Op:
     (``com.microsoft::FusedConv``), so that no rule takes it for something it is not.
     """
 
-    __slots__ = ("_attributes", "bodies", "graph", "inputs", "is_removed", "node", "outputs", "scope", "type")
+    __slots__ = ("_attributes", "bodies", "graph", "inputs", "is_kept", "is_removed", "node", "outputs", "scope", "type")
 
     def __init__(self, graph: Graph, scope: Scope, node: NodeProto, op_type: str) -> None:
         self.graph = graph
@@ -130,6 +130,7 @@ class Op:
         self.inputs: list[Value | None] = []
         self.outputs: list[Value | None] = []
         self.bodies: list[Scope] = []
+        self.is_kept = False  # the user wants it as it is
         self.is_removed = False
         self._attributes: dict[str, Any] | None = None
 

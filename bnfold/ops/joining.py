@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bnfold.affine import Affine
+from bnfold.affine import WIDE, Affine
 from bnfold.graph import Op, Shape
 from bnfold.ops.rule import Assign, Edit, Moved, OpRule, Step, along
 from bnfold.ops.weights import Exact
@@ -136,7 +136,7 @@ def _between_identities(op: Op, affine: Affine, axis: int, sizes: Sequence[int],
     own_scale, own_shift = along(op, affine, axis, sizes[part])
     start = sum(sizes[:part])
     stretch = slice(start, start + sizes[part])
-    scale, shift = np.ones(sum(sizes)), np.zeros(sum(sizes))
+    scale, shift = np.ones(sum(sizes), WIDE), np.zeros(sum(sizes), WIDE)
     scale[stretch], shift[stretch] = own_scale, own_shift
     return Affine.along(axis, affine.rank, scale, shift)
 

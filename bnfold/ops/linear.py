@@ -22,7 +22,7 @@ from bnfold.ops.rule import (
     refuse_rank_other_than,
     static,
 )
-from bnfold.ops.weights import Exact, Scaled
+from bnfold.ops.weights import Exact, Scaled, in_type_of
 from bnfold.reasons import Reason, Refused
 
 WEIGHT, BIAS = 1, 2
@@ -51,7 +51,8 @@ def conv_absorbs_input(conv: Op, index: int, affine: Affine) -> Edits:
     edits = _rescale(conv, WEIGHT, _per_input_channel(scale, shape, groups))
     if not affine.has_shift:
         return edits
-    taps = conv.constant(WEIGHT).float64() * _per_input_channel(shift, shape, groups)
+    weight = conv.constant(WEIGHT)
+    taps = weight.float64() * _per_input_channel(in_type_of(weight, shift), shape, groups)
     return [*edits, *_new_bias(conv, shape[0], np.ones(shape[0]), taps.reshape(shape[0], -1).sum(axis=1))]
 
 
@@ -94,8 +95,9 @@ def conv_transpose_absorbs_input(conv: Op, index: int, affine: Affine) -> Edits:
         return edits
     if not _reads_one_position(conv, shape[2:]):
         raise Refused(Reason.SHIFT_MEETS_PADDING)
-    weight = conv.constant(WEIGHT).float64().reshape(groups, shape[0] // groups, shape[1])
-    added = (weight * shift.reshape(groups, -1, 1)).sum(axis=1).reshape(-1)
+    weight = conv.constant(WEIGHT)
+    taps = weight.float64().reshape(groups, shape[0] // groups, shape[1])
+    added = (taps * in_type_of(weight, shift).reshape(groups, -1, 1)).sum(axis=1).reshape(-1)
     return [*edits, *_new_bias(conv, added.size, np.ones(added.size), added)]
 
 
@@ -147,6 +149,7 @@ def gemm_absorbs_input(gemm: Op, index: int, affine: Affine) -> Edits:
     if not affine.has_shift:
         return edits
     matrix = weight.float64().T if gemm.attribute(other, 0) else weight.float64()
+    shift = in_type_of(weight, shift)
     added = (shift @ matrix).reshape(1, -1) if index == LEFT else (matrix @ shift).reshape(-1, 1)
     return edits + _new_addend(gemm, Affine(np.ones((1, 1)), gemm.attribute("alpha", 1.0) * added))
 
@@ -203,7 +206,7 @@ def matmul_absorbs_input(matmul: Op, index: int, affine: Affine) -> Edits:
     edits: list[Edit] = list(_rescale(matmul, side, factor))
     if not affine.has_shift:
         return edits
-    values = weight.float64()
+    values, shift = weight.float64(), in_type_of(weight, shift)
     added = (shift[:, None] * values).sum(-2, keepdims=True) if index == LEFT else values @ shift[:, None]
     return edits + _shift_into_reader(matmul, added)
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bnfold.affine import Affine, FloatArray, narrowed
+from bnfold.affine import WIDE, Affine, FloatArray, narrowed
 from bnfold.graph import Op
 from bnfold.graph.evaluate import aligned
 from bnfold.ops.arithmetic import product_lifts, product_sinks, sum_lifts, sum_sinks
@@ -77,7 +77,7 @@ def _operand(op: Op, index: int, side: int) -> FloatArray:
     values = constant.float64()
     if not np.isfinite(values).all() or (op.type == "Div" and not values.all()):
         raise Refused(Reason.NOT_FINITE, value=op.data(side).name)
-    return np.asarray(aligned(op, len(op.shape(index)), values), np.float64)
+    return np.asarray(aligned(op, len(op.shape(index)), values), WIDE)
 
 
 def _is_float(dtype: np.dtype) -> bool:
@@ -195,7 +195,7 @@ def _with_affine(op: Op, wanted: Affine, *, may_grow: bool = False) -> Edits:
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"a larger constant at opset {op.opset}")
     elif values.size > max(_MANY if may_grow else 0, *values.shape):
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="its constant would vary on more axes")
-    return [Assign(op, side, Exact(np.asarray(values, np.float64), constant.dtype))]
+    return [Assign(op, side, Exact(np.asarray(values), constant.dtype))]
 
 
 def neg_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:

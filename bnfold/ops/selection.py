@@ -151,7 +151,7 @@ def _put_back(op: Op, affine: Affine, axis: int, positions: Positions, size: int
 
     def spread(array: FloatArray, rest: float) -> FloatArray:
         moved = np.moveaxis(array, axis, 0)
-        full = np.full((size, *moved.shape[1:]), rest)
+        full = np.full((size, *moved.shape[1:]), rest, array.dtype)
         full[positions] = moved
         if (full[positions] != moved).any():
             raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="a position occurs twice")

@@ -1,0 +1,147 @@
+"""Every engine gives the same bits, and what dies does no harm."""
+
+import ctypes
+import os
+import signal
+import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from small import MODELS, TRAIN, bn_model
+
+from bnfold.calibrate import CalibrationError, calibrate, selftest
+from bnfold.calibrate.children import Children, WorkerDied
+
+MODEL = MODELS / "digits_resnet.train.onnx"
+X = np.random.default_rng(0).normal(size=(8, 3, 4, 4)).astype(np.float32)
+
+
+def bits(result):
+    return b"".join(array.tobytes() for layer in result.layers for array in (layer.measured.mean, layer.measured.var))
+
+
+@pytest.fixture(scope="module", params=["sequential", "paper"])
+def reference(request):
+    """The method, and what one process and one thread get."""
+    return request.param, bits(calibrate(MODEL, TRAIN, method=request.param, batch_size=50, threads=1, check=False))
+
+
+def test_threads(reference):
+    """Batches at a time."""
+    method, expected = reference
+    assert bits(calibrate(MODEL, TRAIN, method=method, batch_size=50, threads=3, check=False)) == expected
+
+
+def test_workers(reference):
+    """Processes that share activations through files."""
+    method, expected = reference
+    assert bits(calibrate(MODEL, TRAIN, method=method, batch_size=50, workers=2, check=False)) == expected
+
+
+def test_any_executor(reference):
+    """Threads, and processes of Python's own pool."""
+    method, expected = reference
+    with ThreadPoolExecutor(2) as pool:
+        assert bits(calibrate(MODEL, TRAIN, method=method, batch_size=50, executor=pool, check=False)) == expected
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        assert bits(calibrate(MODEL, TRAIN, method=method, batch_size=50, executor=pool, check=False)) == expected
+
+
+def test_a_killed_worker(reference, monkeypatch):
+    """A process that is killed in the middle is started again, and its task run again."""
+    method, expected = reference
+    killed = []
+    submit = Children.submit
+
+    def killing(self, fn, /, *args, **kwargs):
+        if len(args[1]) > 1 and self.processes() and len(killed) < 2:
+            killed.append(self.processes()[-1])
+            os.kill(killed[-1], signal.SIGKILL)
+        return submit(self, fn, *args, **kwargs)
+
+    monkeypatch.setattr(Children, "submit", killing)
+    assert bits(calibrate(MODEL, TRAIN, method=method, batch_size=50, workers=2, check=False)) == expected
+    assert len(killed) == 2
+
+
+def test_a_task_that_runs_twice(reference, here):
+    """Schedulers run a task again when they doubt that it ended."""
+    method, expected = reference
+
+    class Twice(type(here)):
+        def submit(self, fn, /, *args, **kwargs):
+            super().submit(fn, *args, **kwargs)
+            return super().submit(fn, *args, **kwargs)
+
+    assert bits(calibrate(MODEL, TRAIN, method=method, batch_size=50, executor=Twice(), check=False)) == expected
+
+
+def test_a_crash_is_a_message():
+    """A child that crashes says how, and the next task has a new one."""
+    with Children(1) as children:
+        with pytest.raises(WorkerDied, match="SIGSEGV"):
+            children.submit(ctypes.string_at, 0).result()
+        assert children.submit(os.getpid).result() != os.getpid()
+
+
+def test_a_crash_ends_a_calibration(monkeypatch):
+    """One line; activations that the process held cannot be got back."""
+
+    def crashing(self, fn, /, *args, **kwargs):
+        return submit(self, ctypes.string_at, 0)
+
+    submit = Children.submit
+    monkeypatch.setattr(Children, "submit", crashing)
+    with pytest.raises(CalibrationError, match="the process that ran ONNX Runtime died: it was ended by SIGSEGV"):
+        calibrate(bn_model(), X)
+
+
+def test_children_end_with_their_parent():
+    """None is left behind."""
+    with Children(2) as children:
+        wait([children.submit(time.sleep, 0.05) for _ in range(4)])
+        living = children.processes()
+        assert len(living) == 2
+    for process in living:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+def test_what_onnxruntime_refuses_is_one_line(here):
+    """An operator that it does not know."""
+    model = bn_model(before=[("NoSuchOperator", {})])
+    with pytest.raises(CalibrationError, match="ONNX Runtime does not take the model") as caught:
+        calibrate(model, X, executor=here)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_unknown_provider(here):
+    """The providers that there are, are named."""
+    with pytest.raises(CalibrationError, match=r"no TPUExecutionProvider; it has .*CPUExecutionProvider"):
+        calibrate(bn_model(), X, executor=here, provider="TPUExecutionProvider")
+
+
+def test_the_self_test_finds_wrong_numbers(monkeypatch):
+    """It passes here, and does not where an output is off."""
+    selftest.check_runtime()
+    monkeypatch.setattr(selftest.np, "maximum", lambda y, zero: y + 1)
+    with pytest.raises(CalibrationError, match=r"computes a wrong output \(opset 9\)"):
+        selftest.check_runtime.__wrapped__()
+
+
+def test_nothing_is_left_on_disk(tmp_path):
+    """The working folder is empty after success and after failure."""
+    calibrate(MODEL, TRAIN, work_dir=tmp_path, cache_memory=0)
+    with pytest.raises(ValueError, match="no such file"):
+        calibrate(MODEL, "none.npz", work_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_progress(here):
+    """It hears of every segment and reaches the end."""
+    heard = []
+    calibrate(MODEL, TRAIN, executor=here, progress=lambda *step: heard.append(step), batch_size=100)
+    assert {what for what, _, _ in heard} == {*(f"segment {n} of 7" for n in range(1, 8)), "checking"}
+    assert heard[-1] == ("checking", 1000, 1000)

@@ -1,0 +1,102 @@
+"""`bnfold verify` in process."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import onnx
+import pytest
+from click.testing import CliRunner, Result
+from onnx import numpy_helper
+
+from bnfold.commands import program
+from bnfold.fold import plan
+from bnfold.model_io import load, to_proto
+
+BEFORE = Path(__file__).parents[2] / "models" / "digits_resnet.onnx"
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(program, ["verify", *map(str, arguments)])
+
+
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("models") / "folded.onnx"
+    onnx.save(to_proto(plan(load(BEFORE)).model), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def broken(folded) -> Path:
+    model = onnx.load(folded)
+    tensor = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
+    values = numpy_helper.to_array(tensor).copy()
+    values[3] *= 1.01
+    tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    path = folded.with_name("broken.onnx")
+    onnx.save(model, path)
+    return path
+
+
+def test_equal_models(folded):
+    """Exit code 0, and the first line says it all; --layers shows every region."""
+    result = run(BEFORE, folded, "--layers")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.startswith("equivalent: 8 of 8 changed regions equal in float64")
+    assert "Conv '/3/3.0/3.0.0/Conv'" in result.stdout
+
+
+def test_different_models(broken):
+    """Exit code 1, with the operator and the channel."""
+    result = run(BEFORE, broken)
+    assert result.exit_code == 1
+    assert "first operator at fault: Conv '/0/0.0/0.0.0/Conv'" in result.stdout
+    assert "channel 3 of axis 1" in result.stdout
+
+
+def test_json(broken):
+    """The JSON report holds everything and nothing that JSON does not know."""
+    content = json.loads(run(BEFORE, broken, "--format", "json").stdout)
+    assert content["verdict"] == "different"
+    assert content["outputs"][0]["name"] == "logits"
+    assert content["regions"][0]["channel"] == 3
+
+
+def test_junit(folded, broken):
+    """One case for each output and region; failures are counted."""
+    assert ET.fromstring(run(BEFORE, folded, "--format", "junit").stdout).get("failures") == "0"
+    suite = ET.fromstring(run(BEFORE, broken, "--format", "junit").stdout)
+    assert int(suite.get("failures")) >= 2
+    assert "'/0/0.0/0.0.0/Conv'" in suite.find(".//failure/..").get("name") or suite.find(".//failure") is not None
+
+
+def test_markdown(folded):
+    """A table for a pull request."""
+    assert run(BEFORE, folded, "--no-run", "--layers", "--format", "markdown").stdout.startswith("**equivalent**")
+
+
+def test_data(folded):
+    """Data of the user, by file."""
+    result = run(BEFORE, folded, "--data", BEFORE.with_name("digits_test.npz"), "--format", "json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["outputs"][0]["inputs"].startswith("data")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["missing.onnx"], id="no-such-model"),
+        pytest.param([BEFORE, "--data", "missing.npz"], id="no-such-data"),
+        pytest.param([BEFORE, "--map-output", "A"], id="not-a-mapping"),
+        pytest.param([BEFORE, "--dim", "M=3"], id="no-such-dimension"),
+        pytest.param([BEFORE.with_name("digits_labels.npz")], id="no-model"),
+        pytest.param([BEFORE.parent], id="a-folder"),
+    ],
+)
+def test_bad_input(arguments):
+    """Exit code 2 and one line on standard error; nothing on standard output."""
+    result = run(BEFORE, *arguments)
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "Traceback" not in result.stderr
