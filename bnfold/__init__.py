@@ -17,15 +17,20 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from bnfold.api import NotEquivalent, NotVerified, VerifyMode, check, fold, optimize, plan
-    from bnfold.fold import Entry, Outcome, Plan
+    from bnfold.calibrate import Calibration, Drift, Images, calibrate, drift
+    from bnfold.fold import Entry, Leftover, Outcome, Plan
     from bnfold.model_io import ModelError
     from bnfold.reasons import Reason, Refusal
     from bnfold.report import Checked, Optimized
     from bnfold.verify import Verdict, Verification, verify
 
 __all__ = [
+    "Calibration",
     "Checked",
+    "Drift",
     "Entry",
+    "Images",
+    "Leftover",
     "ModelError",
     "NotEquivalent",
     "NotVerified",
@@ -37,7 +42,9 @@ __all__ = [
     "Verdict",
     "Verification",
     "VerifyMode",
+    "calibrate",
     "check",
+    "drift",
     "fold",
     "optimize",
     "plan",
@@ -46,7 +53,8 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(__all__, "bnfold.api"),
-    **dict.fromkeys(("Entry", "Outcome", "Plan"), "bnfold.fold"),
+    **dict.fromkeys(("Calibration", "Drift", "Images", "calibrate", "drift"), "bnfold.calibrate"),
+    **dict.fromkeys(("Entry", "Leftover", "Outcome", "Plan"), "bnfold.fold"),
     **dict.fromkeys(("Reason", "Refusal"), "bnfold.reasons"),
     **dict.fromkeys(("Checked", "Optimized"), "bnfold.report"),
     **dict.fromkeys(("Verdict", "Verification", "verify"), "bnfold.verify"),

@@ -12,6 +12,7 @@ from typing import BinaryIO, Protocol
 
 import onnx
 
+from bnfold.fold import Leftover
 from bnfold.fold import plan as make_plan
 from bnfold.fold.record import Plan
 from bnfold.model_io import Model, ModelError, check_output, load, staged, to_proto, write_stream
@@ -57,27 +58,41 @@ class NotEquivalent(NotVerified):
     """The folded model computes something else. Nothing was written."""
 
 
-def plan(model: Source, *, keep: Sequence[str] = (), assume_constant: bool = False) -> Plan:
+def plan(
+    model: Source,
+    *,
+    keep: Sequence[str] = (),
+    assume_constant: bool = False,
+    leftover: Leftover | str = Leftover.KEEP,
+) -> Plan:
     """Finds out what would become of each affine node, and changes nothing.
 
     Args:
         model: A path or a model in memory.
         keep: Names of nodes that must stay; `*`, `?` and `[…]` match as in file names.
         assume_constant: Fold also what a caller could override: initializers that are inputs of the graph too.
+        leftover: What to do with a BatchNormalization that stays: `keep` it, or put a Mul and an Add (`affine`) or a
+            depthwise Conv (`conv`) in its place.
 
     Raises:
         ModelError: The model cannot be read.
     """
-    return make_plan(_load(model), keep=keep, assume_constant=assume_constant)
+    return make_plan(_load(model), keep=keep, assume_constant=assume_constant, leftover=Leftover(leftover))
 
 
-def fold(model: Source, *, keep: Sequence[str] = (), assume_constant: bool = False) -> onnx.ModelProto:
+def fold(
+    model: Source,
+    *,
+    keep: Sequence[str] = (),
+    assume_constant: bool = False,
+    leftover: Leftover | str = Leftover.KEEP,
+) -> onnx.ModelProto:
     """The folded model in memory, not verified; arguments as in `plan`.
 
     Raises:
         ModelError: The model cannot be read, or is over 2 GiB.
     """
-    return to_proto(plan(model, keep=keep, assume_constant=assume_constant).model)
+    return to_proto(plan(model, keep=keep, assume_constant=assume_constant, leftover=leftover).model)
 
 
 def check(model: Source, *, keep: Sequence[str] = (), assume_constant: bool = False) -> Checked:
@@ -97,6 +112,7 @@ def optimize(
     overwrite: bool = False,
     keep: Sequence[str] = (),
     assume_constant: bool = False,
+    leftover: Leftover | str = Leftover.KEEP,
     verify: VerifyMode | str = VerifyMode.AUTO,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
@@ -112,6 +128,7 @@ def optimize(
         overwrite: The default output may be replaced if it exists.
         keep: As in `plan`.
         assume_constant: As in `plan`.
+        leftover: As in `plan`.
         verify: Whether to compare, and what to do if that is not possible.
         shapes: Shapes of inputs to compare on, for those whose shape the model does not say.
         dims: Sizes of named dimensions to compare on.
@@ -122,10 +139,10 @@ def optimize(
         NotEquivalent: The folded model computes something else.
         NotVerified: The models could not be compared, and `verify` is "require".
     """
-    mode = VerifyMode(verify)
+    mode, form = VerifyMode(verify), Leftover(leftover)
     loaded = _load(model)
     target = _target(model, loaded, output, in_place=in_place, overwrite=overwrite)
-    planned = make_plan(loaded, keep=keep, assume_constant=assume_constant)
+    planned = make_plan(loaded, keep=keep, assume_constant=assume_constant, leftover=form)
     before = _nbytes(loaded, loaded.path)
 
     def verified(after: Path | None) -> Optimized:

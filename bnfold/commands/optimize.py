@@ -49,6 +49,7 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @options.dims
 @options.keep
 @options.assume_constant
+@options.leftover
 @options.report_format
 @options.verbose
 @options.quiet
@@ -62,6 +63,7 @@ def optimize(
     dims: Mapping[str, int],
     keep: Sequence[str],
     assume_constant: bool,
+    leftover: str,
     report_format: str,
     verbose: bool,
     quiet: bool,
@@ -85,6 +87,7 @@ def optimize(
                 overwrite=force,
                 keep=keep,
                 assume_constant=assume_constant,
+                leftover=leftover,
                 verify=verify,
                 shapes=shapes,
                 dims=dims,

@@ -45,6 +45,14 @@ keep = click.option("--keep", multiple=True, metavar="GLOB", help="Nodes that mu
 assume_constant = click.option(
     "--assume-constant", is_flag=True, help="Fold also initializers that a caller could override as inputs."
 )
+leftover = click.option(
+    "--leftover",
+    type=click.Choice(["keep", "affine", "conv"]),
+    default="keep",
+    show_default=True,
+    help="What to do with a BatchNormalization that stays, for compilers that know none: keep it, or put a Mul and an "
+    "Add (affine) or a depthwise Conv (conv) in its place.",
+)
 report_format = click.option(
     "--format",
     "report_format",

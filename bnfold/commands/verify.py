@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import click
 
+import bnfold
 from bnfold.commands import options
 
 
@@ -73,10 +74,8 @@ def verify(
     Exit codes: 0 equivalent; 1 different, or nothing could evaluate them; 2 usage or input error.
     """
     from bnfold.report.verification import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
-    from bnfold.verify import DISTRIBUTIONS, Limits, Verdict  # noqa: PLC0415
-    from bnfold.verify import verify as compare  # noqa: PLC0415
 
-    result = compare(
+    result = bnfold.verify(
         before,
         after,
         shapes=shapes,
@@ -87,14 +86,15 @@ def verify(
         providers=providers or ("CPUExecutionProvider",),
         map_output=map_output,
         seed=seed,
-        distributions=DISTRIBUTIONS,
-        limits=Limits(timeout, None if memory is None else int(memory * 2**30)),
+        thorough=True,
+        timeout=timeout,
+        memory=None if memory is None else int(memory * 2**30),
         run=run,
         progress=None if quiet else _progress(),
     )
     if not quiet:
         click.echo(FORMATS[report_format](result, before, after, layers))
-    raise click.exceptions.Exit(0 if result.verdict is Verdict.EQUIVALENT else 1)
+    raise click.exceptions.Exit(0 if result.verdict is bnfold.Verdict.EQUIVALENT else 1)
 
 
 def _progress() -> Callable[[str, int, int], None] | None:

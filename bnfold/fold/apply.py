@@ -12,6 +12,7 @@ from bnfold.fold.walk import Way
 from bnfold.fold.ways import Choice, Rest
 from bnfold.graph import Constant, Graph, Op, Value
 from bnfold.model_io import ModelError
+from bnfold.model_io.tensors import is_packed, raw_size
 from bnfold.ops import AddBehind, Assign, Detach, Edit, Moved, Retype, SetAttribute
 
 _SUFFIX = "_folded"
@@ -28,7 +29,10 @@ class Pending:
     def nbytes(self) -> int:
         return nbytes(self._constant)
 
-    def chunks(self) -> Iterator[memoryview]:
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        if is_packed(_tensor_like(self._constant)):
+            yield onnx.numpy_helper.from_array(self._constant.array()).raw_data
+            return
         array = np.ascontiguousarray(self._constant.array())
         if not np.isfinite(array).all() and np.isfinite(self._constant.float64()).all():
             raise ModelError(f"{self._name}: a folded weight overflows {array.dtype}; keep its node with --keep")
@@ -45,11 +49,18 @@ class Changes:
 
 
 def nbytes(constant: Constant) -> int:
-    return int(np.prod(constant.shape, dtype=np.int64)) * constant.dtype.itemsize
+    """The size of a constant as it is stored; types under a byte are packed."""
+    return raw_size(_tensor_like(constant)) or 0
+
+
+def _tensor_like(constant: Constant) -> onnx.TensorProto:
+    return onnx.TensorProto(
+        data_type=onnx.helper.np_dtype_to_tensor_dtype(constant.dtype), dims=constant.shape
+    )
 
 
 class Writer:
-    """Carries out edits on a graph. Constants that it made itself are changed in place while nothing else reads them."""
+    """Carries out edits on a graph. Constants of its own making change in place while nothing else reads them."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -155,5 +166,3 @@ def _set_attribute(op: Op, name: str, value: int | float | None) -> None:
     if value is not None:
         op.node.attribute.append(onnx.helper.make_attribute(name, value))
     op.forget_attributes()
-
-

@@ -13,6 +13,7 @@ from bnfold.graph import Graph, Scope, Value
 def remove_dead(graph: Graph) -> None:
     """Removes values that lost their last reader to a fold. What nobody read before stays."""
     initializers: dict[Scope, set[str]] = {}
+    noted = _noted(graph)
     while graph.released:
         value, _ = graph.released.popitem()
         if value.readers or value.is_output:
@@ -20,12 +21,13 @@ def remove_dead(graph: Graph) -> None:
         if value.producer is not None:
             if not any(map(_is_used, value.producer.outputs)):
                 graph.remove(value.producer)
-        elif value.tensor is not None or value.sparse is not None:
+        elif (value.tensor is not None or value.sparse is not None) and value.name not in noted:
             initializers.setdefault(value.scope, set()).add(value.name)
     for scope, names in initializers.items():
         assert isinstance(scope.proto, GraphProto)
         _drop(scope.proto.initializer, [tensor.name in names for tensor in scope.proto.initializer])
-        _drop(scope.proto.sparse_initializer, [sparse.values.name in names for sparse in scope.proto.sparse_initializer])
+        sparse_initializers = scope.proto.sparse_initializer
+        _drop(sparse_initializers, [sparse.values.name in names for sparse in sparse_initializers])
         # before IR version 4 every initializer is an input as well
         _drop(scope.proto.input, [entry.name in names for entry in scope.proto.input])
         scope.is_edited = True
@@ -41,10 +43,17 @@ def drop_stale_notes(graph: Graph) -> None:
         if isinstance(proto, GraphProto):
             live.update(entry.name for entries in (proto.input, proto.initializer) for entry in entries)
             live.update(sparse.values.name for sparse in proto.sparse_initializer)
-            _drop(proto.quantization_annotation, [note.tensor_name not in live for note in proto.quantization_annotation])
+            notes = proto.quantization_annotation
+            _drop(notes, [note.tensor_name not in live for note in notes])
         else:
             live.update(proto.input)
         _drop(proto.value_info, [info.name not in live for info in proto.value_info])
+
+
+def _noted(graph: Graph) -> set[str]:
+    """Initializers that a quantization note names."""
+    notes = graph.model.proto.graph.quantization_annotation
+    return {entry.value for note in notes for entry in note.quant_parameter_tensor_names}
 
 
 def _is_used(value: Value | None) -> bool:

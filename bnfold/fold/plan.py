@@ -14,8 +14,9 @@ from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.fold.apply import Changes, Writer
 from bnfold.fold.cleanup import drop_stale_notes, remove_dead
-from bnfold.fold.record import Entry, Outcome, Plan
 from bnfold.fold.inline import with_functions_inlined
+from bnfold.fold.leftover import Leftover, replacement
+from bnfold.fold.record import Entry, Outcome, Plan
 from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, malformed_is_refused, refusal_of
 from bnfold.fold.ways import Choice, choose
@@ -25,33 +26,41 @@ from bnfold.ops import RULES
 from bnfold.reasons import Reason, Refusal, Refused
 
 
-def plan(model: Model, *, keep: Sequence[str] = (), assume_constant: bool = False) -> Plan:
+def plan(
+    model: Model, *, keep: Sequence[str] = (), assume_constant: bool = False, leftover: Leftover = Leftover.KEEP
+) -> Plan:
     """Decides for every affine node of a model, and folds a copy of it accordingly.
 
     Args:
         model: The model; it is not changed.
         keep: Globs; a node whose name matches one stays as it is.
         assume_constant: Take initializers that are also graph inputs for constants.
+        leftover: What to do with BatchNormalizations that stay.
     """
-    own = _fold_in_place(model.copy(), keep, assume_constant)
-    if not model.proto.functions or not own.count(Outcome.KEPT):
+    own = _fold_in_place(model.copy(), keep, assume_constant, leftover)
+    if not model.proto.functions or not any(_stayed(own)):
         return own
     # what a function is given by its caller can only be seen where it is called
     inlined = with_functions_inlined(model)
     if inlined is None:
         return own
-    other = _fold_in_place(inlined, keep, assume_constant)
-    better = other.count(Outcome.KEPT) < own.count(Outcome.KEPT)
-    return replace(other, nodes_before=own.nodes_before) if better else own
+    other = _fold_in_place(inlined, keep, assume_constant, leftover)
+    return replace(other, nodes_before=own.nodes_before) if _stayed(other) < _stayed(own) else own
 
 
-def _fold_in_place(folded: Model, keep: Sequence[str], assume_constant: bool) -> Plan:
+def _stayed(plan: Plan) -> tuple[int, int]:
+    """How many BatchNormalizations found no place, and how many of them are still there."""
+    kept = plan.count(Outcome.KEPT)
+    return kept + plan.count(Outcome.REPLACED), kept
+
+
+def _fold_in_place(folded: Model, keep: Sequence[str], assume_constant: bool, leftover: Leftover) -> Plan:
     graph = Graph(folded, assume_constant=assume_constant)
     planner = _Planner(graph, keep)
     nodes_before = sum(1 for _ in graph.ops())
-    # a fold can open the way for one that was refused before; leaving an Add or Mul is the last resort
-    while planner.fold_affines() or planner.merge_sums() or planner.fold_affines(may_leave_one=True):
-        remove_dead(graph)
+    planner.fold_all()
+    if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
+        planner.fold_all()  # so that a second run finds nothing to do with what stands there now
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
     graph.commit()
@@ -74,6 +83,12 @@ class _Planner:
         """Affine nodes in graph order, then what was merged."""
         return (*(self._entries[op] for op in sorted(self._entries, key=self._places.__getitem__)), *self._merged)
 
+    def fold_all(self) -> None:
+        """Folds and merges until nothing goes any more."""
+        # a fold can open the way for one that was refused before; leaving an Add or Mul is the last resort
+        while self.fold_affines() or self.merge_sums() or self.fold_affines(may_leave_one=True):
+            remove_dead(self._graph)
+
     def merge_sums(self) -> bool:
         """Merges branches of sums into Convs beside them; whether there were any."""
         progress = False
@@ -95,6 +110,25 @@ class _Planner:
         affines = [op for op in self._graph.ops() if op.type in RULES and RULES[op.type].affine]
         for op in sorted(affines, key=is_batchnorm, reverse=True):  # they may need the Add that would go otherwise
             progress |= not op.is_removed and self._decide(op, may_leave_one and is_batchnorm(op))
+        return progress
+
+    def replace_batchnorms(self, form: Leftover) -> bool:
+        """Puts other operators in the place of the BatchNormalizations that are left; whether there were any."""
+        progress = False
+        for op in [op for op in self._graph.ops() if is_batchnorm(op) and not op.is_kept]:
+            entry = self._entries[op]
+            try:
+                source, affine = _read(op)
+                edits = replacement(op, source, affine, form)
+            except Refused as refused:
+                refusal = refusal_of(refused, op)
+                self._keep_it(op, [*entry.refusals, *([] if refusal in entry.refusals else [refusal])])
+                continue
+            changes = self._writer.merge(Way(edits))
+            self._remains_of |= dict.fromkeys([op, *changes.left], op)
+            self._entries[op] = replace(entry, outcome=Outcome.REPLACED)
+            progress = True
+        remove_dead(self._graph)
         return progress
 
     def _decide(self, op: Op, may_leave_one: bool) -> bool:

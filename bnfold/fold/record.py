@@ -15,6 +15,7 @@ class Outcome(Enum):
     FOLDED = "folded"  # it is gone
     REDUCED = "reduced"  # a single Add or Mul stands in its place
     KEPT = "kept"  # it stays as it was
+    REPLACED = "replaced"  # it found no place; a Mul and an Add, or a depthwise Conv, compute what it did
     MERGED = "merged"  # not an affine node: a branch of a sum that went into a Conv beside it
 
 
@@ -28,7 +29,7 @@ class Entry:
         outcome: What became of it.
         into: The nodes that took it in.
         through: The nodes that it passed on its way.
-        refusals: For a node that stays: why each way that was tried ended.
+        refusals: For a node that stays or is replaced: why each way that was tried ended.
         renamed: Values whose meaning changed: old name to new name.
         copied: Shared weights that had to be copied: name to size in bytes.
     """

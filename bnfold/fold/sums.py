@@ -56,7 +56,8 @@ def beside(op: Op, source: Value, affine: Affine) -> Way:
         for host in branches:
             if host.conv is not None and host.conv.input(0) is source:
                 try:
-                    return _merge(host, guest, conv_absorbs_beside(host.conv, _signed(affine, host, guest)))
+                    edits = conv_absorbs_beside(host.conv, _signed(affine, host, guest))
+                    return _merge(host, guest, edits)
                 except Refused as error:
                     refused = error
     raise refused
@@ -65,7 +66,7 @@ def beside(op: Op, source: Value, affine: Affine) -> Way:
 def mergers(add: Op) -> Iterator[tuple[Op, Way]]:
     """What goes into a Conv of the sum that ``add`` completes: the value it reads, or another Conv that reads it.
 
-    Yields what goes (the Add, for the value itself) and its way; each way is good for the graph as it is, so take the first.
+    Yields what goes (the Add, for the value itself) and its way. Each way is good for the graph as it is: take the first.
     """
     branches = branches_of(add.output, root=add)
     for host, guest in permutations(branches, 2):
@@ -122,6 +123,13 @@ def _is_sum(op: Op) -> bool:
     )
 
 
+def _refuse_unless_alike(add: Op, addend: Value) -> None:
+    """What stands for a partial sum must have its shape; a smaller addend was broadcast to it."""
+    shape = add.graph.shape(addend)
+    if shape is None or None in shape or shape != add.graph.shape(add.output):
+        raise Refused(Reason.EXPANDS, value=addend.name)
+
+
 def _signed(affine: Affine, host: Branch, guest: Branch) -> Affine:
     """The guest's affine as it counts on the host's side of the sum."""
     sign = host.sign * guest.sign
@@ -147,6 +155,8 @@ def _merge(host: Branch, guest: Branch, edits: Edits) -> Way:
         raise Refused(Reason.KEPT_BY_NAME)
     if left.op.type == "Sub" and left.index == 0:
         raise Refused(Reason.UNSUPPORTED, op_type="Sub", detail="its first operand cannot leave")
+    if left.op is not meeting:
+        _refuse_unless_alike(left.op, left.op.data(1 - left.index))
     changed = [host.value, *(use.op.output for use in host.path[:meets])]
     changed += [op.output for op in guests[1 : guests.index(meeting)]]
     detach = Detach(left.op, stays=1 - left.index, keeps_name=left.op is meeting)

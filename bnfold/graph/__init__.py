@@ -3,6 +3,21 @@
 from bnfold.graph.constants import Constant, Stored
 from bnfold.graph.index import Graph
 from bnfold.graph.op import Op, Scope, Use, Value
+from bnfold.graph.quantization import Dequantized, Grid, Quantized, is_dequantize, is_quantize
 from bnfold.graph.shapes import Shape
 
-__all__ = ["Constant", "Graph", "Op", "Scope", "Shape", "Stored", "Use", "Value"]
+__all__ = [
+    "Constant",
+    "Dequantized",
+    "Graph",
+    "Grid",
+    "Op",
+    "Quantized",
+    "Scope",
+    "Shape",
+    "Stored",
+    "Use",
+    "Value",
+    "is_dequantize",
+    "is_quantize",
+]

@@ -18,6 +18,7 @@ import onnx
 from bnfold.affine import FloatArray
 from bnfold.graph.evaluate import EVALUATORS, MAX_ELEMENTS, Evaluator, NotEvaluated
 from bnfold.graph.op import Op, Value
+from bnfold.graph.quantization import ZERO_POINT, Dequantized, Grid, Quantized, is_dequantize, is_quantize
 from bnfold.reasons import Refused
 
 if TYPE_CHECKING:
@@ -116,6 +117,9 @@ class Constants:
         self._graph = graph
         self._inputs_are_constant = inputs_are_constant
         self._known: dict[Value, Constant | None] = {}
+        training = graph.model.proto.training_info  # names initializers that a training step assigns to
+        bindings = [binding for info in training for binding in (*info.update_binding, *info.initialization_binding)]
+        self._trained = {binding.key for binding in bindings}
 
     def of(self, value: Value, depth: int = 0) -> Constant | None:
         """The constant behind a value, None if there is none."""
@@ -133,18 +137,29 @@ class Constants:
     def set(self, value: Value, constant: Constant) -> None:
         self._known[value] = constant
 
+    def forget(self, op: Op) -> None:
+        """To be called when an input of an op, or what it holds, has changed."""
+        for value in op.outputs:
+            if value is not None and self._known.get(value) is not None:
+                del self._known[value]
+                for use in value.readers:
+                    self.forget(use.op)
+
     def _resolve(self, value: Value, depth: int) -> Constant | None:
         if value.tensor is not None:
             overridable = value.is_input and not self._inputs_are_constant
-            return None if overridable else self._stored(value.tensor)
+            return None if overridable or value.name in self._trained else self._stored(value.tensor)
         if value.sparse is not None:
-            return None if value.is_input or prod(value.sparse.dims) > MAX_ELEMENTS else Sparse(self._graph.model, value.sparse)
+            usable = not value.is_input and prod(value.sparse.dims) <= MAX_ELEMENTS
+            return Sparse(self._graph.model, value.sparse) if usable else None
         if value.is_input or value.producer is None or value.index:
             return None
         if value.producer.type == "Constant":
             return self._constant_node(value.producer)
         if value.producer.type == "Shape":
             return self._shape_node(value.producer, depth)
+        if is_dequantize(value.producer) or is_quantize(value.producer):
+            return self._on_grid(value.producer, depth)
         evaluator = EVALUATORS.get(value.producer.type)
         return None if evaluator is None else self._evaluate(value.producer, evaluator, depth)
 
@@ -165,6 +180,8 @@ class Constants:
             preview = evaluator(op, previews)
         if preview.size > MAX_ELEMENTS:
             return None
+        if op.type == "CastLike":  # rounds like Cast; its target is read in float64, as every constant is
+            return Evaluated(preview, lambda: inputs[0]().astype(preview.dtype))
         return Evaluated(preview, lambda: evaluator(op, [read() for read in inputs]))
 
     def _of_same_type(self, value: Value) -> Constant | None:
@@ -180,11 +197,21 @@ class Constants:
         sizes = shape[op.attribute("start", 0) : op.attribute("end", len(shape))]
         return _given(np.asarray(sizes, np.int64)) if all(isinstance(size, int) for size in sizes) else None
 
+    def _on_grid(self, op: Op, depth: int) -> Constant | None:
+        known = [self.of(value, depth + 1) if value is not None else None for value in op.inputs]
+        base, scale, zero_point = (*known, None)[:3]
+        if base is None or scale is None or (zero_point is None and op.input(ZERO_POINT) is not None):
+            return None
+        grid = Grid(op, base.shape, scale, zero_point)
+        return Dequantized(base, grid) if is_dequantize(op) else Quantized(base, grid)
+
     def _constant_node(self, op: Op) -> Constant | None:
         for name in ("value_float", "value_floats", "value_int", "value_ints"):
             value = op.attribute(name)
             if value is not None:
                 return _given(np.asarray(value, np.float32 if "float" in name else np.int64))
+        if (sparse := op.attribute("sparse_value")) is not None:
+            return Sparse(self._graph.model, sparse) if prod(sparse.dims) <= MAX_ELEMENTS else None
         tensor = op.attribute("value")
         return None if tensor is None else self._stored(tensor)
 

@@ -42,10 +42,8 @@ def aligned(op: Op, left_rank: int, right: Array) -> Array:
 
 def axes_of(op: Op, arrays: Sequence[Array]) -> tuple[int, ...] | None:
     """The axes of Squeeze and Unsqueeze: an attribute before opset 13, an input from then on."""
-    if op.opset < _AXES_ARE_AN_INPUT_FROM:
-        axes = op.attribute("axes")
-    else:
-        axes = arrays[1] if len(arrays) > 1 else None
+    given = arrays[1] if len(arrays) > 1 else None
+    axes = op.attribute("axes") if op.opset < _AXES_ARE_AN_INPUT_FROM else given
     return None if axes is None else tuple(int(axis) for axis in axes)
 
 

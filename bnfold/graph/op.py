@@ -120,7 +120,18 @@ class Op:
     (``com.microsoft::FusedConv``), so that no rule takes it for something it is not.
     """
 
-    __slots__ = ("_attributes", "bodies", "graph", "inputs", "is_kept", "is_removed", "node", "outputs", "scope", "type")
+    __slots__ = (
+        "_attributes",
+        "bodies",
+        "graph",
+        "inputs",
+        "is_kept",
+        "is_removed",
+        "node",
+        "outputs",
+        "scope",
+        "type",
+    )
 
     def __init__(self, graph: Graph, scope: Scope, node: NodeProto, op_type: str) -> None:
         self.graph = graph

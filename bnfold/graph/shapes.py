@@ -31,7 +31,7 @@ _SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "
 
 
 class Shapes:
-    """The shapes and types of a graph's values. No edit changes them, so they are inferred from the model as it came."""
+    """The shapes and types of a graph's values. No edit changes them: they are inferred from the model as it came."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -129,19 +129,32 @@ def _dim(dim: TensorShapeProto.Dimension) -> Dim:
 def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
     for graph in _graphs(model.graph):
         del graph.value_info[:]
+        _forget_vague_outputs(graph)
         for node in graph.node:
-            node.domain = "" if node.domain in STANDARD_DOMAINS else node.domain  # an alias that inference does not know
-            if node.op_type == "GroupNormalization" and not node.domain:  # inference does not know it; it keeps the shape
+            if node.domain in STANDARD_DOMAINS:
+                node.domain = ""  # inference does not know the alias
+            if node.op_type == "GroupNormalization" and not node.domain:  # nor this operator, which keeps the shape
                 node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
     try:
         # data_prop follows the shapes that exporters compute: Shape, Gather, Concat, Reshape
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):  # an opset or a domain that it does not know
-        inferred = model
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        inferred = model  # an opset or a domain that it does not know
     return [
         {entry.name: entry.type for entries in (graph.value_info, graph.input, graph.output) for entry in entries}
         for graph in _graphs(inferred.graph)
     ]
+
+
+def _forget_vague_outputs(graph: GraphProto) -> None:
+    """An output declared with unknown sizes would hide what can be inferred, or what an initializer has."""
+    sizes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    for entry in graph.output:
+        tensor = entry.type.tensor_type
+        if entry.name in sizes:
+            entry.type.CopyFrom(onnx.helper.make_tensor_type_proto(tensor.elem_type, sizes[entry.name]))
+        elif not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
+            tensor.ClearField("shape")
 
 
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:

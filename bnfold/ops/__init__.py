@@ -27,4 +27,16 @@ RULES: dict[str, OpRule] = {
     **quantized.RULES,
 }
 
-__all__ = ["RULES", "AddBehind", "Assign", "Detach", "Edit", "Edits", "Moved", "OpRule", "Retype", "SetAttribute", "Step"]
+__all__ = [
+    "RULES",
+    "AddBehind",
+    "Assign",
+    "Detach",
+    "Edit",
+    "Edits",
+    "Moved",
+    "OpRule",
+    "Retype",
+    "SetAttribute",
+    "Step",
+]

@@ -92,7 +92,9 @@ def _pads(conv: Op, kernel: Sequence[int]) -> Pads:
         pads = conv.attribute("pads") or [0] * (2 * len(kernel))
         return list(zip(pads[: len(kernel)], pads[len(kernel) :], strict=True))
     if any(stride != 1 for stride in conv.attribute("strides") or ()):
-        raise Refused(Reason.UNSUPPORTED, op_type=conv.type, detail="auto_pad with a stride depends on the input's size")
+        raise Refused(
+            Reason.UNSUPPORTED, op_type=conv.type, detail="auto_pad with a stride depends on the input's size"
+        )
     dilations = conv.attribute("dilations") or [1] * len(kernel)
     totals = [dilation * (size - 1) for size, dilation in zip(kernel, dilations, strict=True)]
     small = [(total // 2, total - total // 2) for total in totals]

@@ -222,7 +222,12 @@ def _fitted(op: Op, factor: FloatArray, weight: Constant, summed: int) -> FloatA
     fitted = factor.reshape(factor.shape[extra:]) if extra > 0 else factor
     grows = [size not in (1, own) for size, own in zip(fitted.shape[::-1], weight.shape[::-1], strict=False)]
     if fitted.shape[summed] != 1 or any(grows):
-        raise Refused(Reason.WRONG_AXIS, axes=sorted(np.flatnonzero(np.array(factor.shape) > 1).tolist()), op_type=op.type, expected="an axis of the weight")
+        raise Refused(
+            Reason.WRONG_AXIS,
+            axes=sorted(np.flatnonzero(np.array(factor.shape) > 1).tolist()),
+            op_type=op.type,
+            expected="an axis of the weight",
+        )
     return fitted
 
 

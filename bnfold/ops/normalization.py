@@ -183,13 +183,13 @@ def _refuse_unless_data(op: Op, index: int) -> None:
 def _new_epsilon(op: Op, affine: Affine) -> Edits:
     """(epsilon / s²); a shift needs no edit"""
     refuse_unless_positive(affine)
-    scale = float(affine.scale.flat[0])
+    scale = affine.scale.flat[0]
     if (affine.scale != scale).any():
         raise Refused(Reason.NOT_UNIFORM, op_type=op.type)
     epsilon = float(op.attribute("epsilon", _DEFAULT_EPSILON))
     if scale == 1 or epsilon == 0:
         return []
-    new = epsilon / scale / scale
+    new = float(epsilon / scale / scale)
     if not np.finfo(np.float32).tiny <= new <= np.finfo(np.float32).max:
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"epsilon {epsilon} would become {new}")
     if op.graph.dtype(op.data()) == np.float64 and float(np.float32(new)) != new:

@@ -176,7 +176,7 @@ def _refuse_constant_side(op: Op, index: int, data: int) -> None:
 
 
 def _with_affine(op: Op, wanted: Affine, *, may_grow: bool = False) -> Edits:
-    """The op with the constant that makes it this affine; one that varies on more axes than before only if asked for."""
+    """The op with the constant that makes it this affine; one that varies on more axes only if it ``may_grow``."""
     data, side = _sides(op)
     if _is_sum(op):
         sign = -1 if op.type == "Sub" and side == 0 else 1

@@ -9,12 +9,20 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.affine import FloatArray
-from bnfold.graph import Constant, Stored
+from bnfold.graph import Constant, Quantized, Stored
+from bnfold.graph.quantization import is_integer, limits
 from bnfold.rounding import rounded
+
+_MAX_NUDGES = 8
+
+
+def in_type_of(weight: Constant, vector: FloatArray) -> FloatArray:
+    """A vector as it meets a whole weight: in float64, which is fast, where the weight is not float64 itself."""
+    return vector if weight.dtype == np.float64 else vector.astype(np.float64)
 
 
 class Exact:
-    """Values given in float64, of the type they will be written in."""
+    """Values given in float64 or better, and the type they will be written in."""
 
     def __init__(self, values: FloatArray, dtype: np.dtype[Any]) -> None:
         self._values = values
@@ -35,6 +43,7 @@ class Scaled:
         if np.broadcast_shapes(base.shape, factor.shape) != base.shape:
             raise ValueError(f"a factor of shape {factor.shape} does not fit a weight of shape {base.shape}")
         self.base: Constant = base.base if isinstance(base, Scaled) else base
+        factor = in_type_of(base, factor)
         self.factor: FloatArray = base.factor * factor if isinstance(base, Scaled) else factor
         self.shape = base.shape
         self.dtype = base.dtype
@@ -67,3 +76,86 @@ class Enlarged:
         values = self._base.float64()
         self._add(values)
         return values
+
+
+class Given:
+    """An array as it is."""
+
+    def __init__(self, values: npt.NDArray[Any]) -> None:
+        self._values = values
+        self.shape = values.shape
+        self.dtype = values.dtype
+
+    def array(self) -> npt.NDArray[Any]:
+        return self._values.copy()
+
+    def float64(self) -> FloatArray:
+        return self._values.astype(np.float64)
+
+
+class Mirrored:
+    """Quantized values ``q`` at the other side of their zero point where ``sign`` is negative, on it where it is 0."""
+
+    def __init__(self, base: Constant, sign: FloatArray, zero_points: FloatArray) -> None:
+        self._base = base
+        self._sign = sign
+        self._zero_points = zero_points
+        self.shape = base.shape
+        self.dtype = base.dtype
+
+    def array(self) -> npt.NDArray[Any]:
+        return self.float64().astype(self.dtype)
+
+    def float64(self) -> FloatArray:
+        return mirrored(self._base.float64(), self._sign, self._zero_points)
+
+    def is_exact(self) -> bool:
+        """Whether its type has all of these values."""
+        values = self.float64()
+        if is_integer(self.dtype):
+            lowest, highest = limits(self.dtype)
+            return bool((values >= lowest).all() and (values <= highest).all())
+        return bool((values.astype(self.dtype).astype(np.float64) == values).all())
+
+
+class Nudged:
+    """A float weight times ``factor``, which rounds to the integers that the weight did, on a grid of new ``steps``.
+
+    Its own rounding would tip a few values to the next integer (those that lay halfway between two); they are moved
+    back by the last few bits.
+    """
+
+    def __init__(self, integers: Quantized, factor: FloatArray, steps: FloatArray) -> None:
+        self._integers = integers
+        self._factor = factor
+        self._steps = steps
+        self.shape = integers.shape
+        self.dtype = integers.base.dtype
+
+    def array(self) -> npt.NDArray[Any]:
+        return self._values()[0]
+
+    def float64(self) -> FloatArray:
+        return self.array().astype(np.float64)
+
+    def is_exact(self) -> bool:
+        """Whether all of the integers are the same, those of negative factors mirrored."""
+        return not self._values()[1].any()
+
+    def _values(self) -> tuple[npt.NDArray[Any], npt.NDArray[np.bool_]]:
+        """The weight, and where it still rounds to another integer."""
+        old, zero_points = self._integers.base.array(), self._integers.grid.zero_points
+        wanted = mirrored(self._integers.of(old), self._factor, zero_points)
+        new = rounded(old.astype(np.float64) * self._factor, self.dtype)
+        centre = rounded((wanted - zero_points) * self._steps, self.dtype)
+        for _ in range(_MAX_NUDGES):
+            wrong = self._integers.of(new, self._steps) != wanted
+            if not wrong.any():
+                break
+            new[wrong] = np.nextafter(new[wrong], centre[wrong])
+        return new, self._integers.of(new, self._steps) != wanted
+
+
+def mirrored(integers: FloatArray, sign: FloatArray, zero_points: FloatArray) -> FloatArray:
+    """``2 z - q`` where the sign is negative, z where it is 0, else q."""
+    return np.where(sign < 0, 2 * zero_points - integers, np.where(sign == 0, zero_points, integers))

@@ -87,7 +87,7 @@ def calibration_report(result: Calibration, *, verbose: bool = False) -> Report:
     count = len(result.layers)
     return Report(
         f"{result.source}: {count} BatchNormalization{'s' * (count > 1)} calibrated on {result.samples} samples "
-        f"({result.method.value}, batch size {result.batch_size}, {result.seconds:.1f} s)",
+        f"({result.method.value}, batch size {result.batch_size})",
         tuple(_calibration_lines(result)),
         ("BatchNormalization", "channels", "mean moved", "var x", "mean error", "var error", "residual"),
         tuple(map(_layer_row, result.layers)) if verbose else (),

@@ -22,7 +22,7 @@ def document(models: Sequence[dict[str, object]]) -> str:
 
 def plan_dict(plan: Plan) -> dict[str, object]:
     """Counts, and an entry for each affine node."""
-    fates = (Outcome.FOLDED, Outcome.REDUCED, Outcome.KEPT)
+    fates = (Outcome.FOLDED, Outcome.REDUCED, Outcome.KEPT, Outcome.REPLACED)
     return {
         "batchnorms": {outcome.value: plan.count(outcome) for outcome in fates},
         "affines": {outcome.value: plan.count(outcome, batchnorms=False) for outcome in fates},

@@ -9,6 +9,7 @@ import onnx
 
 from bnfold.fold.record import Entry, Outcome, Plan
 
+_STAYED = (Outcome.KEPT, Outcome.REPLACED)
 _SHOWN = 3
 """So many names stand for a group of nodes."""
 
@@ -57,6 +58,8 @@ def headline(plan: Plan, folded: str) -> str:
         line += f" {folded}"
     if reduced := plan.count(Outcome.REDUCED):
         line += f", {reduced} reduced to one node"
+    if replaced := plan.count(Outcome.REPLACED):
+        line += f", {replaced} replaced"
     if merged := plan.count(Outcome.MERGED, batchnorms=False):
         line += f", {plural(merged, 'parallel node')} merged"
     before = f"{plan.nodes_before} → " if plan.changes else ""
@@ -95,7 +98,7 @@ def _groups(entries: Iterable[Entry], types: Mapping[str, str]) -> list[list[Ent
 
 def _together(group: list[Entry], types: Mapping[str, str]) -> Row:
     first = group[0]
-    notes = [*_shared_reasons(group), _names(group)] if first.outcome is Outcome.KEPT else [_way(group, types)]
+    notes = [*_shared_reasons(group), _names(group)] if first.outcome in _STAYED else [_way(group, types)]
     return Row(first.outcome.value, str(len(group)), first.op_type, tuple(notes))
 
 

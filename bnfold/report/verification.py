@@ -115,7 +115,7 @@ def _region(region: RegionResult) -> list[str]:
     if region.outcome is Outcome.NOT_EVALUATED:
         return [region.outcome.value, region.suspect, region.value, "", "", "", region.detail]
     channel = "" if region.channel is None else str(region.channel)
-    figures = [_short(region.difference), _short(region.bound), f"{region.error:.2f}"]
+    figures = [_short(region.difference), _short(region.bound), _short(region.error)]
     return [region.outcome.value, region.suspect, region.value, *figures, channel or region.detail]
 
 

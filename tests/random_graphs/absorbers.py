@@ -245,23 +245,27 @@ def group_norm(b: Builder, x: Tensor) -> Tensor:
     return b.keeping_shape("GroupNormalization", x.along(1), *own, num_groups=groups, epsilon=b.pick([0.01, 0.0625]))
 
 
-def layer_norm(b: Builder, x: Tensor) -> Tensor:
+def layer_norm(b: Builder, x: Tensor, op: str = "LayerNormalization") -> Tensor:
     axis = b.integer(1, x.rank - 1) if x.rank > 1 else 0
-    op = "RMSNormalization" if b.opset >= 23 and b.chance(0.5) else "LayerNormalization"
-    if b.opset < 17 or x.rank < 2 or prod(x.shape[axis:]) < 3:
+    if b.opset < SINCE["layer_norm"] or x.rank < 2 or prod(x.shape[axis:]) < 3:
         raise Unfit("no LayerNormalization")
     shape = x.shape[axis:] if b.chance(0.8) else x.shape[-1:]
     own = [constant(b, scales(b, shape, friendly=False), "gamma")]
     if op == "LayerNormalization" and b.chance(0.7):
         own.append(constant(b, numbers(b, shape), "beta"))
-    stash = {"stash_type": helper.np_dtype_to_tensor_dtype(b.dtype)} if b.dtype == np.float32 and b.chance(0.2) else {}
-    return b.node(op, x, *own, along=-1, epsilon=b.pick([0.01, 0.0]), **_axis_attribute(axis, x.rank, b), **stash)
+    code = helper.np_dtype_to_tensor_dtype(b.dtype)
+    stash = {"stash_type": code} if b.dtype == np.float32 and b.chance(0.2) else {}
+    attributes = {"epsilon": b.pick([0.01, 0.0]), "axis": axis - x.rank if b.chance(0.5) else axis}
+    return b.node(op, x, *own, along=-1, **attributes, **stash)
 
 
-def _axis_attribute(axis: int, rank: int, b: Builder) -> dict[str, int]:
-    return {"axis": axis - rank if b.chance(0.5) else axis}
+def rms_norm(b: Builder, x: Tensor) -> Tensor:
+    if b.opset < SINCE["rms_norm"]:
+        raise Unfit("no RMSNormalization")
+    return layer_norm(b, x, "RMSNormalization")
 
 
-ABSORBERS = (
-    [conv] * 8 + [conv_transpose] * 2 + [gemm] * 3 + [matmul] * 3 + [einsum, instance_norm, group_norm, layer_norm]
-)
+# the opsets in which some operators begin
+SINCE = {"einsum": 12, "einsum_gate": 12, "grid_sample": 16, "layer_norm": 17, "group_norm": 18, "rms_norm": 23}
+NORMS = [instance_norm, group_norm, layer_norm, rms_norm]
+ABSORBERS = [conv] * 8 + [conv_transpose] * 2 + [gemm] * 3 + [matmul] * 3 + [einsum] + NORMS

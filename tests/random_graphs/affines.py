@@ -35,7 +35,7 @@ def blocked(b: Builder, vector: Array) -> Array:
     if size % 4 == 0 and b.chance(0.35):
         block = vector[: size // 4]
         return np.tile(block, 4) if b.chance(0.5) else np.repeat(block, 4)
-    return np.full_like(vector, vector[0]) if size and b.chance(0.1) else vector
+    return np.full_like(vector, vector[0]) if size and b.chance(0.15) else vector
 
 
 def batchnorm(b: Builder, x: Tensor, *, friendly: bool | None = None) -> Tensor:
@@ -130,6 +130,12 @@ def normalised_input(b: Builder, x: Tensor) -> Tensor:
     return b.node("Div", centred, constant(b, b.rng.uniform(0.5, 2, shape), "std"))
 
 
+def uniform(b: Builder, x: Tensor) -> Tensor:
+    """One positive number for all."""
+    side = constant(b, b.rng.uniform(0.4, 2, b.pick([(), (1,)])), "factor")
+    return b.node(b.pick(["Mul", "Div"]), x, side)
+
+
 def integer_arithmetic(b: Builder, x: Tensor) -> Tensor:
     """Integers do not divide as numbers do: x + Cast(int(x) * 3 / 2)"""
     whole = b.node("Cast", x, to=7)
@@ -140,5 +146,5 @@ def integer_arithmetic(b: Builder, x: Tensor) -> Tensor:
     return b.node("Add", x, back)
 
 
-AFFINES = [batchnorm] * 6 + [arithmetic] * 5 + [normalised_input, odd_arithmetic]
+AFFINES = [batchnorm] * 6 + [arithmetic] * 5 + [normalised_input, odd_arithmetic, uniform]
 RARE = [training_batchnorm, integer_arithmetic]

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from random_graphs.absorbers import ABSORBERS, conv, einsum, gemm, group_norm, instance_norm, layer_norm, matmul
-from random_graphs.affines import AFFINES, arithmetic, batchnorm, scales
+from random_graphs.absorbers import (
+    ABSORBERS,
+    NORMS,
+    SINCE,
+    conv,
+    einsum,
+    gemm,
+    group_norm,
+    instance_norm,
+    layer_norm,
+    matmul,
+)
+from random_graphs.affines import AFFINES, arithmetic, batchnorm, scales, uniform
 from random_graphs.builder import Builder, Tensor, Unfit
 from random_graphs.constants import constant
 from random_graphs.layout import LAYOUT
@@ -25,6 +36,21 @@ def sandwich(b: Builder, x: Tensor) -> Tensor:
     for _ in range(b.pick([1, 1, 2, 3, 4])):
         x = b.first_fit(between, x)
     return b.first_fit(AFFINES if upwards else ABSORBERS, x)
+
+
+_NAMED = list(dict.fromkeys([*POINTWISE, *RESAMPLING, *LAYOUT, *ABSORBERS]))
+
+
+def focused(b: Builder, x: Tensor) -> Tensor:
+    """One operator alone between the two, so that each has its turn; the seed says which."""
+    motif = _NAMED[b.world.seed % len(_NAMED)]
+    upwards = b.chance(0.5)
+    b.opset = b.world.opset = max(b.opset, SINCE.get(motif.__name__, 0))
+    first, last = (ABSORBERS, AFFINES) if upwards else (AFFINES, ABSORBERS)
+    if motif in ABSORBERS:
+        affines = [uniform] if motif in NORMS and b.chance(0.5) else AFFINES
+        return b.first_fit(affines, motif(b, x)) if upwards else motif(b, b.first_fit(affines, x))
+    return b.first_fit(last, motif(b, b.first_fit(first, x)))
 
 
 def keeping(b: Builder, x: Tensor, length: int = 0) -> Tensor:

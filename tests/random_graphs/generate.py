@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +12,7 @@ from onnx import ModelProto, TypeProto, helper
 
 from random_graphs.absorbers import ABSORBERS
 from random_graphs.affines import AFFINES, RARE
-from random_graphs.branches import BRANCHES
+from random_graphs.branches import BRANCHES, focused
 from random_graphs.builder import NEWEST, Array, Builder, Tensor, Unfit, World
 from random_graphs.layout import LAYOUT, channels_first
 from random_graphs.passers import BLOCKERS, POINTWISE, RESAMPLING
@@ -51,7 +52,11 @@ def random_case(seed: int) -> Case:
         Unfit: nothing came of it.
     """
     b = Builder(_world(seed))
-    x = b.input(_shape(b))
+    is_focused = b.chance(0.4)
+    x = b.input((b.integer(1, 2), b.pick([3, 4, 8]), 4, b.pick([2, 4])) if is_focused and b.chance(0.8) else _shape(b))
+    if is_focused:
+        with suppress(Unfit):
+            x = b.first_fit([focused], x, tries=16)
     x = _grown(b, x)
     if not b.nodes:
         raise Unfit("empty")

@@ -29,7 +29,7 @@ def prelu(b: Builder, x: Tensor) -> Tensor:
 
 def clip(b: Builder, x: Tensor) -> Tensor:
     """Clip(0, none) is Relu, Clip(0, 6) is not."""
-    low, high = b.pick([(0.0, None), (0.0, None), (0.0, 6.0), (-1.0, 1.0), (None, None), (None, 0.0)])
+    low, high = b.pick([*[(0.0, None)] * 3, (0.0, 6.0), (-1.0, 1.0), (None, None), (None, 0.0)])
     if b.opset < 11:
         return b.node("Clip", x, min=low, max=high)
     bounds = [None if bound is None else constant(b, np.asarray(bound), "bound") for bound in (low, high)]
@@ -38,6 +38,21 @@ def clip(b: Builder, x: Tensor) -> Tensor:
 
 def neg(b: Builder, x: Tensor) -> Tensor:
     return b.node("Neg", x)
+
+
+def abs_(b: Builder, x: Tensor) -> Tensor:
+    return b.node("Abs", x)
+
+
+def einsum_gate(b: Builder, x: Tensor) -> Tensor:
+    """A product of computed values, summed over an axis or not."""
+    if b.opset < 12 or not 3 <= x.rank <= 4:
+        raise Unfit("no Einsum")
+    labels = "nabc"[: x.rank]
+    last = labels[-1] if x.axis != x.rank - 1 else labels[1]
+    other = b.node("Sigmoid", x) if b.parent is not None or b.chance(0.3) else b.input(x.shape, "extra")
+    result = labels if b.chance(0.5) else labels.replace(last, "")
+    return b.node("Einsum", x, other, equation=f"{labels},{labels}->{result}", along=result.index(labels[x.axis]))
 
 
 def identity(b: Builder, x: Tensor) -> Tensor:
@@ -128,7 +143,7 @@ def average_pool(b: Builder, x: Tensor) -> Tensor:
 def global_pool(b: Builder, x: Tensor) -> Tensor:
     if x.rank < 3:
         raise Unfit("no plane")
-    op = b.pick(["GlobalAveragePool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool"])
+    op = b.pick(["GlobalAveragePool", "GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool", "GlobalLpPool"])
     return b.node(op, x, **({"p": b.pick([1, 2])} if op == "GlobalLpPool" else {}))
 
 
@@ -141,7 +156,7 @@ def lp_pool(b: Builder, x: Tensor) -> Tensor:
 
 def reduce(b: Builder, x: Tensor) -> Tensor:
     """Mostly over other axes than the channels; the axes are an attribute or an input."""
-    op = b.pick(["ReduceMean", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"])
+    op = b.pick(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"])
     axes = [axis for axis in range(x.rank) if axis != x.axis and axis and b.chance(0.7)]
     if b.chance(0.1):
         axes = [x.axis]
@@ -243,20 +258,7 @@ def large_addend(b: Builder, x: Tensor) -> Tensor:
     return b.node("Add", x, constant(b, numbers(b, x.shape), "table"))
 
 
-POINTWISE = [relu] * 5 + [extreme, leaky_relu, prelu, clip, neg, identity, dropout]
-RESAMPLING = [
-    max_pool,
-    max_pool,
-    average_pool,
-    average_pool,
-    global_pool,
-    lp_pool,
-    reduce,
-    reduce,
-    resize,
-    resize,
-    grid_sample,
-    pad,
-    pad,
-]
+POINTWISE = [relu] * 5 + [extreme, einsum_gate, abs_, leaky_relu, prelu, clip, clip, neg, identity, dropout]
+POOLING = [max_pool, max_pool, average_pool, average_pool, global_pool, lp_pool, reduce, reduce]
+RESAMPLING = [*POOLING, resize, resize, grid_sample, pad, pad]
 BLOCKERS = [nonlinear, cast_there_and_back, lp_and_other_norms, random_addend, large_addend, quantised_data]

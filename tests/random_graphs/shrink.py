@@ -27,7 +27,7 @@ def shrunk(case: Case) -> tuple[Case, tuple[str, ...]]:
     """The smallest case that greedy cutting finds, and its faults."""
     faults = _faults(case)
     wanted = kind(faults)
-    progress = True
+    progress = bool(faults)
     while progress:
         progress = False
         for smaller in _smaller(case):

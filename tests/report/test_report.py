@@ -206,8 +206,8 @@ def test_json_is_what_the_docs_say():
         "output": None,
         "bytes": {"before": 10, "after": 9},
         "verification": None,
-        "batchnorms": {"folded": 1, "reduced": 0, "kept": 1},
-        "affines": {"folded": 0, "reduced": 0, "kept": 0},
+        "batchnorms": {"folded": 1, "reduced": 0, "kept": 1, "replaced": 0},
+        "affines": {"folded": 0, "reduced": 0, "kept": 0, "replaced": 0},
         "merged": 0,
         "nodes": {"before": 5, "after": 2},
     }

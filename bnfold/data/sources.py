@@ -1,0 +1,218 @@
+"""Where samples come from: one class for each kind of source, all with the same two questions.
+
+``rows`` is how many samples there are, ``pick`` yields those that are asked for, in order, in pieces.
+A sample is one index along axis 0 of every input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from bnfold.model_io import ModelError
+
+Array = npt.NDArray[Any]
+Feed = dict[str, Array]
+Indices = npt.NDArray[np.int64]
+
+
+class DataError(ModelError):
+    """Data cannot be used. Its text is one line that names the file and says what is wrong."""
+
+
+class Selection:
+    """Which samples are wanted: all from ``start`` to ``stop``, or the given sorted numbers."""
+
+    def __init__(self, start: int, stop: int | None, chosen: Indices | None = None) -> None:
+        self.start = start
+        self.stop = stop
+        self._chosen = chosen
+
+    def within(self, low: int, high: int) -> Indices:
+        """The wanted samples from ``low`` up to ``high``, counted from ``low``."""
+        if self._chosen is not None:
+            first, last = np.searchsorted(self._chosen, (low, high))
+            return self._chosen[first:last] - low
+        stop = high if self.stop is None else min(high, self.stop)
+        return np.arange(max(low, self.start), max(low, stop), dtype=np.int64) - low
+
+    def ends_before(self, sample: int) -> bool:
+        return self.stop is not None and sample >= self.stop
+
+
+class Source(Protocol):
+    """Samples of one origin.
+
+    Attributes:
+        origin: The file, folder or script, for messages.
+    """
+
+    origin: str
+
+    @property
+    def rows(self) -> int:
+        """How many samples; for a script, this may run it once."""
+
+    def pick(self, selection: Selection, offset: int, size: int) -> Iterator[Feed]:
+        """The selected samples, at most ``size`` at a time; ``offset`` is the number of this source's first."""
+
+
+class ArrayFile:
+    """A ``.npy`` file: the only input of a model."""
+
+    def __init__(self, path: Path, names: Sequence[str]) -> None:
+        if len(names) != 1:
+            raise DataError(f"{path}: the model has the inputs {', '.join(names)}: use .npz with these names")
+        self.origin = str(path)
+        self._path = path
+        self._name = names[0]
+        self.rows = _rows({self._name: self._array()}, path)
+
+    def pick(self, selection: Selection, offset: int, size: int) -> Iterator[Feed]:
+        wanted = selection.within(offset, offset + self.rows)
+        array = self._array() if wanted.size else np.empty(0)
+        for at in range(0, wanted.size, size):
+            yield {self._name: array[wanted[at : at + size]]}  # an index array copies, so nothing stays mapped
+
+    def _array(self) -> Array:
+        with _reading(self._path):
+            array: Array = np.load(self._path, mmap_mode="r", allow_pickle=False)
+            return array
+
+
+class Arrays:
+    """A ``.npz`` file or a ``test_data_set`` folder: an array for each input, read as a whole."""
+
+    def __init__(self, origin: Path, names: Sequence[str], read: Callable[[], Feed]) -> None:
+        self.origin = str(origin)
+        self._read = read
+        feed = read()
+        if missing := [name for name in names if name not in feed]:
+            has = ", ".join(map(repr, feed)) or "nothing"
+            raise DataError(f"{origin}: has no array for input {missing[0]!r} of the model; it has {has}")
+        self._names = names
+        self._whole = len({_length(feed[name]) for name in names}) > 1  # no common axis of samples
+        self.rows = 1 if self._whole else _rows({name: feed[name] for name in names}, origin)
+
+    def pick(self, selection: Selection, offset: int, size: int) -> Iterator[Feed]:
+        wanted = selection.within(offset, offset + self.rows)
+        feed = self._read() if wanted.size else {}
+        for at in range(0, wanted.size, size):
+            take = wanted[at : at + size]
+            yield {name: feed[name] if self._whole else feed[name][take] for name in self._names}
+
+
+class Script:
+    """What a function yields, a batch of samples each: dicts of arrays, tuples, or arrays where there is one input.
+
+    A tuple holds the inputs in the model's order; what follows them (labels, as data loaders have them) is not used.
+    """
+
+    def __init__(self, origin: str, names: Sequence[str], function: Callable[[], object]) -> None:
+        self.origin = origin
+        self._names = names
+        self._function = function
+        self._rows: int | None = None
+
+    @property
+    def rows(self) -> int:
+        if self._rows is None:
+            self._rows = sum(_length(next(iter(feed.values()))) for feed in self._feeds())
+        return self._rows
+
+    def pick(self, selection: Selection, offset: int, size: int) -> Iterator[Feed]:
+        at = offset
+        for feed in self._feeds():
+            rows = _rows(feed, Path(self.origin))
+            wanted = selection.within(at, at + rows)
+            for first in range(0, wanted.size, size):
+                take = wanted[first : first + size]
+                yield {name: array[take] for name, array in feed.items()}
+            at += rows
+            if selection.ends_before(at):
+                return
+        self._rows = at - offset
+
+    def _feeds(self) -> Iterator[Feed]:
+        try:
+            result = self._function()
+            batches = [result] if isinstance(result, Mapping) or hasattr(result, "__array__") else result
+            if not isinstance(batches, Iterable):
+                raise DataError(f"{self.origin}: returned {type(result).__name__}, not arrays")
+            for batch in batches:
+                yield self._feed(batch)
+        except DataError:
+            raise
+        except Exception as error:
+            raise DataError(f"{self.origin}: {type(error).__name__}: {error}") from error
+
+    def _feed(self, batch: object) -> Feed:
+        if isinstance(batch, tuple | list) and len(batch) >= len(self._names) and hasattr(batch[0], "__array__"):
+            batch = dict(zip(self._names, batch, strict=False))
+        if not isinstance(batch, Mapping):
+            if len(self._names) != 1:
+                raise DataError(f"{self.origin}: must yield dicts with the inputs {', '.join(self._names)}")
+            batch = {self._names[0]: batch}
+        if missing := [name for name in self._names if name not in batch]:
+            raise DataError(f"{self.origin}: gave nothing for input {missing[0]!r} of the model")
+        return {name: np.asarray(batch[name]) for name in self._names}
+
+
+def read_npz(path: Path) -> Feed:
+    """The arrays of a ``.npz`` file by name."""
+    with _reading(path), open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def read_test_data(folder: Path, names: Sequence[str]) -> Feed:
+    """The inputs of an ONNX ``test_data_set`` folder: ``input_0.pb`` and so on, in the order of the model's inputs."""
+    feed: Feed = {}
+    for number, name in enumerate(names):
+        path = folder / f"input_{number}.pb"
+        if path.exists():
+            with _reading(path):
+                tensor = onnx.TensorProto.FromString(path.read_bytes())
+                feed[tensor.name if tensor.name in names else name] = numpy_helper.to_array(tensor)
+    return feed
+
+
+class _reading:  # noqa: N801 -- reads as the statement that it is
+    """Turns whatever goes wrong with a file into one line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OSError):
+            raise DataError(f"{self._path}: {error.strerror or error}") from error
+        if isinstance(error, DecodeError):
+            raise DataError(f"{self._path}: is not a tensor, or is damaged") from error
+        if isinstance(error, ValueError | KeyError | EOFError | TypeError) or type(error).__name__ == "BadZipFile":
+            hint = "holds pickled objects, which are not read" if "pickle" in str(error) else "is damaged or no array"
+            raise DataError(f"{self._path}: {hint}") from error
+
+
+def _length(array: Array) -> int:
+    return int(array.shape[0]) if array.ndim else 1
+
+
+def _rows(feed: Feed, origin: Path) -> int:
+    rows = {name: int(array.shape[0]) for name, array in feed.items() if array.ndim}
+    if len(set(rows.values())) > 1:
+        counts = ", ".join(f"{name!r} {count}" for name, count in rows.items())
+        raise DataError(f"{origin}: the inputs have different numbers of samples: {counts}")
+    if not rows:
+        raise DataError(f"{origin}: holds a scalar; the first axis has to count the samples")
+    if not (count := next(iter(rows.values()))):
+        raise DataError(f"{origin}: has no samples")
+    return count

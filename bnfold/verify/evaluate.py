@@ -1,0 +1,241 @@
+"""Evaluating some operators of a graph in float64: floating-point types stand for the real numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper
+from onnx.reference import ReferenceEvaluator
+
+from bnfold.graph import Op, Scope, Value
+from bnfold.model_io import Model
+from bnfold.verify.kernels import KERNELS, RANDOM, NotComputed, as_real
+
+Array = npt.NDArray[Any]
+Known = dict[Value, Any]
+_MAX_ITERATIONS = 64
+_OLD_MODES = {b"bilinear": b"linear", b"bicubic": b"cubic"}  # which onnx.reference knows by the new names only
+
+
+class CannotEvaluate(Exception):
+    """An operator could not be evaluated. Its text names it and says why."""
+
+
+class Evaluator:
+    """Evaluates operators of one model. Weights are read when they are needed, and kept until `forget`."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._references: dict[tuple[Op, tuple[str, ...]], ReferenceEvaluator] = {}
+        self._constants: dict[Value, Array] = {}
+        self.magnitude = 0.0
+        """Largest magnitude that a value has had since this was last set to 0."""
+
+    def run(self, ops: Iterable[Op], known: Mapping[Value, Array], target: Value) -> Array:
+        """The target, from values that are known and the operators, in graph order, that make it from them.
+
+        Raises:
+            CannotEvaluate: An operator is unknown, or does not fit its inputs.
+        """
+        result = self._value(target, self.trace(ops, known))
+        if not isinstance(result, np.ndarray):
+            raise CannotEvaluate(f"{target.name!r} is no tensor")
+        return result
+
+    def trace(self, ops: Iterable[Op], known: Mapping[Value, Array]) -> Known:
+        """All values on the way.
+
+        Raises:
+            CannotEvaluate: An operator is unknown, or does not fit its inputs.
+        """
+        values: Known = dict(known)
+        constant = {value for value in known if is_stored(value)}
+        with np.errstate(all="ignore"):
+            for op in ops:
+                self._run(op, values)
+                if all(value is None or value in constant or is_stored(value) for value in op.inputs):
+                    constant.update(value for value in op.outputs if value is not None)
+                    self._round(op, values)
+        return values
+
+    def _round(self, op: Op, values: Known) -> None:
+        """Rounds a constant that is cast to a narrower type; data is not rounded, as it stands for real numbers."""
+        value = op.outputs[0] if op.type == "Cast" else None
+        if value is not None and isinstance(values[value], np.ndarray) and values[value].dtype == np.float64:
+            narrow = helper.tensor_dtype_to_np_dtype(op.attribute("to"))
+            values[value] = values[value].astype(narrow).astype(np.float64)
+
+    def constant(self, value: Value) -> Array:
+        """An initializer in float64, or in its own type if that is not floating-point."""
+        assert value.tensor is not None
+        if value not in self._constants:
+            self._constants[value] = self._stored(value.tensor)
+        return self._constants[value]
+
+    def forget(self) -> None:
+        """Lets go of the weights of a region."""
+        self._constants.clear()
+        self._references.clear()
+
+    def _stored(self, tensor: onnx.TensorProto) -> Array:
+        array = self._model.array(tensor)
+        return array.astype(as_real(array.dtype), copy=False)
+
+    def _value(self, value: Value | None, values: Known) -> Any:
+        if value is None:
+            return None
+        if value not in values:
+            if value.tensor is None:
+                raise CannotEvaluate(f"{value.name!r} is not known")
+            values[value] = self.constant(value)
+        return values[value]
+
+    def _run(self, op: Op, values: Known) -> None:
+        if all(value is None or value in values for value in op.outputs):
+            return  # a constant that the caller has moved
+        try:
+            results = self._results(op, values)
+        except CannotEvaluate:
+            raise
+        except NotComputed as error:
+            raise CannotEvaluate(f"{op.type} {op.label!r}: {error}") from error
+        except Exception as error:  # whatever a foreign kernel does with arrays that do not fit
+            text = " ".join(str(error).split())[:200]
+            raise CannotEvaluate(f"{op.type} {op.label!r}: {type(error).__name__}: {text}") from error
+        for value, result in zip(op.outputs, results, strict=False):
+            if value is not None:
+                values[value] = self._noted(result)
+
+    def _noted(self, result: Any) -> Any:
+        """A result in float64, its magnitude noted."""
+        if not isinstance(result, np.ndarray):
+            return result
+        array = result.astype(as_real(result.dtype), copy=False)  # some operators of onnx.reference return float32
+        if array.dtype == np.float64 and array.size and np.isfinite(largest := float(np.abs(array).max())):
+            self.magnitude = max(self.magnitude, largest)
+        return array
+
+    def _results(self, op: Op, values: Known) -> Sequence[Any]:
+        if op.type == "Constant":
+            return [self._constant_node(op)]
+        if control := _CONTROL.get(op.type):
+            return control(self, op, values)
+        inputs = [self._value(value, values) for value in op.inputs]
+        if kernel := KERNELS.get(op.type):
+            try:
+                return kernel(op, inputs)
+            except NotComputed:
+                if op.type in RANDOM or op.type == "Dropout" or op.node.domain:
+                    raise
+        return self._reference(op, inputs)
+
+    def _constant_node(self, op: Op) -> Array:
+        if (tensor := op.attribute("value")) is not None:
+            return self._stored(tensor)
+        for attribute in op.node.attribute:
+            array = np.asarray(op.attribute(attribute.name))
+            return array.astype(str) if array.dtype.kind in "SO" else array
+        raise NotComputed("a Constant without a value")
+
+    def _reference(self, op: Op, inputs: Sequence[Any]) -> Sequence[Any]:
+        """What ONNX's reference implementation makes of it."""
+        key = (op, tuple(str(getattr(value, "dtype", "")) for value in inputs))
+        if key not in self._references:
+            self._references[key] = _one_node(op, inputs)
+        feed = {f"i{number}": value for number, value in enumerate(inputs) if value is not None}
+        outputs = iter(self._references[key].run(None, feed))
+        return [None if value is None else next(outputs) for value in op.outputs]
+
+    # --- control flow ------------------------------------------------------------------------------------
+
+    def _if(self, op: Op, values: Known) -> Sequence[Any]:
+        chosen = "then_branch" if bool(np.asarray(self._value(op.data(0), values)).reshape(-1)[0]) else "else_branch"
+        return self._body(_body(op, chosen), [], values)
+
+    def _loop(self, op: Op, values: Known) -> Sequence[Any]:
+        body = _body(op, "body")
+        trips, condition, *state = (self._value(value, values) for value in op.inputs)
+        limit = int(np.asarray(trips).reshape(-1)[0]) if trips is not None else _MAX_ITERATIONS
+        if limit > _MAX_ITERATIONS:
+            raise NotComputed(f"{limit} iterations")
+        going = condition is None or bool(np.asarray(condition).reshape(-1)[0])
+        rows: list[Sequence[Any]] = []
+        step = 0
+        while going and step < limit:
+            first, *rest = self._body(body, [np.int64(step).reshape(()), np.asarray(True), *state], values)
+            going, step = bool(np.asarray(first).reshape(-1)[0]), step + 1
+            state, scanned = rest[: len(state)], rest[len(state) :]
+            rows.append(scanned)
+        if not rows and len(op.outputs) > len(state):
+            raise NotComputed("a Loop of no iterations with scan outputs")
+        return [*state, *(np.stack(column) for column in zip(*rows, strict=True))]
+
+    def _scan(self, op: Op, values: Known) -> Sequence[Any]:
+        if op.opset < 9 or any("axes" in attribute.name or "dir" in attribute.name for attribute in op.node.attribute):
+            raise NotComputed("this form of Scan")
+        arrays = [self._value(value, values) for value in op.inputs]
+        states = len(arrays) - op.attribute("num_scan_inputs")
+        state, scanned = arrays[:states], arrays[states:]
+        rows = []
+        for step in range(scanned[0].shape[0]):
+            results = self._body(_body(op, "body"), [*state, *(array[step] for array in scanned)], values)
+            state = list(results[:states])
+            rows.append(results[states:])
+        return [*state, *(np.stack(column) for column in zip(*rows, strict=True))]
+
+    def _body(self, body: Scope, given: Sequence[Any], values: Known) -> list[Any]:
+        assert isinstance(body.proto, onnx.GraphProto)
+        inner: Known = dict(values)
+        inner.update(zip((body.own(entry.name) for entry in body.proto.input), given, strict=True))
+        for op in body.live_ops():
+            self._run(op, inner)
+        return [self._value(body.lookup(entry.name), inner) for entry in body.proto.output]
+
+
+_CONTROL: dict[str, Callable[[Evaluator, Op, Known], Sequence[Any]]] = {
+    "If": Evaluator._if,
+    "Loop": Evaluator._loop,
+    "Scan": Evaluator._scan,
+}
+
+
+def is_stored(value: Value) -> bool:
+    """Whether it is an initializer or the output of a Constant node."""
+    return value.tensor is not None or (value.producer is not None and value.producer.type == "Constant")
+
+
+def _body(op: Op, name: str) -> Scope:
+    names = [attribute.name for attribute in op.node.attribute if attribute.HasField("g")]
+    return op.bodies[names.index(name)]
+
+
+def _one_node(op: Op, inputs: Sequence[Any]) -> ReferenceEvaluator:
+    node = onnx.NodeProto()
+    node.CopyFrom(op.node)
+    del node.input[:], node.output[:]
+    node.input.extend("" if value is None else f"i{number}" for number, value in enumerate(inputs))
+    node.output.extend("" if value is None else f"o{number}" for number, value in enumerate(op.outputs))
+    for attribute in node.attribute:
+        if op.type == "GridSample" and attribute.s in _OLD_MODES:
+            attribute.s = _OLD_MODES[attribute.s]
+        if attribute.name == "dtype":
+            attribute.i = helper.np_dtype_to_tensor_dtype(as_real(helper.tensor_dtype_to_np_dtype(attribute.i)))
+    entries = [
+        helper.make_tensor_value_info(f"i{number}", _elem_type(value), None)
+        for number, value in enumerate(inputs)
+        if value is not None
+    ]
+    outputs = [helper.make_empty_tensor_value_info(name) for name in node.output if name]
+    opsets = [helper.make_opsetid(domain, version) for domain, version in op.scope.opsets.items()]
+    graph = helper.make_graph([node], "one", entries, outputs)
+    return ReferenceEvaluator(helper.make_model(graph, opset_imports=opsets))
+
+
+def _elem_type(value: Any) -> int:
+    if isinstance(value, np.ndarray | np.generic) and value.dtype.kind not in "UO":
+        return int(helper.np_dtype_to_tensor_dtype(value.dtype))
+    return int(onnx.TensorProto.STRING)

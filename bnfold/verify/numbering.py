@@ -1,0 +1,185 @@
+"""Which values are computed in the same way: equal operators on equal values have equal numbers.
+
+Values of two models get their numbers from one table, so a value that was renamed, or moved, still has the number of
+its counterpart. Constants are told apart by their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterator
+from functools import cache
+
+import numpy as np
+import onnx
+import onnx.defs
+
+from bnfold.graph import Graph, Op, Scope, Value
+from bnfold.verify.kernels import RANDOM
+
+Number = int
+_TYPE_ONLY = {"CastLike": 1, "Shape": 0, "Size": 0}  # so many inputs of these operators are read for what they hold
+_OUTPUTS_MATTER = frozenset({"BatchNormalization", "Dropout"})  # extra outputs mean training mode in old opsets
+
+
+class Table:
+    """Hands out numbers: the same for the same key."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Hashable, Number] = {}
+
+    def number(self, key: Hashable) -> Number:
+        return self._numbers.setdefault(key, len(self._numbers))
+
+
+class Numbering:
+    """The numbers of the values of one model.
+
+    Attributes:
+        graph: The model.
+        numbers: The number of each value that has one by now.
+        values: For each number the first value that has it.
+        order: For each value its place in the order of computation.
+        constants: Values that depend on no input but its shape and type.
+    """
+
+    def __init__(self, graph: Graph, table: Table, free_inputs: frozenset[str]) -> None:
+        self.graph = graph
+        self.numbers: dict[Value, Number] = {}
+        self.values: dict[Number, Value] = {}
+        self.order: dict[Value, int] = {}
+        self.constants: set[Value] = set()
+        self._table = table
+        self._free_inputs = free_inputs
+        self._enter(graph.main, None)
+
+    def assign(self, value: Value, number: Number) -> None:
+        """Gives a value its number."""
+        self.numbers[value] = number
+        self.values.setdefault(number, value)
+        self.order.setdefault(value, len(self.order))
+
+    def keys(self, op: Op) -> list[Number]:
+        """The numbers of an op's outputs if nothing else is known of them. Its bodies must have theirs."""
+        key = self._key(op)
+        return [self._table.number((key, position)) for position in range(len(op.outputs))]
+
+    def enter_bodies(self, op: Op) -> None:
+        """Gives numbers to the inputs and constants of an op's bodies."""
+        for number, body in enumerate(op.bodies):
+            self._enter(body, (self._outside(op), number))
+
+    def note_constant(self, op: Op) -> None:
+        """Finds out whether an op's outputs depend on what any input holds, and not on its shape or type alone."""
+        reads = [value for value in [*op.inputs, *captured(op)] if value is not None]
+        if op.type in _TYPE_ONLY:
+            reads = reads[: _TYPE_ONLY[op.type]]
+        if op.type not in RANDOM and all(value in self.constants for value in reads):
+            self.constants.update(value for value in op.outputs if value is not None)
+
+    def _enter(self, scope: Scope, outside: Hashable) -> None:
+        for position, entry in enumerate(scope.proto.input):
+            value = scope.own(entry if isinstance(entry, str) else entry.name)
+            if value.tensor is not None and value.name not in self._free_inputs:
+                continue
+            key = ("input", value.name) if outside is None else ("formal", outside, position)
+            self.assign(value, self._table.number(key))
+        for value in list(scope.values.values()):
+            if value.tensor is not None and value not in self.numbers:
+                self.assign(value, self._table.number(self._content(value.tensor)))
+                self.constants.add(value)
+            elif value.producer is None and not value.is_input and value.scope is scope:  # a sparse initializer
+                self.assign(value, self._table.number(("sparse", value.name, id(self))))
+
+    def _content(self, tensor: onnx.TensorProto) -> Hashable:
+        payload = self.graph.model.payload(tensor)
+        digest = hashlib.sha256()
+        if payload is not None:
+            for chunk in payload.chunks():
+                digest.update(chunk)
+        elif tensor.data_type == onnx.TensorProto.STRING:
+            digest.update(repr(list(tensor.string_data)).encode())
+        else:
+            digest.update(np.ascontiguousarray(self.graph.model.array(tensor)).tobytes())
+        return ("constant", tensor.data_type, tuple(tensor.dims), digest.digest())
+
+    def _key(self, op: Op) -> Hashable:
+        if op.type == "Constant" and (tensor := op.attribute("value")) is not None:
+            return self._content(tensor)
+        results = tuple(
+            tuple(self.numbers[body.lookup(entry.name)] for entry in body.proto.output) for body in op.bodies
+        )
+        return (self._outside(op), results)
+
+    def _outside(self, op: Op) -> Hashable:
+        """All of an op but its bodies."""
+        inputs = [None if value is None else self.numbers[value] for value in op.inputs]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        return (self.signature(op), tuple(inputs))
+
+    def signature(self, op: Op) -> Hashable:
+        """What an op does, apart from its inputs and bodies."""
+        version = since_version(op.node.domain, op.node.op_type, op.opset)
+        own = op.outputs[0].name if op.type in RANDOM and op.outputs[0] is not None else ""
+        outputs = sum(value is not None for value in op.outputs) if op.type in _OUTPUTS_MATTER else 0
+        return (op.type, version, tuple(self._attributes(op, version)), own, outputs)
+
+    def _attributes(self, op: Op, version: int) -> Iterator[Hashable]:
+        defaults = _defaults(op.node.domain, op.node.op_type, version)
+        for attribute in sorted(op.node.attribute, key=lambda attribute: attribute.name):
+            if attribute.HasField("g") or attribute.graphs:
+                continue
+            if attribute.HasField("t"):
+                yield (attribute.name, self._content(attribute.t))
+                continue
+            plain = _serialized(attribute)
+            if plain != defaults.get(attribute.name):
+                yield (attribute.name, plain)
+
+
+def captured(op: Op) -> Iterator[Value]:
+    """The values of outer scopes that an op's bodies read."""
+    for body in op.bodies:
+        yield from _free(body, {body})
+
+
+def _free(scope: Scope, inside: set[Scope]) -> Iterator[Value]:
+    for op in scope.live_ops():
+        yield from (value for value in op.inputs if value is not None and value.scope not in inside)
+        for body in op.bodies:
+            yield from _free(body, inside | {body})
+    if isinstance(scope.proto, onnx.GraphProto):
+        for entry in scope.proto.output:
+            if (value := scope.lookup(entry.name)).scope not in inside:
+                yield value
+
+
+@cache
+def since_version(domain: str, op_type: str, opset: int) -> int:
+    """The version of an operator's definition, so that opsets between which it did not change count as equal."""
+    try:
+        return int(onnx.defs.get_schema(op_type, opset, domain).since_version)
+    except onnx.defs.SchemaError:
+        return opset
+
+
+@cache
+def _defaults(domain: str, op_type: str, version: int) -> dict[str, bytes]:
+    try:
+        schema = onnx.defs.get_schema(op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return {}
+    return {
+        name: _serialized(attribute.default_value)
+        for name, attribute in schema.attributes.items()
+        if attribute.default_value.name
+    }
+
+
+def _serialized(attribute: onnx.AttributeProto) -> bytes:
+    plain = onnx.AttributeProto()
+    plain.CopyFrom(attribute)
+    plain.ClearField("doc_string")
+    data: bytes = plain.SerializeToString(deterministic=True)
+    return data

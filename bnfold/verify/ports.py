@@ -1,0 +1,129 @@
+"""The inputs and outputs of a model, and whether those of two models agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import onnx
+import onnx.checker
+
+from bnfold.model_io import Model, ModelError
+from bnfold.model_io.tensors import all_tensors
+
+Dim = int | str | None
+
+
+class InterfaceError(ModelError):
+    """The two models cannot be compared. Its text is one line."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output.
+
+    Attributes:
+        name: Its name.
+        kind: ``tensor``, or what else it is (``sequence``, ``optional``, ``map``, ``sparse_tensor``).
+        elem_type: Number of the element type of a tensor, 0 if it is not given.
+        shape: A size, a name or None for each axis; None if not even the rank is given.
+    """
+
+    name: str
+    kind: str
+    elem_type: int = 0
+    shape: tuple[Dim, ...] | None = None
+
+    def __str__(self) -> str:
+        if self.kind != "tensor":
+            return f"{self.name!r} {self.kind}"
+        sizes = "?" if self.shape is None else ",".join("?" if dim is None else str(dim) for dim in self.shape)
+        return f"{self.name!r} {onnx.TensorProto.DataType.Name(self.elem_type).lower()}[{sizes}]"
+
+    def accepts(self, other: Port) -> bool:
+        """Whether nothing that is said of one contradicts what is said of the other."""
+        if self.kind != other.kind or (self.elem_type and other.elem_type and self.elem_type != other.elem_type):
+            return False
+        if self.shape is None or other.shape is None:
+            return True
+        return len(self.shape) == len(other.shape) and all(
+            left == right or not (isinstance(left, int) and isinstance(right, int))
+            for left, right in zip(self.shape, other.shape, strict=True)
+        )
+
+
+def required_inputs(model: Model) -> list[Port]:
+    """The inputs that a caller has to give; those with an initializer have a default."""
+    given = {tensor.name for tensor in model.proto.graph.initializer}
+    given |= {sparse.values.name for sparse in model.proto.graph.sparse_initializer}
+    return [_port(entry) for entry in model.proto.graph.input if entry.name not in given]
+
+
+def outputs_of(model: Model) -> list[Port]:
+    """The outputs."""
+    return [_port(entry) for entry in model.proto.graph.output]
+
+
+def matched_outputs(before: Model, after: Model, renamed: Mapping[str, str]) -> dict[str, str]:
+    """Checks that two models can be compared.
+
+    Args:
+        before: A model.
+        after: Another.
+        renamed: Outputs of ``before`` that have another name in ``after``.
+
+    Returns:
+        Each output of ``before`` with its name in ``after``.
+
+    Raises:
+        InterfaceError: Inputs or outputs differ in number, name, type or shape.
+    """
+    _match("input", required_inputs(before), required_inputs(after), {})
+    _match("output", outputs_of(before), outputs_of(after), renamed)
+    return {port.name: renamed.get(port.name, port.name) for port in outputs_of(before)}
+
+
+def _match(role: str, before: Iterable[Port], after: Iterable[Port], renamed: Mapping[str, str]) -> None:
+    left = {renamed.get(port.name, port.name): port for port in before}
+    right = {port.name: port for port in after}
+    if unknown := [name for name in renamed if name not in {port.name for port in left.values()}]:
+        raise InterfaceError(f"BEFORE has no {role} {unknown[0]!r}")
+    if lost := [name for name in left if name not in right]:
+        raise InterfaceError(f"AFTER has no {role} {lost[0]!r}; it has {', '.join(map(repr, right)) or 'none'}")
+    if extra := [name for name in right if name not in left]:
+        raise InterfaceError(f"BEFORE has no {role} {extra[0]!r}; it has {', '.join(map(repr, left)) or 'none'}")
+    for name, port in left.items():
+        if not port.accepts(right[name]):
+            raise InterfaceError(f"{role} {port} of BEFORE is {right[name]} in AFTER")
+
+
+def _port(entry: onnx.ValueInfoProto) -> Port:
+    kind = (entry.type.WhichOneof("value") or "tensor_type").removesuffix("_type")
+    if kind != "tensor":
+        return Port(entry.name, kind)
+    tensor = entry.type.tensor_type
+    shape = tuple(_dim(dim) for dim in tensor.shape.dim) if tensor.HasField("shape") else None
+    return Port(entry.name, kind, tensor.elem_type, shape)
+
+
+def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
+    if dim.HasField("dim_value") and dim.dim_value >= 0:  # some exporters write -1 for "any"
+        return int(dim.dim_value)
+    return dim.dim_param or None
+
+
+def invalid(model: Model) -> str:
+    """What onnx.checker finds wrong with a model, empty if nothing; it need not look at the large tensors."""
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for tensor in all_tensors(proto):
+        if model.payload(tensor) is not None:
+            for name in ("dims", "raw_data", "external_data", "data_location"):
+                tensor.ClearField(name)
+            tensor.dims.append(0)
+            tensor.raw_data = b""
+    try:
+        onnx.checker.check_model(proto)
+    except onnx.checker.ValidationError as error:
+        return " ".join(str(error).split())
+    return ""

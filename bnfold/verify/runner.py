@@ -1,0 +1,179 @@
+"""Running models in a child process: a crash, a time-out or too little memory is a result, not our end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from bnfold.model_io import Model, staged
+
+Array = npt.NDArray[Any]
+Feed = Mapping[str, Array]
+
+
+CHILD = Path(__file__).with_name("child.py")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a child process may use: seconds for all its work, and bytes of memory (None: as much as there is)."""
+
+    seconds: float = 1800.0
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A model to run on some feeds.
+
+    Attributes:
+        model: Where it is.
+        feeds: Inputs by name.
+        optimize: Whether ONNX Runtime may optimise the graph.
+        threads: Threads for ONNX Runtime, 0 for as many as there are cores.
+        providers: ONNX Runtime's execution providers.
+        reference: Use onnx.reference in the place of ONNX Runtime.
+        first: Stop after the first feed that works.
+    """
+
+    model: Path
+    feeds: Sequence[Feed]
+    optimize: bool = False
+    threads: int = 0
+    providers: Sequence[str] = ("CPUExecutionProvider",)
+    reference: bool = False
+    first: bool = False
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """The outputs of one run, or why there are none."""
+
+    arrays: dict[str, Array] = field(default_factory=dict)
+    error: str = ""
+
+
+class Runner:
+    """A folder for models and arrays, and child processes that work in it. Use it in a ``with`` statement."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._stack = ExitStack()
+        self._feeds: dict[int, tuple[Feed, str]] = {}
+        self._count = 0
+
+    def __enter__(self) -> Runner:
+        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bnfold-verify-")))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def file_of(self, model: Model) -> Path:
+        """A file with the model: the one it came from, or one that is written for this."""
+        return model.path if model.path is not None else self.write(model)
+
+    def write(self, model: Model) -> Path:
+        """A new file with the model as it is now."""
+        self._count += 1
+        path = self._folder / f"model{self._count}.onnx"
+        with staged(model, path):
+            pass
+        return path
+
+    def run(self, jobs: Sequence[Job]) -> list[list[Outputs]]:
+        """The outputs of each job for each of its feeds."""
+        self._count += 1
+        folder = self._folder / f"run{self._count}"
+        folder.mkdir()
+        plan = {"memory": self._limits.memory, "jobs": [self._described(job) for job in jobs]}
+        (folder / "jobs.json").write_text(json.dumps(plan))
+        left = self._limits.seconds
+        while left > 0 and (unfinished := [k for k in range(len(jobs)) if not (folder / f"job{k}.json").exists()]):
+            spent, end = _spawn(folder, left)
+            left -= spent
+            if end:
+                current = folder / "current"
+                at = int(current.read_text()) if current.exists() else unfinished[0]
+                report = folder / f"job{at}.json"
+                if not report.exists():
+                    report.write_text(json.dumps({"error": end}))
+        return [_collected(folder, number, len(job.feeds)) for number, job in enumerate(jobs)]
+
+    def _described(self, job: Job) -> dict[str, Any]:
+        return {
+            "model": str(job.model),
+            "feeds": [str(self._written(feed)) for feed in job.feeds],
+            "names": [(name, _odd_type(array)) for name, array in job.feeds[0].items()] if job.feeds else [],
+            "optimize": job.optimize,
+            "threads": job.threads,
+            "providers": list(job.providers),
+            "reference": job.reference,
+            "first": job.first,
+        }
+
+    def _written(self, feed: Feed) -> str:
+        if id(feed) not in self._feeds:
+            path = self._folder / f"feed{len(self._feeds)}.npz"
+            plain = (array.view(f"u{array.itemsize}") if _odd_type(array) else array for array in feed.values())
+            arrays: Any = {str(number): array for number, array in enumerate(plain)}
+            np.savez(path, **arrays)
+            self._feeds[id(feed)] = (feed, str(path))  # keeps the feed, so that no other gets its id
+        return self._feeds[id(feed)][1]
+
+
+def _odd_type(array: Array) -> str:
+    """The name of a type that numpy's files do not know, else nothing."""
+    return array.dtype.name if array.dtype.kind == "V" else ""
+
+
+def _spawn(folder: Path, seconds: float) -> tuple[float, str]:
+    """Runs a child; the time it took, and how it ended if not well."""
+    start = time.monotonic()
+    # by its path: as a module it would import this package, which it has no need of
+    command = [sys.executable, "-P", str(CHILD), str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+    except subprocess.TimeoutExpired:
+        return seconds, f"took more than {seconds:.0f} s"
+    spent = time.monotonic() - start
+    if done.returncode == 0:
+        return spent, ""
+    if done.returncode < 0:
+        return spent, f"the runtime crashed ({signal.Signals(-done.returncode).name})"
+    last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
+    return spent, f"the runtime ended with code {done.returncode}: {''.join(last)}"
+
+
+def _collected(folder: Path, number: int, feeds: int) -> list[Outputs]:
+    report = folder / f"job{number}.json"
+    if not report.exists():
+        return [Outputs(error="there was no time left for it")] * feeds
+    result = json.loads(report.read_text())
+    if "error" in result:
+        return [Outputs(error=result["error"])] * feeds
+    return [_outputs(folder / f"job{number}.{position}.npz", run) for position, run in enumerate(result["runs"])]
+
+
+def _outputs(path: Path, run: Mapping[str, Any]) -> Outputs:
+    return Outputs(error=run["error"]) if "error" in run else Outputs(_arrays(path, run["names"]))
+
+
+def _arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:
+    with np.load(path, allow_pickle=False) as arrays:
+        return {name: arrays[str(number)] for number, name in enumerate(names)}

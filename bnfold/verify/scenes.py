@@ -1,0 +1,132 @@
+"""Shapes for all values of a model: as declared, and as small as the model allows.
+
+A convolution computes at 37x43 what it computes at 224x224, so changed regions are evaluated on small inputs: odd ones,
+so that padding and strides that do not divide are met.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx.shape_inference
+
+from bnfold.graph import Graph, Value
+from bnfold.model_io import Model
+from bnfold.verify.ports import required_inputs
+
+Shape = tuple[int, ...]
+_SMALL_SIZES = ((37, 43), (32, 34), (75, 91), (128, 161))  # for two spatial axes; the first that the model allows
+_ROWS = 2
+_MOST_CANDIDATES = 24
+_MOST_DECLARED = 3
+
+
+class Scene:
+    """The shape of every value, for one choice of the shapes of the inputs.
+
+    Attributes:
+        inputs: The shapes of the inputs.
+        is_small: Whether they are smaller than declared, on purpose.
+    """
+
+    def __init__(self, model: Model, inputs: Mapping[str, Shape], *, is_small: bool) -> None:
+        self.is_small = is_small
+        self.inputs = dict(inputs)
+        self._graph = Graph(_with_inputs(model, inputs))
+
+    def shape(self, value: Value) -> Shape | None:
+        """The shape of a value of the model, None where it is not known."""
+        if value.is_input and value.scope.parent is None and value.name in self.inputs:
+            return self.inputs[value.name]
+        shape = self._graph.shape(self._twin(value))
+        known = [size for size in shape or () if isinstance(size, int)]
+        return tuple(known) if shape is not None and len(known) == len(shape) else None
+
+    def dtype(self, value: Value) -> np.dtype[np.generic] | None:
+        """The element type of a value, None where it is not known."""
+        return self._graph.dtype(self._twin(value))
+
+    def _twin(self, value: Value) -> Value:
+        return self._graph.scopes[value.scope.number].own(value.name)
+
+
+def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]]) -> list[Scene]:
+    """Two small scenes where the model allows them; then the declared shapes, some of them if several are possible.
+
+    Args:
+        model: The model.
+        candidates: Shapes of its inputs, the most sensible first.
+    """
+    shapes = list(itertools.islice(candidates, _MOST_CANDIDATES))
+    declared = [shape for shape in shapes if len(shapes) == 1 or _fits(model, shape)][:_MOST_DECLARED] or shapes[:1]
+    small = [shape for shape in _smaller(model, declared[0]) if shape != declared[0]]
+    fitting = itertools.islice((shape for shape in small if _fits(model, shape)), 2)
+    return [
+        *(Scene(model, shape, is_small=True) for shape in fitting),
+        *(Scene(model, shape, is_small=False) for shape in declared),
+    ]
+
+
+def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
+    floats = {port.name for port in required_inputs(model) if _is_float(port.elem_type)}
+    images = {shape[2:] for name, shape in declared.items() if name in floats and len(shape) >= 3}
+    batches = {shape[0] for shape in declared.values() if shape}
+    rows = _ROWS if len(batches) == 1 else 0  # 0: leave them, as they do not all count samples
+    if len(images) == 1:
+        spatial = next(iter(images))
+        for sizes in _SMALL_SIZES:
+            small = (sizes * len(spatial))[: len(spatial)]
+            if all(size < before for size, before in zip(small, spatial, strict=True)):
+                yield _resized(declared, floats, rows, small)
+    if rows:
+        yield _resized(declared, floats, rows, None)
+
+
+def _resized(
+    declared: Mapping[str, Shape], floats: set[str], rows: int, spatial: Sequence[int] | None
+) -> dict[str, Shape]:
+    return {
+        name: (
+            *((rows,) if rows and shape else shape[:1]),
+            *(shape[1:] if spatial is None or name not in floats or len(shape) < 3 else (shape[1], *spatial)),
+        )
+        for name, shape in declared.items()
+    }
+
+
+def _fits(model: Model, shapes: Mapping[str, Shape]) -> bool:
+    """Whether shape inference finds nothing wrong, and no value without elements."""
+    try:
+        proto = _with_inputs(model, shapes).proto
+        inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+    except Exception:  # its error types are not public
+        return False
+    return not any(
+        dim.HasField("dim_value") and dim.dim_value <= 0
+        for entry in inferred.graph.value_info
+        for dim in entry.type.tensor_type.shape.dim
+    )
+
+
+def _with_inputs(model: Model, shapes: Mapping[str, Shape]) -> Model:
+    """The model with other shapes of its inputs, and no claims about those of its outputs and inner values."""
+    changed = model.copy()
+    graph = changed.proto.graph
+    del graph.value_info[:]
+    for entry in graph.output:
+        if entry.type.HasField("tensor_type"):
+            entry.type.tensor_type.ClearField("shape")
+    for entry in graph.input:
+        if entry.name in shapes:
+            entry.type.tensor_type.shape.Clear()
+            for size in shapes[entry.name]:
+                entry.type.tensor_type.shape.dim.add().dim_value = size
+    return changed
+
+
+def _is_float(elem_type: int) -> bool:
+    name = onnx.TensorProto.DataType.Name(elem_type)
+    return "FLOAT" in name or name == "DOUBLE"

@@ -1,0 +1,63 @@
+"""Variations of a model and its inputs that change nothing but the rounding: what they do to an output is its noise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from bnfold.model_io import Model
+
+Array = npt.NDArray[Any]
+
+
+def moved_by_an_ulp(feed: Mapping[str, Array]) -> dict[str, Array]:
+    """The same inputs, every floating-point entry moved to a neighbour."""
+    random = np.random.default_rng(0)
+    return {name: _neighbours(array, random) for name, array in feed.items()}
+
+
+def weights_moved(model: Model, other: Model) -> Model:
+    """The same model, every weight that another one does not have moved to a neighbour.
+
+    The next number is an ulp away, twice what a rounding can do at the most, and about what it does to one in two.
+    """
+    theirs = {tensor.name: _digest(other, tensor) for tensor in other.proto.graph.initializer}
+    moved = model.copy()
+    for tensor in moved.proto.graph.initializer:
+        is_float = tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
+        if is_float and theirs.get(tensor.name) != _digest(moved, tensor):
+            original = onnx.TensorProto()
+            original.CopyFrom(tensor)
+            moved.attach(tensor, _Moved(model, original))
+    return moved
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """The payload of a moved weight, computed when it is written."""
+
+    model: Model
+    tensor: onnx.TensorProto
+
+    @property
+    def nbytes(self) -> int:
+        return int(np.prod(self.tensor.dims)) * onnx.helper.tensor_dtype_to_np_dtype(self.tensor.data_type).itemsize
+
+    def chunks(self) -> Iterator[bytes | memoryview]:
+        yield _neighbours(self.model.array(self.tensor), np.random.default_rng(0)).tobytes()
+
+
+def _neighbours(array: Array, random: np.random.Generator) -> Array:
+    if array.dtype.kind != "f":
+        return array
+    limit = np.where(random.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)
+    return np.asarray(np.where(np.isfinite(array) & (array != 0), np.nextafter(array, limit), array))
+
+
+def _digest(model: Model, tensor: onnx.TensorProto) -> int:
+    return hash((tuple(tensor.dims), model.array(tensor).tobytes()))

@@ -1,0 +1,93 @@
+"""Every kind of source gives the same samples, in batches, spread over all when only some are wanted."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from bnfold.data import DataError, Dataset, open_data
+
+COUNT = 15
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(3):
+        rows = np.arange(5, dtype=np.float32)[:, None] + 5 * number
+        np.save(tmp_path / f"{number}.npy", rows)
+        np.savez(tmp_path / f"{number}.npz", x=rows, labels=np.arange(5))
+        test = tmp_path / f"test_data_set_{number}"
+        test.mkdir()
+        (test / "input_0.pb").write_bytes(numpy_helper.from_array(rows, "x").SerializeToString())
+    (tmp_path / "script.py").write_text(
+        "import numpy as np\n"
+        "def batches():\n    for k in range(5): yield np.arange(3, dtype=np.float32)[:, None] + 3 * k\n"
+        "def endless():\n    while True: yield {'x': np.zeros((2, 1), np.float32)}\n"
+        "def broken():\n    raise KeyError('no')\n"
+    )
+    return tmp_path
+
+
+def values(dataset: Dataset, size: int, **options) -> list[list[int]]:
+    return [batch["x"][:, 0].astype(int).tolist() for batch in dataset.batches(size, **options)]
+
+
+@pytest.mark.parametrize("source", ["*.npy", "*.npz", "test_data_set_*", "script.py:batches"])
+def test_every_source_gives_the_same(folder, source):
+    """Batches go over the borders of files, and only the last may be smaller."""
+    dataset = open_data([folder / source], ["x"])
+    assert len(dataset) == COUNT
+    assert values(dataset, 4) == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14]]
+    assert values(dataset, 4, start=3, stop=8) == [[3, 4, 5, 6], [7]]
+
+
+@pytest.mark.parametrize("source", ["*.npz", "script.py:batches"])
+def test_some_samples_are_spread_over_all(folder, source):
+    """Never the head: at even distances, or drawn with a seed, the same each time."""
+    dataset = open_data([folder / source], ["x"])
+    assert values(dataset, 10, max_samples=5) == [[1, 4, 7, 10, 13]]
+    drawn = values(dataset, 10, max_samples=5, seed=1)
+    assert drawn == values(dataset, 10, max_samples=5, seed=1)
+    assert sorted(drawn[0]) == drawn[0]
+    assert drawn != values(dataset, 10, max_samples=5, seed=2)
+
+
+def test_an_endless_script_can_be_cut_short(folder):
+    """A script is not run to its end if nobody asks how long it is."""
+    assert len(values(open_data([folder / "script.py:endless"], ["x"]), 4, stop=8)) == 2
+
+
+def test_a_folder_of_files(tmp_path):
+    """All data files in it, in the order of their names."""
+    np.save(tmp_path / "b.npy", np.ones((2, 1)))
+    np.save(tmp_path / "a.npy", np.zeros((2, 1)))
+    assert values(open_data([tmp_path], ["x"]), 4) == [[0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("source", "names", "message"),
+    [
+        ("missing.npy", ["x"], "no such file"),
+        ("*.npq", ["x"], "no such file"),
+        ("empty", ["x"], "nothing in it is data"),
+        ("0.npy", ["x", "y"], "use .npz"),
+        ("0.npz", ["z"], "no array for input 'z'"),
+        ("bad.npz", ["x"], "damaged"),
+        ("pickled.npy", ["x"], "pickled"),
+        ("script.py:broken", ["x"], "KeyError"),
+        ("script.py:nothing", ["x"], "no function"),
+        ("model.onnx", ["x"], "neither"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(folder, source, names, message):
+    """Errors name the source."""
+    (folder / "empty").mkdir()
+    (folder / "bad.npz").write_bytes(b"PK\x03\x04 nothing")
+    np.save(folder / "pickled.npy", np.array([{}], dtype=object))
+    onnx.save(onnx.ModelProto(), folder / "model.onnx")
+    with pytest.raises(DataError, match=message) as error:
+        list(open_data([folder / source], names).batches(4))
+    assert "\n" not in str(error.value)
+    assert source.partition(":")[0] in str(error.value)
