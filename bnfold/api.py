@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import onnx
 
@@ -19,6 +19,9 @@ from bnfold.model_io import Model, ModelError, check_output, load, staged, to_pr
 from bnfold.model_io.tensors import all_tensors, is_external
 from bnfold.model_io.wire import size
 from bnfold.report import Checked, Optimized
+
+if TYPE_CHECKING:
+    from bnfold.calibrate.data import Data
 
 
 class IrModel(Protocol):
@@ -116,6 +119,7 @@ def optimize(
     verify: VerifyMode | str = VerifyMode.AUTO,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
+    calibrate: Data | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Optimized:
     """Folds a model, compares the result with the original, and writes it if they are equivalent.
@@ -132,6 +136,8 @@ def optimize(
         verify: Whether to compare, and what to do if that is not possible.
         shapes: Shapes of inputs to compare on, for those whose shape the model does not say.
         dims: Sizes of named dimensions to compare on.
+        calibrate: Data to take the BatchNormalizations' statistics from first, as `bnfold.calibrate` does; the folded
+            model is then compared with the calibrated one.
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
@@ -142,8 +148,12 @@ def optimize(
     mode, form = VerifyMode(verify), Leftover(leftover)
     loaded = _load(model)
     target = _target(model, loaded, output, in_place=in_place, overwrite=overwrite)
-    planned = make_plan(loaded, keep=keep, assume_constant=assume_constant, leftover=form)
     before = _nbytes(loaded, loaded.path)
+    reference = loaded.path or loaded
+    if calibrate is not None:
+        reference = loaded = _calibrated(loaded, calibrate)
+    planned = make_plan(loaded, keep=keep, assume_constant=assume_constant, leftover=form)
+    unchanged = not planned.changes and calibrate is None
 
     def verified(after: Path | None) -> Optimized:
         result = Optimized(_name(model), planned, target, before, _nbytes(planned.model, after))
@@ -151,18 +161,22 @@ def optimize(
             return result
         from bnfold.verify import verify as compare  # noqa: PLC0415 -- takes long, and is not always needed
 
-        found = compare(
-            loaded.path or loaded, after or planned.model, shapes=shapes, dims=dims, progress=progress
-        )
+        found = compare(reference, after or planned.model, shapes=shapes, dims=dims, progress=progress)
         return _accepted(replace(result, verification=found), mode)
 
-    if target is not None and (planned.changes or not in_place):
-        with staged(planned.model, target, unchanged=not planned.changes) as path:
+    if target is not None and not (unchanged and in_place):
+        with staged(planned.model, target, unchanged=unchanged) as path:
             return verified(path)
     result = verified(None)
     if target is None and output is not None and not isinstance(output, str | os.PathLike):
         write_stream(planned.model, output)
     return result
+
+
+def _calibrated(model: Model, data: Data) -> Model:
+    from bnfold.calibrate import calibrate  # noqa: PLC0415 -- takes long, and is rarely asked for
+
+    return calibrate(model, data).model
 
 
 def _accepted(result: Optimized, mode: VerifyMode) -> Optimized:

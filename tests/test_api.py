@@ -222,3 +222,14 @@ def test_verify_finds_a_wrong_weight(model):
     weight.CopyFrom(numpy_helper.from_array(np.negative(numpy_helper.to_array(weight)), weight.name))
     assert bnfold.verify(model, wrong).verdict is Verdict.DIFFERENT
     assert bnfold.verify(model, bnfold.fold(model)).verdict is Verdict.EQUIVALENT
+
+
+def test_optimize_calibrates_first(tmp_path):
+    """A model in training mode gets the data's statistics, is folded, and is compared with the calibrated one."""
+    result = bnfold.optimize(
+        ROOT / "models" / "digits_mlp.train.onnx", tmp_path / "out.onnx", calibrate=[ROOT / "models" / "digits_train.npz"]
+    )
+    assert result.plan.count(Outcome.FOLDED) == 3
+    assert result.verification.passed
+    assert all(output.passed for output in result.verification.outputs)
+    assert batchnorms(onnx.load(tmp_path / "out.onnx")) == 0

@@ -47,6 +47,12 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 )
 @options.shapes
 @options.dims
+@click.option(
+    "--calibrate",
+    multiple=True,
+    metavar="DATA",
+    help="First take the statistics from this data (.npy, .npz, a folder, script.py:function); see bnfold calibrate.",
+)
 @options.keep
 @options.assume_constant
 @options.leftover
@@ -61,6 +67,7 @@ def optimize(
     verify: str,
     shapes: Mapping[str, Sequence[int]],
     dims: Mapping[str, int],
+    calibrate: Sequence[str],
     keep: Sequence[str],
     assume_constant: bool,
     leftover: str,
@@ -91,6 +98,7 @@ def optimize(
                 verify=verify,
                 shapes=shapes,
                 dims=dims,
+                calibrate=list(calibrate) or None,
                 progress=progress,
             )
     except bnfold.NotVerified as error:

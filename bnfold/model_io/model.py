@@ -196,7 +196,7 @@ def _find_marker(data: bytes, start: int) -> int:
 def _fill(array: npt.NDArray[np.generic], payload: Payload) -> None:
     if payload.nbytes != array.nbytes:
         raise ValueError(f"{payload.nbytes} bytes do not make its type and dims")
-    target = memoryview(array.reshape(-1).view(np.uint8))
+    target = array.reshape(-1).view(np.uint8).data
     if isinstance(payload, ExternalRange):
         payload = payload.open()
     if isinstance(payload, Range):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # ships no types
+from google.protobuf.message import DecodeError, EncodeError
 
 from bnfold.model_io.error import ModelError
 

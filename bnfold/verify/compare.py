@@ -81,7 +81,7 @@ def verify(
     if run:
         (progress or _silent)("running both models", 0, 1)
         with Runner(Limits(timeout, memory)) as runner:
-            files = runner.file_of(left), runner.file_of(right)
+            files = runner.file_of(before, left), runner.file_of(after, right)
             ran = run_both(
                 runner,
                 *files,
@@ -95,6 +95,10 @@ def verify(
             )
         (progress or _silent)("running both models", 1, 1)
     return conclusion(found, problem, ran, seed)
+
+
+# Of max |y|: no rounding that is amplified on its way through a network is believed to be this large.
+_GROSS = 1.0
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -136,7 +140,8 @@ def conclusion(found: Comparison, problem: str, ran: Run, seed: int) -> Verifica
     if ran.failure:
         reasons.append(f"AFTER does not run: {ran.failure}")
     reasons += [_beyond(output) for output in beyond]
-    if different or ran.failure or broken or (beyond and not complete):
+    gross = [output for output in beyond if output.max_rel > _GROSS]
+    if different or ran.failure or broken or gross or (beyond and not complete):
         verdict = Verdict.DIFFERENT
     elif complete or ran.was_run:
         verdict = Verdict.EQUIVALENT

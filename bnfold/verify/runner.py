@@ -84,9 +84,12 @@ class Runner:
     ) -> None:
         self._stack.close()
 
-    def file_of(self, model: Model) -> Path:
-        """A file with the model: the one it came from, or one that is written for this."""
-        return model.path if model.path is not None else self.write(model)
+    def file_of(self, source: object, model: Model) -> Path:
+        """A file with the model that ``source`` stands for.
+
+        A path is read as it is. A `Model` was perhaps edited since it was read, so it is written for this.
+        """
+        return self.write(model) if isinstance(source, Model) or model.path is None else model.path
 
     def write(self, model: Model) -> Path:
         """A new file with the model as it is now."""

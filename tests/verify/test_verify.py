@@ -12,7 +12,7 @@ from nets import KINDS, Net
 from onnx import TensorProto, numpy_helper
 
 from bnfold.data import DataError
-from bnfold.model_io import ModelError
+from bnfold.model_io import ModelError, load
 from bnfold.verify import InterfaceError, Outcome, Verdict, verify
 from bnfold.verify.figures import figures
 from bnfold.verify.runner import Job, Limits, Runner
@@ -261,6 +261,16 @@ def test_indices_stay_in_range():
     result = verify(text(f"{body} y = Gather(t, i) }}"), text(f"{body} z = Gather(t, i) y = Identity(z) }}"))
     assert result.verdict is Verdict.EQUIVALENT
     assert result.how.startswith("ONNX Runtime")
+
+
+def test_a_model_in_memory_is_taken_as_it_is_now():
+    """A model that was read from a file and edited since is not run as the file."""
+    edited = load(MODELS / "digits_resnet.onnx")
+    bias = next(tensor for tensor in edited.proto.graph.initializer if len(tensor.dims) == 1)
+    bias.CopyFrom(numpy_helper.from_array(edited.array(bias) + 1, bias.name))
+    result = verify(load(MODELS / "digits_resnet.onnx"), edited)
+    assert result.verdict is Verdict.DIFFERENT
+    assert not result.outputs[0].passed
 
 
 def test_unknown_shapes_and_dimensions_are_refused():

@@ -1,0 +1,93 @@
+"""Where and on what a run measures: what `calibrate` and `drift` have in common."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Executor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bnfold.calibrate.cuts import Budget, default_budget
+from bnfold.calibrate.dask import dask_executor
+from bnfold.calibrate.data import Data, inputs_of, prepare
+from bnfold.calibrate.engine import Engine
+from bnfold.calibrate.error import CalibrationError
+from bnfold.calibrate.measure import Running, Subject
+from bnfold.graph import Graph
+from bnfold.model_io import Model
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which samples, in batches of what size; see `calibrate`."""
+
+    batch_size: int | None = None
+    max_samples: int | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where programs run; see `calibrate`."""
+
+    workers: int
+    threads: int | None
+    executor: Executor | None
+    dask: str | None
+    work_dir: str | os.PathLike[str] | None
+    running: Running
+
+
+@contextmanager
+def measuring(
+    model: Model, data: Data, choice: Choice, place: Place, memory: int | None = None, disk: int | None = None
+) -> Iterator[tuple[Subject, Budget]]:
+    """A model on its data, ready to be measured; files and processes are gone at the end.
+
+    Args:
+        model: is not changed.
+        data: in any form.
+        choice: which samples.
+        place: where programs run.
+        memory: bytes of activations that may be held; a share of what is free by default.
+        disk: bytes beyond that in files.
+
+    Raises:
+        ModelError: data and model do not fit, or there is nothing to measure, or nothing to run on.
+    """
+    graph = Graph(model, assume_constant=True)
+    with ExitStack() as stack:
+        folder = stack.enter_context(_folder(place.work_dir))
+        executor = stack.enter_context(dask_executor(place.dask)) if place.dask else place.executor
+        samples = prepare(data, inputs_of(graph), folder, choice.batch_size, choice.max_samples, choice.seed)
+        free = default_budget(folder)
+        budget = Budget(free.memory if memory is None else memory, free.disk if disk is None else disk)
+        threads = place.threads or usable_cores()
+        engine = Engine(folder, memory=budget.memory, workers=place.workers, threads=threads, executor=executor)
+        subject = Subject(model, graph, samples, stack.enter_context(engine), place.running)
+        yield subject, budget
+
+
+@contextmanager
+def _folder(parent: str | os.PathLike[str] | None) -> Iterator[Path]:
+    """A folder for files of one run, gone at its end."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix="bnfold-", dir=parent, ignore_cleanup_errors=True)
+    except OSError as error:
+        raise CalibrationError(f"no folder for temporary files: {error.strerror}: {parent}") from error
+    with folder as name:
+        yield Path(name)
+
+
+def usable_cores() -> int:
+    """Cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+def named(model: object) -> str:
+    """What to call a model in a report."""
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else "the model"

@@ -1,0 +1,157 @@
+"""What a calibration and a drift measurement give back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from bnfold.affine import FloatArray
+from bnfold.calibrate.cuts import Cuts
+from bnfold.calibrate.methods import Method
+from bnfold.calibrate.moments import Statistics
+from bnfold.calibrate.targets import Skipped
+from bnfold.model_io import Model, check_output, staged, to_proto
+
+_DEAD = 0.01
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A calibrated BatchNormalization.
+
+    Attributes:
+        name: of the node.
+        mean: what it holds now, float64 `[C]`, as rounded to the model's type.
+        var: likewise.
+        old_mean: what it held before.
+        old_var: likewise.
+        measured: what was measured, with standard errors.
+        epsilon: of the node.
+        residual: the largest relative difference between `measured` and a measurement of the calibrated model: of
+            means in standard deviations, of variances in shares. None where that was not checked.
+    """
+
+    name: str
+    mean: FloatArray
+    var: FloatArray
+    old_mean: FloatArray
+    old_var: FloatArray
+    measured: Statistics
+    epsilon: float
+    residual: float | None = None
+
+    @property
+    def channels(self) -> int:
+        return self.mean.size
+
+    @cached_property
+    def dead(self) -> tuple[int, ...]:
+        """Channels that hardly vary: a variance under epsilon / 100, which is scaled up by gamma / sqrt(epsilon)."""
+        return tuple(int(channel) for channel in np.flatnonzero(self.measured.var < _DEAD * self.epsilon))
+
+    @cached_property
+    def error(self) -> float:
+        """The largest standard error of a mean, in standard deviations; NaN for a single sample."""
+        return largest(self.measured.mean_error, np.sqrt(self.measured.var + self.epsilon))
+
+    @cached_property
+    def var_error(self) -> float:
+        """The largest standard error of a variance, as a share of it."""
+        return largest(self.measured.var_error, self.measured.var + self.epsilon)
+
+    @cached_property
+    def moved(self) -> float:
+        """How far the means were from where they are now, in new standard deviations: the largest."""
+        return largest(self.mean - self.old_mean, np.sqrt(self.var + self.epsilon))
+
+
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """A calibrated model and how it came to be.
+
+    Attributes:
+        source: the name of the model.
+        model: the calibrated model; see also `proto` and `save`.
+        method: how statistics were found.
+        samples: how many were measured.
+        batch_size: samples in a batch.
+        layers: the BatchNormalizations, in graph order.
+        skipped: those that were left alone.
+        warnings: what the user should know, a line each.
+        seconds: of wall time.
+        cuts: what was kept between segments (sequential only).
+    """
+
+    source: str
+    model: Model
+    method: Method
+    samples: int
+    batch_size: int
+    layers: tuple[Layer, ...]
+    skipped: tuple[Skipped, ...] = ()
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+    cuts: Cuts | None = field(default=None, repr=False)
+
+    @property
+    def residual(self) -> float | None:
+        """The largest residual of a layer; None where it was not checked."""
+        known = [layer.residual for layer in self.layers if layer.residual is not None]
+        return max(known, default=None)
+
+    @property
+    def error(self) -> float:
+        """The largest standard error of a mean, in standard deviations."""
+        return max(layer.error for layer in self.layers)
+
+    def proto(self) -> onnx.ModelProto:
+        """The calibrated model in memory.
+
+        Raises:
+            ModelError: it is over 2 GiB.
+        """
+        return to_proto(self.model)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Writes the calibrated model, whole or not at all.
+
+        Raises:
+            ModelError: it cannot be written there.
+        """
+        check_output(Path(path), self.model.path, in_place=False, overwrite=overwrite)
+        with staged(self.model, Path(path)):
+            pass
+
+    def __str__(self) -> str:
+        from bnfold.report.calibration import calibration_report  # noqa: PLC0415 -- it imports this module
+
+        return calibration_report(self).text()
+
+    def _repr_html_(self) -> str:
+        from bnfold.report.calibration import calibration_report  # noqa: PLC0415
+
+        return calibration_report(self, verbose=True).html()
+
+
+def largest(values: FloatArray, unit: FloatArray | float = 1.0) -> float:
+    """The largest of |values| / unit; NaN if any is."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.abs(values) / unit
+    return float(shares.max()) if shares.size else 0.0
+
+
+def residual(before: Statistics, after: Statistics, epsilon: float) -> float:
+    """The largest relative difference of two measurements: |d mean| / sigma and |d var| / (var + epsilon)."""
+    var = before.var + epsilon
+    return max(largest(after.mean - before.mean, np.sqrt(var)), largest(after.var - before.var, var))
+
+
+def enough(samples: int, errors: Sequence[float], limit: float) -> int:
+    """How many samples would bring the largest of the errors down to a limit: errors fall with 1/sqrt(samples)."""
+    return int(np.ceil(samples * (max(errors) / limit) ** 2))

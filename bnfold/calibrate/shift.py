@@ -1,0 +1,205 @@
+"""How far data is from the statistics that a model holds: one pass, layer by layer.
+
+With stored N(m0, s0^2) and met N(m1, s1^2), where s^2 = var + epsilon as the BatchNormalization uses it:
+
+    mean shift     |m1 - m0| / s0
+    log variance   |ln(s1^2 / s0^2)|
+    divergence     (s0^2 + d^2) / 2 s1^2 + (s1^2 + d^2) / 2 s0^2 - 1,  d = m1 - m0       (KL(0|1) + KL(1|0))
+    distance       sqrt(d^2 + (s1 - s0)^2) / s0                                          (Wasserstein-2)
+
+The score of a model is the mean divergence of its layers. What sampling alone adds to a divergence is about
+se(mean)^2 / s^2 + se(var)^2 / 2 s^4: the floor. These measure that inputs are different, not that information is lost:
+inverted images of digits score like slightly blurred ones.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from enum import Enum
+from functools import cached_property
+
+import numpy as np
+import onnx
+
+from bnfold import batchnorm
+from bnfold.affine import FloatArray
+from bnfold.calibrate.data import Data
+from bnfold.calibrate.measure import Report, Running
+from bnfold.calibrate.moments import Statistics
+from bnfold.calibrate.place import Choice, Place, measuring, named
+from bnfold.calibrate.targets import Skipped
+from bnfold.model_io import Model, load
+
+LEAST_SAMPLES = 32
+"""Under this, sampling alone moves scores past the first band."""
+BANDS = (0.01, 0.1)
+"""Scores from which on one should look, and recalibrate. Provisional: they come from small networks."""
+
+
+class Verdict(Enum):
+    """What a score means."""
+
+    FINE = "fine"
+    LOOK = "look"
+    RECALIBRATE = "recalibrate"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, eq=False)
+class LayerDrift:
+    """One BatchNormalization: vectors of C float64 values, one for each channel.
+
+    Attributes:
+        name: of the node.
+        mean_shift: of means, in stored standard deviations.
+        log_variance: |ln| of the ratio of variances.
+        divergence: symmetric KL divergence of the Gaussians.
+        distance: Wasserstein-2 distance of the Gaussians, in stored standard deviations.
+        floor: what sampling alone adds to the divergence.
+    """
+
+    name: str
+    mean_shift: FloatArray
+    log_variance: FloatArray
+    divergence: FloatArray
+    distance: FloatArray
+    floor: FloatArray
+
+    @cached_property
+    def score(self) -> float:
+        """The mean divergence of the channels."""
+        return float(self.divergence.mean())
+
+    def ranked(self) -> list[int]:
+        """Channels, the farthest first."""
+        return [int(channel) for channel in np.argsort(-self.divergence, kind="stable")]
+
+
+@dataclass(frozen=True, eq=False)
+class Drift:
+    """How far the data is from what the model holds.
+
+    Attributes:
+        source: the name of the model.
+        samples: how many were measured.
+        layers: the BatchNormalizations that something reached, in graph order.
+        skipped: those that were not measured.
+        warnings: what the user should know, a line each.
+        seconds: of wall time.
+    """
+
+    source: str
+    samples: int
+    layers: tuple[LayerDrift, ...]
+    skipped: tuple[Skipped, ...] = ()
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def score(self) -> float:
+        """The mean score of the layers."""
+        return float(np.mean([layer.score for layer in self.layers]))
+
+    @property
+    def floor(self) -> float:
+        """What of the score sampling alone explains."""
+        return float(np.mean([layer.floor.mean() for layer in self.layers]))
+
+    @property
+    def worst(self) -> LayerDrift:
+        """The layer of the highest score."""
+        return max(self.layers, key=lambda layer: layer.score)
+
+    @property
+    def first(self) -> LayerDrift:
+        """The first layer, which shows mistakes of preprocessing undiluted."""
+        return self.layers[0]
+
+    @property
+    def verdict(self) -> Verdict:
+        if self.samples < LEAST_SAMPLES:
+            return Verdict.UNKNOWN
+        look, recalibrate = BANDS
+        if self.score < look:
+            return Verdict.FINE
+        return Verdict.LOOK if self.score < recalibrate else Verdict.RECALIBRATE
+
+    def __str__(self) -> str:
+        from bnfold.report.calibration import drift_report  # noqa: PLC0415 -- it imports this module
+
+        return drift_report(self).text()
+
+    def _repr_html_(self) -> str:
+        from bnfold.report.calibration import drift_report  # noqa: PLC0415
+
+        return drift_report(self, verbose=True).html()
+
+
+def drift(
+    model: str | os.PathLike[str] | bytes | onnx.ModelProto | Model,
+    data: Data,
+    *,
+    batch_size: int | None = None,
+    max_samples: int | None = None,
+    seed: int | None = None,
+    workers: int = 1,
+    threads: int | None = None,
+    executor: Executor | None = None,
+    dask: str | None = None,
+    work_dir: str | os.PathLike[str] | None = None,
+    provider: str = "CPUExecutionProvider",
+    arithmetic: bool = False,
+    progress: Report | None = None,
+) -> Drift:
+    """Measures what the BatchNormalizations of a model meet, and compares it with what they hold.
+
+    Args:
+        model: a path or a model in memory; its BatchNormalizations are taken in inference mode.
+        data: as for `calibrate`; the other arguments too.
+        batch_size: samples in a batch.
+        max_samples: measure no more, spread evenly.
+        seed: draw them at random instead.
+        workers: child processes.
+        threads: batches at a time.
+        executor: runs tasks instead of child processes.
+        dask: the address of a Dask scheduler.
+        work_dir: for files.
+        provider: an execution provider of ONNX Runtime.
+        arithmetic: measure without training-mode nodes.
+        progress: called as work goes on.
+
+    Raises:
+        ModelError: the model or the data cannot be read or do not fit each other (`CalibrationError`, `DataError`).
+    """
+    started = time.monotonic()
+    loaded = model if isinstance(model, Model) else load(model)
+    place = Place(workers, threads, executor, dask, work_dir, Running(provider, arithmetic, progress))
+    with measuring(loaded, data, Choice(batch_size, max_samples, seed), place) as (subject, _):
+        stored = [target.mean for target in subject.targets], [target.var for target in subject.targets]
+        met = subject.in_inference_mode(*stored, "measuring")
+    layers = tuple(
+        compare(target.name, target.mean, target.var, found, batchnorm.epsilon(target.op))
+        for target, found in zip(subject.targets, met, strict=True)
+        if found.count
+    )
+    seconds = time.monotonic() - started
+    found = subject.survey
+    return Drift(named(model), subject.samples.count, layers, found.skipped, found.notes, seconds)
+
+
+def compare(name: str, mean: FloatArray, var: FloatArray, met: Statistics, epsilon: float) -> LayerDrift:
+    """What a layer holds against what it meets."""
+    held, found = var + epsilon, met.var + epsilon
+    apart = met.mean - mean
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return LayerDrift(
+            name,
+            mean_shift=np.abs(apart) / np.sqrt(held),
+            log_variance=np.abs(np.log(found / held)),
+            divergence=(held + apart**2) / (2 * found) + (found + apart**2) / (2 * held) - 1,
+            distance=np.sqrt(apart**2 + (np.sqrt(found) - np.sqrt(held)) ** 2) / np.sqrt(held),
+            floor=met.mean_error**2 / found + met.var_error**2 / (2 * found**2),
+        )

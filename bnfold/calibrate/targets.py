@@ -1,0 +1,166 @@
+"""The BatchNormalizations of a model: which can be measured, which have to be left alone, which make it impossible."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bnfold import batchnorm
+from bnfold.affine import FloatArray
+from bnfold.calibrate.error import CalibrationError
+from bnfold.graph import Graph, Op, Value
+from bnfold.reasons import Refused
+
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+_DROPOUT_MODE_INPUT = 2
+# torch's exporter notes what each node was; this is a BatchNorm in training mode, whatever the node says now.
+_TORCH_TRAINING_BN = "_native_batch_norm_legit_functional"
+
+NO_BN = (
+    "no BatchNormalization in this model: exporters fold them. Export with torch.onnx.export(model, …, dynamo=False, "
+    "training=torch.onnx.TrainingMode.EVAL, do_constant_folding=False), or with dynamo=True, optimize=False; "
+    "for Keras, tf2onnx keeps them"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """A BatchNormalization to measure.
+
+    Attributes:
+        op: the node, in the graph it was found in.
+        name: of the node, or of its output.
+        mean: as stored, float64; 0 where it is missing.
+        var: as stored, float64; 1 where it is missing.
+        dtype: of the stored statistics, in which new ones are written.
+    """
+
+    op: Op
+    name: str
+    mean: FloatArray
+    var: FloatArray
+    dtype: np.dtype[Any]
+
+    @property
+    def x(self) -> Value:
+        """What it normalises, `[N, C, …]`."""
+        return self.op.data(0)
+
+    @property
+    def channels(self) -> int:
+        return self.mean.size
+
+    def stored(self, values: FloatArray) -> FloatArray:
+        """The values as the model will hold them, as float64."""
+        with np.errstate(over="ignore"):
+            return np.asarray(values.astype(self.dtype).astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A BatchNormalization that is left as it is, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """What a model holds for this path."""
+
+    targets: tuple[Target, ...]
+    skipped: tuple[Skipped, ...]
+    notes: tuple[str, ...]
+
+
+def survey(graph: Graph) -> Survey:
+    """Finds what can be measured.
+
+    Raises:
+        CalibrationError: there is no BatchNormalization, or one whose statistics are shared, computed, or read by
+            something else.
+    """
+    ops = [op for op in graph.ops() if batchnorm.is_batchnorm(op)]
+    if not ops:
+        raise CalibrationError(NO_BN)
+    skipped = [Skipped(op.label, why) for op in ops if (why := _unmeasurable(graph, op))]
+    measured = [op for op in ops if not _unmeasurable(graph, op)]
+    _refuse_shared(ops)
+    if not measured:
+        raise CalibrationError(f"no BatchNormalization can be measured: {skipped[0].name} {skipped[0].why}")
+    return Survey(tuple(_target(op) for op in measured), tuple(skipped), tuple(_notes(graph, ops)))
+
+
+def _unmeasurable(graph: Graph, op: Op) -> str:
+    if op.scope is not graph.main:
+        place = "a model-local function" if op.scope.is_function else "the body of an If, Loop or Scan"
+        return f"is in {place}, where it may run any number of times"
+    if not op.attribute("spatial", 1):
+        return "has spatial=0: statistics per position"
+    return ""
+
+
+def _refuse_shared(ops: list[Op]) -> None:
+    values = [value for op in ops for index in (batchnorm.MEAN, batchnorm.VAR) if (value := op.input(index))]
+    for value, times in Counter(values).items():
+        if times > 1:
+            names = [op.label for op in ops if value in (op.input(batchnorm.MEAN), op.input(batchnorm.VAR))]
+            raise CalibrationError(f"{', '.join(names)} share the statistics {value.name!r}: give each its own")
+
+
+def _target(op: Op) -> Target:
+    for value in op.outputs[1:]:
+        if value is not None and value.readers:
+            reader = next(iter(value.readers)).op.label
+            raise CalibrationError(f"{op.label}: its running statistics {value.name!r} are read by {reader}")
+    if op.input(batchnorm.MEAN) is None or op.input(batchnorm.VAR) is None:
+        gamma = _constant(op, batchnorm.GAMMA)
+        return Target(op, op.label, np.zeros(gamma.size), np.ones(gamma.size), _dtype(op, batchnorm.GAMMA))
+    mean, var = _constant(op, batchnorm.MEAN), _constant(op, batchnorm.VAR)
+    if mean.shape != var.shape or mean.ndim != 1:
+        raise CalibrationError(f"{op.label}: mean has shape {mean.shape}, variance {var.shape}; both have to be [C]")
+    return Target(op, op.label, mean, var, _dtype(op, batchnorm.VAR))
+
+
+def _constant(op: Op, index: int) -> FloatArray:
+    try:
+        return op.constant(index).float64()
+    except Refused as refused:
+        raise CalibrationError(f"{op.label}: its statistics are computed: {refused}") from refused
+
+
+def _dtype(op: Op, index: int) -> np.dtype[Any]:
+    return op.constant(index).dtype
+
+
+def _notes(graph: Graph, ops: list[Op]) -> list[str]:
+    notes = []
+    if random := sorted({op.type for op in graph.ops() if op.type in RANDOM}):
+        notes.append(f"random operators remain ({', '.join(random)}): two runs will not agree")
+    if any(drops(op) for op in graph.ops()):
+        notes.append("Dropout was exported in training mode; it is in inference mode now")
+    if silent := [op for op in ops if not batchnorm.is_training(op) and _was_training(op)]:
+        notes.append(
+            f"PyTorch's exporter made inference nodes of {len(silent)} BatchNormalizations in training mode without a "
+            "word: until now the model did not compute what it did in PyTorch"
+        )
+    return notes
+
+
+def drops(op: Op) -> bool:
+    """Whether it is a Dropout that may drop something."""
+    return op.type == "Dropout" and op.input(_DROPOUT_MODE_INPUT) is not None
+
+
+def stop_dropping(op: Op) -> list[str]:
+    """The inputs of a Dropout in inference mode: without `training_mode`."""
+    return list(op.node.input)[:_DROPOUT_MODE_INPUT]
+
+
+def _was_training(op: Op) -> bool:
+    return any(_TORCH_TRAINING_BN in entry.value for entry in op.node.metadata_props)
