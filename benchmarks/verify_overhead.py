@@ -36,6 +36,7 @@ def cpu_seconds(*command: str) -> float:
 
 def main(model: str) -> None:
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is not compiled at each start
     with tempfile.TemporaryDirectory() as folder:
         folded = str(Path(folder) / "folded.onnx")
         optimize = [str(Path(__file__).parents[1] / "cli.py"), "optimize", model, "-o", folded]

@@ -18,6 +18,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from bnfold.api import NotEquivalent, NotVerified, VerifyMode, check, fold, optimize, plan
     from bnfold.calibrate import Calibration, Drift, Images, calibrate, drift
+    from bnfold.certificate import CertificateCheck, verify_certificate
     from bnfold.fold import Entry, Leftover, Outcome, Plan
     from bnfold.model_io import ModelError
     from bnfold.reasons import Reason, Refusal
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Calibration",
+    "CertificateCheck",
     "Checked",
     "Drift",
     "Entry",
@@ -49,11 +51,13 @@ __all__ = [
     "optimize",
     "plan",
     "verify",
+    "verify_certificate",
 ]
 
 _HOMES = {
     **dict.fromkeys(__all__, "bnfold.api"),
     **dict.fromkeys(("Calibration", "Drift", "Images", "calibrate", "drift"), "bnfold.calibrate"),
+    **dict.fromkeys(("CertificateCheck", "verify_certificate"), "bnfold.certificate"),
     **dict.fromkeys(("Entry", "Leftover", "Outcome", "Plan"), "bnfold.fold"),
     **dict.fromkeys(("Reason", "Refusal"), "bnfold.reasons"),
     **dict.fromkeys(("Checked", "Optimized"), "bnfold.report"),

@@ -120,6 +120,7 @@ def optimize(
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
     calibrate: Data | None = None,
+    certificate: str | os.PathLike[str] | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Optimized:
     """Folds a model, compares the result with the original, and writes it if they are equivalent.
@@ -138,6 +139,8 @@ def optimize(
         dims: Sizes of named dimensions to compare on.
         calibrate: Data to take the BatchNormalizations' statistics from first, as `bnfold.calibrate` does; the folded
             model is then compared with the calibrated one.
+        certificate: Where to write a record that `verify_certificate` can check; it needs two files, and so is not for
+            models in memory, in place, or while calibrating.
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
@@ -148,6 +151,12 @@ def optimize(
     mode, form = VerifyMode(verify), Leftover(leftover)
     loaded = _load(model)
     target = _target(model, loaded, output, in_place=in_place, overwrite=overwrite)
+    draft = None
+    if certificate is not None:
+        from bnfold.certificate import Draft, Options  # noqa: PLC0415 -- takes long, and is seldom asked for
+
+        options = Options.of(keep, assume_constant, form.value, shapes or {}, dims or {})
+        draft = Draft(Path(certificate), loaded if calibrate is None else None, target, options)
     before = _nbytes(loaded, loaded.path)
     reference = loaded.path or loaded
     if calibrate is not None:
@@ -166,7 +175,12 @@ def optimize(
 
     if target is not None and not (unchanged and in_place):
         with staged(planned.model, target, unchanged=unchanged) as path:
-            return verified(path)
+            result = verified(path)
+            if draft is not None:
+                draft.fill(planned, path, result.verification)
+        if draft is not None:
+            draft.write()
+        return result
     result = verified(None)
     if target is None and output is not None and not isinstance(output, str | os.PathLike):
         write_stream(planned.model, output)

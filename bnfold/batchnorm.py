@@ -20,6 +20,7 @@ CHANNEL_AXIS = 1
 _DEFAULT_EPSILON = float(np.float32(1e-5))  # attributes are float32; the double 1e-5 is another number
 _TRAINING_MODE_IS_AN_ATTRIBUTE_FROM = 14
 _IS_TEST_BELOW = 7
+_MOST_CHANNELS = 1 << 22  # a model can ask for a constant that takes minutes to make
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ def read(op: Op) -> BatchNorm:
 
 def _vector(op: Op, index: int) -> FloatArray:
     constant = op.constant(index)
-    if len(constant.shape) != 1:
+    if len(constant.shape) != 1 or constant.shape[0] > _MOST_CHANNELS:
         raise Refused(Reason.WRONG_SIZE, value=op.data(index).name, size=f"shape {constant.shape}", expected="[C]")
     vector = constant.float64()
     if not np.isfinite(vector).all():

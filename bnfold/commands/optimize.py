@@ -45,6 +45,7 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     help="Compare with the original before anything is written. `require`: and write nothing if nothing can run it. "
     "`--no-verify` stands for off.",
 )
+@click.option("--certificate", metavar="FILE", help="Write a record that `bnfold verify --certificate` can check.")
 @options.shapes
 @options.dims
 @click.option(
@@ -65,6 +66,7 @@ def optimize(
     in_place: bool,
     force: bool,
     verify: str,
+    certificate: str | None,
     shapes: Mapping[str, Sequence[int]],
     dims: Mapping[str, int],
     calibrate: Sequence[str],
@@ -99,6 +101,7 @@ def optimize(
                 shapes=shapes,
                 dims=dims,
                 calibrate=list(calibrate) or None,
+                certificate=certificate,
                 progress=progress,
             )
     except bnfold.NotVerified as error:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 import click
 
@@ -19,8 +21,10 @@ def _renamed(_ctx: click.Context, param: click.Parameter, pairs: Sequence[str]) 
 
 
 @click.command
-@click.argument("before")
-@click.argument("after")
+@click.argument("before", required=False)
+@click.argument("after", required=False)
+@click.option("--certificate", metavar="FILE", help="Check again what `bnfold optimize --certificate` recorded.")
+@click.option("--static", is_flag=True, help="Of a certificate: fold again and compare, but run nothing.")
 @click.option(
     "--data",
     multiple=True,
@@ -48,9 +52,13 @@ def _renamed(_ctx: click.Context, param: click.Parameter, pairs: Sequence[str]) 
     help="Form of the report.",
 )
 @options.quiet
+@click.pass_context
 def verify(
-    before: str,
-    after: str,
+    ctx: click.Context,
+    before: str | None,
+    after: str | None,
+    certificate: str | None,
+    static: bool,
     data: Sequence[str],
     shapes: Mapping[str, Sequence[int]],
     dims: Mapping[str, int],
@@ -71,8 +79,18 @@ def verify(
     Every part of the graph that differs is evaluated alone in float64; what remains must be explained by one rounding
     of the changed weights. Beside that, both models run under ONNX Runtime.
 
+    With --certificate, BEFORE and AFTER are those of the record unless they are given. It is refused if a file has
+    changed; BEFORE is folded once more and compared with AFTER bit for bit, and the verification is repeated.
+
     Exit codes: 0 equivalent; 1 different, or nothing could evaluate them; 2 usage or input error.
     """
+    bytes_of_memory = None if memory is None else int(memory * 2**30)
+    if certificate is not None:
+        _check_certificate(ctx, certificate, before, after, static, timeout, bytes_of_memory, report_format, quiet)
+    if before is None or after is None:
+        raise click.UsageError("BEFORE and AFTER are missing, or --certificate")
+    if static:
+        raise click.UsageError("--static is for a certificate; --no-run compares region by region only")
     from bnfold.report.verification import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
 
     result = bnfold.verify(
@@ -88,13 +106,53 @@ def verify(
         seed=seed,
         thorough=True,
         timeout=timeout,
-        memory=None if memory is None else int(memory * 2**30),
+        memory=bytes_of_memory,
         run=run,
         progress=None if quiet else _progress(),
     )
     if not quiet:
         click.echo(FORMATS[report_format](result, before, after, layers))
     raise click.exceptions.Exit(0 if result.verdict is bnfold.Verdict.EQUIVALENT else 1)
+
+
+def _check_certificate(
+    ctx: click.Context,
+    certificate: str,
+    before: str | None,
+    after: str | None,
+    static: bool,
+    timeout: float,
+    memory: int | None,
+    report_format: str,
+    quiet: bool,
+) -> NoReturn:
+    allowed = {"before", "after", "certificate", "static", "timeout", "memory", "report_format", "quiet"}
+    default = click.core.ParameterSource.DEFAULT
+    given = [name for name in ctx.params if name not in allowed and ctx.get_parameter_source(name) is not default]
+    if given:
+        raise click.UsageError(f"a certificate says itself what was done: {given[0]} cannot be given")
+    if report_format not in _CERTIFICATE_FORMATS:
+        raise click.UsageError(f"--format {report_format} is not for certificates")
+    result = bnfold.verify_certificate(
+        certificate,
+        before,
+        after,
+        static=static,
+        timeout=timeout,
+        memory=memory,
+        progress=None if quiet else _progress(),
+    )
+    if not quiet:
+        click.echo(_CERTIFICATE_FORMATS[report_format](result))
+    raise click.exceptions.Exit(0 if result.holds else 1)
+
+
+def _as_json(result: bnfold.CertificateCheck) -> str:
+    content = {"schema": 1, "bnfold": bnfold.__version__, **result.to_dict()}
+    return json.dumps(content, indent=2, ensure_ascii=False)
+
+
+_CERTIFICATE_FORMATS: dict[str, Callable[[bnfold.CertificateCheck], str]] = {"text": str, "json": _as_json}
 
 
 def _progress() -> Callable[[str, int, int], None] | None:

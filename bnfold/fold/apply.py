@@ -14,6 +14,7 @@ from bnfold.graph import Constant, Graph, Op, Value
 from bnfold.model_io import ModelError
 from bnfold.model_io.tensors import is_packed, raw_size
 from bnfold.ops import AddBehind, Assign, Detach, Edit, Moved, Retype, SetAttribute
+from bnfold.ops.weights import Scaled
 
 _SUFFIX = "_folded"
 
@@ -23,29 +24,31 @@ class Pending:
 
     def __init__(self, name: str, constant: Constant) -> None:
         self._name = name
-        self._constant = constant
+        self.constant = constant
 
     @property
     def nbytes(self) -> int:
-        return nbytes(self._constant)
+        return nbytes(self.constant)
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        if is_packed(_tensor_like(self._constant)):
-            yield onnx.numpy_helper.from_array(self._constant.array()).raw_data
+        if is_packed(_tensor_like(self.constant)):
+            yield onnx.numpy_helper.from_array(self.constant.array()).raw_data
             return
-        array = np.ascontiguousarray(self._constant.array())
-        if not np.isfinite(array).all() and np.isfinite(self._constant.float64()).all():
-            raise ModelError(f"{self._name}: a folded weight overflows {array.dtype}; keep its node with --keep")
-        yield array.reshape(-1).view(np.uint8).data
+        for block in self.constant.blocks() if isinstance(self.constant, Scaled) else (self.constant.array(),):
+            array = np.ascontiguousarray(block)
+            if not np.isfinite(array).all() and np.isfinite(self.constant.float64()).all():
+                raise ModelError(f"{self._name}: a folded weight overflows {array.dtype}; keep its node with --keep")
+            yield array.reshape(-1).view(np.uint8).data
 
 
 @dataclass
 class Changes:
-    """What one fold did to names and weights, and the nodes that it left or added."""
+    """What one fold did to names and weights, the constants it made, and the nodes that it left or added."""
 
     renamed: dict[str, str] = field(default_factory=dict)
     copied: dict[str, int] = field(default_factory=dict)
     left: list[Op] = field(default_factory=list)
+    wrote: list[str] = field(default_factory=list)
 
 
 def nbytes(constant: Constant) -> int:
@@ -54,9 +57,7 @@ def nbytes(constant: Constant) -> int:
 
 
 def _tensor_like(constant: Constant) -> onnx.TensorProto:
-    return onnx.TensorProto(
-        data_type=onnx.helper.np_dtype_to_tensor_dtype(constant.dtype), dims=constant.shape
-    )
+    return onnx.TensorProto(data_type=onnx.helper.np_dtype_to_tensor_dtype(constant.dtype), dims=constant.shape)
 
 
 class Writer:
@@ -89,7 +90,7 @@ class Writer:
                 case Assign():
                     self._assign(edit, changes)
                 case AddBehind():
-                    changes.left.append(self._add_behind(edit))
+                    changes.left.append(self._add_behind(edit, changes))
                 case SetAttribute():
                     _set_attribute(edit.op, edit.name, edit.value)
                 case Retype():
@@ -125,6 +126,7 @@ class Writer:
         old = edit.op.input(edit.index)
         if old in self._own and len(old.readers) == 1 and not old.is_input:
             self._graph.replace_constant(old, edit.constant, Pending(old.name, edit.constant))
+            changes.wrote.append(old.name)
             return
         if old is not None and len(old.readers) > 1:
             changes.copied[old.name] = nbytes(edit.constant)
@@ -132,6 +134,7 @@ class Writer:
         name = self._graph.fresh_name(hint)
         value = self._graph.add_constant(edit.op.scope, name, edit.constant, Pending(name, edit.constant))
         self._own.add(value)
+        changes.wrote.append(value.name)
         self._graph.set_input(edit.op, edit.index, value)
 
     def _retype(self, edit: Retype) -> None:
@@ -143,12 +146,13 @@ class Writer:
         op.node.op_type = op.type = edit.op_type
         op.forget_attributes()
 
-    def _add_behind(self, edit: AddBehind) -> Op:
+    def _add_behind(self, edit: AddBehind, changes: Changes) -> Op:
         result = edit.op.output
         inner = self._graph.new_value(f"{result.name}_unshifted", like=result)
         name = self._graph.fresh_name(f"{edit.op.label}_shift")
         shift = self._graph.add_constant(edit.op.scope, name, edit.constant, Pending(name, edit.constant))
         self._own.add(shift)
+        changes.wrote.append(shift.name)
         self._graph.set_output(edit.op, 0, inner)
         label = self._graph.fresh_name(f"{edit.op.label}_add")
         node = onnx.helper.make_node("Add", [inner.name, shift.name], [result.name], label)

@@ -16,7 +16,7 @@ from bnfold.fold.apply import Changes, Writer
 from bnfold.fold.cleanup import drop_stale_notes, remove_dead
 from bnfold.fold.inline import with_functions_inlined
 from bnfold.fold.leftover import Leftover, replacement
-from bnfold.fold.record import Entry, Outcome, Plan
+from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan
 from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, malformed_is_refused, refusal_of
 from bnfold.fold.ways import Choice, choose
@@ -126,7 +126,8 @@ class _Planner:
                 continue
             changes = self._writer.merge(Way(edits))
             self._remains_of |= dict.fromkeys([op, *changes.left], op)
-            self._entries[op] = replace(entry, outcome=Outcome.REPLACED)
+            itself = Answer(entry.node, entry.op_type, Ability.IS_AFFINE, RULES[entry.op_type].affine, affine)
+            self._entries[op] = replace(entry, outcome=Outcome.REPLACED, wrote=tuple(changes.wrote), answers=(itself,))
             progress = True
         remove_dead(self._graph)
         return progress
@@ -145,12 +146,14 @@ class _Planner:
         if choice is None:
             self._keep_it(op, refusals)
             return False
-        self._fold(op, source, choice)
+        self._fold(op, source, affine, choice)
         return True
 
-    def _fold(self, op: Op, source: Value, choice: Choice) -> None:
+    def _fold(self, op: Op, source: Value, affine: Affine, choice: Choice) -> None:
         origin = self._remains_of.pop(op, op)
+        itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine)
         entry = self._entries.get(origin, Entry(op.label, op.type, Outcome.FOLDED))
+        entry = replace(entry, answers=(*entry.answers, itself))
         changes = self._writer.fold(op, source, choice)
         for left in changes.left:
             self._remains_of[left] = origin
@@ -183,4 +186,6 @@ def _extended(entry: Entry, outcome: Outcome, way: Way, changes: Changes) -> Ent
         refusals=(),
         renamed=entry.renamed | changes.renamed,
         copied=entry.copied | changes.copied,
+        wrote=tuple(dict.fromkeys([*entry.wrote, *changes.wrote])),
+        answers=(*entry.answers, *(Answer(asked.label, asked.type, *rest) for asked, rest in way.answers)),
     )

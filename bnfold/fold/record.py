@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
+from bnfold.affine import Affine
 from bnfold.model_io import Model
 from bnfold.reasons import Refusal
 
@@ -17,6 +20,37 @@ class Outcome(Enum):
     KEPT = "kept"  # it stays as it was
     REPLACED = "replaced"  # it found no place; a Mul and an Add, or a depthwise Conv, compute what it did
     MERGED = "merged"  # not an affine node: a branch of a sum that went into a Conv beside it
+
+
+class Ability(Enum):
+    """What an operator did with an affine."""
+
+    IS_AFFINE = "is an affine"
+    TOOK_OUTPUT = "took in what follows it"
+    TOOK_INPUT = "took in what precedes it"
+    LIFTED = "let it pass upwards"
+    SANK = "let it pass downwards"
+    BRANCHED = "has it in each branch"
+    TOOK_BESIDE = "took in what is added to it"
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """One operator's answer on the way of an affine: it met all conditions of a rule.
+
+    Attributes:
+        node: The operator's name, or that of its output where it has none.
+        op_type: Its type.
+        ability: What it did.
+        rule: The function that says so, and whose docstring is the equation; None where there is no rule to it.
+        affine: What was asked of it.
+    """
+
+    node: str
+    op_type: str
+    ability: Ability
+    rule: Callable[..., Any] | None
+    affine: Affine
 
 
 @dataclass(frozen=True)
@@ -32,6 +66,8 @@ class Entry:
         refusals: For a node that stays or is replaced: why each way that was tried ended.
         renamed: Values whose meaning changed: old name to new name.
         copied: Shared weights that had to be copied: name to size in bytes.
+        wrote: Names of the constants that were made for it; a later fold may have put others in their place.
+        answers: What it rests on: the answer of every operator on its way, its own first.
     """
 
     node: str
@@ -42,6 +78,8 @@ class Entry:
     refusals: tuple[Refusal, ...] = ()
     renamed: dict[str, str] = field(default_factory=dict)
     copied: dict[str, int] = field(default_factory=dict)
+    wrote: tuple[str, ...] = ()
+    answers: tuple[Answer, ...] = field(default=(), compare=False, repr=False)
 
     @property
     def is_batchnorm(self) -> bool:

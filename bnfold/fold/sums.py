@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from bnfold.affine import Affine
-from bnfold.fold.walk import Way, data_readers, malformed_is_refused
+from bnfold.fold.record import Ability
+from bnfold.fold.walk import Asked, Way, data_readers, malformed_is_refused
 from bnfold.graph import Op, Use, Value
 from bnfold.ops import Detach, Edit, Edits, Moved
 from bnfold.ops.branches import conv_absorbs_beside, conv_absorbs_conv
@@ -56,8 +57,9 @@ def beside(op: Op, source: Value, affine: Affine) -> Way:
         for host in branches:
             if host.conv is not None and host.conv.input(0) is source:
                 try:
-                    edits = conv_absorbs_beside(host.conv, _signed(affine, host, guest))
-                    return _merge(host, guest, edits)
+                    signed = _signed(affine, host, guest)
+                    edits = conv_absorbs_beside(host.conv, signed)
+                    return _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
                 except Refused as error:
                     refused = error
     raise refused
@@ -66,7 +68,8 @@ def beside(op: Op, source: Value, affine: Affine) -> Way:
 def mergers(add: Op) -> Iterator[tuple[Op, Way]]:
     """What goes into a Conv of the sum that ``add`` completes: the value it reads, or another Conv that reads it.
 
-    Yields what goes (the Add, for the value itself) and its way. Each way is good for the graph as it is: take the first.
+    Yields what goes (the Add, for the value itself) and its way. Each way is good for the graph as it is: take the
+    first.
     """
     branches = branches_of(add.output, root=add)
     for host, guest in permutations(branches, 2):
@@ -82,11 +85,13 @@ def mergers(add: Op) -> Iterator[tuple[Op, Way]]:
 
 
 def _merger(host: Branch, conv: Op, guest: Branch) -> tuple[Op, Way] | None:
+    signed = _signed(Affine.identity(len(conv.shape(WEIGHT))), host, guest)
     if conv.input(0) is guest.value:
-        identity = Affine.identity(len(conv.shape(WEIGHT)))
-        return guest.path[0].op, _merge(host, guest, conv_absorbs_beside(conv, _signed(identity, host, guest)))
+        edits = conv_absorbs_beside(conv, signed)
+        return guest.path[0].op, _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
     if guest.conv is not None and guest.conv.input(0) is conv.input(0):
-        return guest.conv, _merge(host, guest, conv_absorbs_conv(conv, guest.conv, host.sign * guest.sign))
+        edits = conv_absorbs_conv(conv, guest.conv, host.sign * guest.sign)
+        return guest.conv, _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_conv, signed))
     return None
 
 
@@ -145,7 +150,7 @@ def _next_use(value: Value) -> Use | None:
     return use if use.op.scope is value.scope and _is_sum(use.op) else None
 
 
-def _merge(host: Branch, guest: Branch, edits: Edits) -> Way:
+def _merge(host: Branch, guest: Branch, edits: Edits, answer: Asked) -> Way:
     """The guest leaves its Add; every partial sum between it or the host and the Add where they meet changes."""
     guests = [use.op for use in guest.path]
     meets = next(place for place, use in enumerate(host.path) if use.op in guests)
@@ -162,4 +167,4 @@ def _merge(host: Branch, guest: Branch, edits: Edits) -> Way:
     detach = Detach(left.op, stays=1 - left.index, keeps_name=left.op is meeting)
     all_edits: list[Edit] = [*requantized(edits), *map(Moved, changed), detach]
     assert host.conv is not None
-    return Way(all_edits, into=[host.conv])
+    return Way(all_edits, into=[host.conv], answers=[(host.conv, answer)])

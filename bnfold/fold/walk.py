@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from bnfold.affine import Affine
+from bnfold.fold.record import Ability
 from bnfold.graph import Constant, Op, Use, Value
 from bnfold.ops import RULES, Assign, Edit, Moved, OpRule, Step
 from bnfold.ops.weights import Exact
@@ -21,8 +23,13 @@ from bnfold.reasons import Reason, Refusal, Refused
 # Inputs at which an operator looks at the shape or type of a value only, which no affine changes.
 _BLIND = {("Shape", 0), ("Size", 0), ("CastLike", 1)}
 _NO_RULE = OpRule()
-_MAX_STEPS = 1000
+_MAX_STEPS = 120
 _MAX_DEPTH = 80  # operators between an affine and where it ends
+
+
+Asked = tuple[Ability, Callable[..., Any] | None, Affine]
+Answered = tuple[Op, Asked]
+"""An operator; what it did, by which rule, and what was asked of it."""
 
 
 @dataclass
@@ -32,6 +39,7 @@ class Way:
     edits: list[Edit] = field(default_factory=list)
     into: list[Op] = field(default_factory=list)
     through: list[Op] = field(default_factory=list)
+    answers: list[Answered] = field(default_factory=list)
 
     def join(self, other: Way) -> Way:
         """Adds another branch; two branches may not touch the same operator."""
@@ -42,6 +50,7 @@ class Way:
         self.edits += other.edits
         self.into += other.into
         self.through += other.through
+        self.answers += other.answers
         return self
 
 
@@ -58,7 +67,7 @@ def malformed_is_refused(op: Op) -> Iterator[None]:
     """A node whose attributes do not fit its inputs (a group of 0, say) stays; it is not what stops the others."""
     try:
         yield
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
         raise Refused(Reason.MALFORMED, op_type=op.type, detail=str(error)) from error
 
 
@@ -102,10 +111,11 @@ class Walk:
     def _ways_up(self, value: Value, op: Op, rule: OpRule, affine: Affine) -> Iterator[Callable[[], Way]]:
         if rule.absorb_output is not None and value.index == 0:
             absorb = rule.absorb_output
-            yield lambda: Way([*absorb(op, affine), Moved(value)], [op])
+            taken: Answered = op, (Ability.TOOK_OUTPUT, absorb, affine)
+            yield lambda: Way([*absorb(op, affine), Moved(value)], [op], answers=[taken])
         if rule.lift is not None:
             for step in rule.lift(op, value.index, affine):
-                yield partial(self._lifted, value, op, step)
+                yield partial(self._lifted, value, step, (op, (Ability.LIFTED, rule.lift, affine)))
         if op.type == "If":
             yield lambda: self._into_branches(value, op, affine)
 
@@ -129,10 +139,11 @@ class Walk:
         op, index = use
         if rule.absorb_input is not None:
             absorb = rule.absorb_input
-            yield lambda: Way(list(absorb(op, index, affine)), [op])
+            taken: Answered = op, (Ability.TOOK_INPUT, absorb, affine)
+            yield lambda: Way(list(absorb(op, index, affine)), [op], answers=[taken])
         if rule.sink is not None:
             for step in rule.sink(op, index, affine):
-                yield partial(self._sunk, op, step)
+                yield partial(self._sunk, step, (op, (Ability.SANK, rule.sink, affine)))
 
     @contextmanager
     def _entered(self, op: Op) -> Iterator[OpRule]:
@@ -148,8 +159,9 @@ class Walk:
         finally:
             self._depth -= 1
 
-    def _lifted(self, value: Value, op: Op, step: Step) -> Way:
-        way = Way([*step.edits, Moved(value)], through=[op])
+    def _lifted(self, value: Value, step: Step, answer: Answered) -> Way:
+        op = answer[0]
+        way = Way([*step.edits, Moved(value)], through=[op], answers=[answer])
         for index, affine in step.to.items():
             if not affine.is_identity:
                 way.join(self._above(op, index, affine))
@@ -165,7 +177,7 @@ class Walk:
 
     def _into_branches(self, value: Value, op: Op, affine: Affine) -> Way:
         """Each branch of an If makes the value on its own, so each has to take the affine."""
-        way = Way([Moved(value)], through=[op])
+        way = Way([Moved(value)], through=[op], answers=[(op, (Ability.BRANCHED, None, affine))])
         for body in op.bodies:
             inner = body.outputs[value.index]
             if inner.scope is not body or inner.readers or body.outputs.count(inner) != 1:
@@ -173,8 +185,9 @@ class Walk:
             way.join(self.up(inner, affine))
         return way
 
-    def _sunk(self, op: Op, step: Step) -> Way:
-        way = Way(list(step.edits), through=[op])
+    def _sunk(self, step: Step, answer: Answered) -> Way:
+        op = answer[0]
+        way = Way(list(step.edits), through=[op], answers=[answer])
         for index, affine in step.to.items():
             value = op.outputs[index]
             if value is not None and not affine.is_identity:

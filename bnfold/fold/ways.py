@@ -130,7 +130,7 @@ def _second_half_stays(op: Op, source: Value, first: Affine, second: Affine) -> 
 
 def _first_half_stays(op: Op, source: Value, first: Affine, second: Affine) -> Choice:
     way = Walk(op).down(op.output, second)
-    return _reduced(op, Way([*way.edits, Moved(op.output)], way.into, way.through), source, first)
+    return _reduced(op, replace(way, edits=[*way.edits, Moved(op.output)]), source, first)
 
 
 def _reduced(op: Op, way: Way, source: Value, left: Affine) -> Choice:
@@ -140,4 +140,4 @@ def _reduced(op: Op, way: Way, source: Value, left: Affine) -> Choice:
     if dtype is None:
         raise Refused(Reason.SHAPE_UNKNOWN, value=source.name)
     edits: list[Edit] = [Retype(op, op_type), Assign(op, 1, Exact(np.array(values), dtype))]
-    return Choice(Way([*edits, *way.edits], way.into, way.through), Rest.STAYS)
+    return Choice(replace(way, edits=[*edits, *way.edits]), Rest.STAYS)

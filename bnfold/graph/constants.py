@@ -61,6 +61,10 @@ class Stored:
         array = self._model.array(self._tensor)
         return array if array.flags.writeable else array.copy()
 
+    def rows(self, start: int, stop: int) -> Array:
+        """Some rows of what ``array`` gives."""
+        return self._model.rows(self._tensor, start, stop)
+
     def float64(self) -> FloatArray:
         return self._model.array(self._tensor).astype(np.float64)
 

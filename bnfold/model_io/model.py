@@ -81,6 +81,22 @@ class Model:
             raise ModelError(f"tensor {tensor.name!r}: {error}") from error
         return array
 
+    def rows(self, tensor: TensorProto, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Some rows of a tensor that has any, as `array` would give them; those of a file are read alone.
+
+        Raises:
+            ModelError: as for `array`.
+        """
+        payload = self.payload(tensor)
+        if isinstance(payload, ExternalRange):
+            payload = payload.open()
+        if not isinstance(payload, Range) or is_packed(tensor):
+            return self.array(tensor)[start:stop]
+        size = payload.nbytes // tensor.dims[0]
+        array = np.empty((stop - start, *tensor.dims[1:]), onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        _fill(array, payload.part(start * size, stop * size))
+        return array
+
     def attach(self, tensor: TensorProto, payload: Payload) -> None:
         """From now on the tensor's bytes are the payload's; its `data_type` and `dims` are the caller's to set."""
         for field in (*DATA_FIELDS, "external_data", "data_location"):

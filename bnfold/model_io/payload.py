@@ -97,6 +97,10 @@ class Range:
     offset: int
     nbytes: int
 
+    def part(self, start: int, stop: int) -> Range:
+        """The bytes from `start` to `stop` of it."""
+        return Range(self.source, self.offset + start, stop - start)
+
     def read_into(self, target: memoryview) -> None:
         """Fills a target of `nbytes` bytes at once."""
         self.source.read_into(self.offset, target)

@@ -9,6 +9,7 @@ fits the operator, and let pass on what does not. With ``m`` and ``k`` the opera
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
@@ -189,6 +190,8 @@ def _with_affine(op: Op, wanted: Affine, *, may_grow: bool = False) -> Edits:
             raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="it cannot take in a scale of zero")
         values = 1 / wanted.scale if op.type == "Div" else wanted.scale
     constant = op.constant(side)
+    if any(own == 1 != size for own, size in zip(op.shape(data)[::-1], values.shape[::-1], strict=False)):
+        raise Refused(Reason.EXPANDS, value=op.data(data).name)
     if values.size == np.prod(constant.shape, dtype=int):
         values = values.reshape(constant.shape)
     elif op.opset < _BROADCAST_IS_NUMPYS_FROM or len(op.shape(data)) != values.ndim:
@@ -221,7 +224,8 @@ def homogeneous(op: Op, affine: Affine) -> Affine:
 
 def max_with_zero(op: Op, affine: Affine) -> Affine:
     """Max(x, 0) is Relu."""
-    if len(op.inputs) != 2 or op.constant(1).float64().any():
+    zero = op.constant(1)
+    if len(op.inputs) != 2 or prod(zero.shape) != 1 or len(zero.shape) > affine.rank or zero.float64().any():
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="it is no Relu")
     return homogeneous(op, affine)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from bnfold.graph.quantization import is_integer, limits
 from bnfold.rounding import rounded
 
 _MAX_NUDGES = 8
+_BLOCK = 1 << 20  # bytes that fit into a processor's cache
 
 
 def in_type_of(weight: Constant, vector: FloatArray) -> FloatArray:
@@ -50,14 +52,29 @@ class Scaled:
 
     def array(self) -> npt.NDArray[Any]:
         if self.dtype.kind == "f" and isinstance(self.base, Stored):
-            values = self.base.array()
-            # numpy multiplies in float64, block by block, and rounds once: no copy of a large weight is made
-            with np.errstate(over="ignore", under="ignore"):
-                return np.multiply(values, self.factor, out=values, casting="same_kind")
+            return _times(self.base.array(), self.factor)
         return rounded(self.float64(), self.dtype)
+
+    def blocks(self) -> Iterator[npt.NDArray[Any]]:
+        """What ``array`` gives, a few rows at a time; of a large weight never more are in memory."""
+        if self.dtype.kind != "f" or not isinstance(self.base, Stored) or not self.shape or 0 in self.shape:
+            yield self.array()
+            return
+        count = max(1, _BLOCK // (prod(self.shape[1:]) * self.dtype.itemsize))
+        factor = self.factor.reshape((1,) * (len(self.shape) - self.factor.ndim) + self.factor.shape)
+        for start in range(0, self.shape[0], count):
+            stop = min(start + count, self.shape[0])
+            yield _times(self.base.rows(start, stop), factor[start:stop] if len(factor) > 1 else factor)
 
     def float64(self) -> FloatArray:
         return self.base.float64() * self.factor
+
+
+def _times(values: npt.NDArray[Any], factor: FloatArray) -> npt.NDArray[Any]:
+    """In place: numpy multiplies in float64, block by block, and rounds once."""
+    with np.errstate(over="ignore", under="ignore"):
+        np.multiply(values, factor, out=values, casting="same_kind")
+    return values
 
 
 class Enlarged:
@@ -137,6 +154,10 @@ class Nudged:
 
     def float64(self) -> FloatArray:
         return self.array().astype(np.float64)
+
+    def unmoved(self) -> FloatArray:
+        """The values as they are before any rounding, and before any is moved back."""
+        return self._integers.base.float64() * self._factor
 
     def is_exact(self) -> bool:
         """Whether all of the integers are the same, those of negative factors mirrored."""

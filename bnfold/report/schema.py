@@ -17,7 +17,7 @@ SCHEMA = 1
 def document(models: Sequence[dict[str, object]]) -> str:
     """The JSON document about some models."""
     content = {"schema": SCHEMA, "bnfold": __version__, "models": models}
-    return json.dumps(content, indent=2, ensure_ascii=False, default=_plain)
+    return json.dumps(content, indent=2, ensure_ascii=False, default=plain)
 
 
 def plan_dict(plan: Plan) -> dict[str, object]:
@@ -28,11 +28,12 @@ def plan_dict(plan: Plan) -> dict[str, object]:
         "affines": {outcome.value: plan.count(outcome, batchnorms=False) for outcome in fates},
         "merged": plan.count(Outcome.MERGED, batchnorms=False),
         "nodes": {"before": plan.nodes_before, "after": plan.nodes_after},
-        "entries": [_entry(entry) for entry in plan.entries],
+        "entries": [entry_dict(entry) for entry in plan.entries],
     }
 
 
-def _entry(entry: Entry) -> dict[str, object]:
+def entry_dict(entry: Entry) -> dict[str, object]:
+    """What became of one affine node."""
     return {
         "node": entry.node,
         "op_type": entry.op_type,
@@ -54,7 +55,7 @@ def _refusal(refusal: Refusal) -> dict[str, object]:
     }
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """A fact that JSON has no type for."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()

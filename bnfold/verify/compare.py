@@ -98,7 +98,7 @@ def verify(
 
 
 # Of max |y|: no rounding that is amplified on its way through a network is believed to be this large.
-_GROSS = 1.0
+_GROSS = 0.5
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -140,16 +140,18 @@ def conclusion(found: Comparison, problem: str, ran: Run, seed: int) -> Verifica
     if ran.failure:
         reasons.append(f"AFTER does not run: {ran.failure}")
     reasons += [_beyond(output) for output in beyond]
+    drowned = [output for output in ran.outputs if output.tolerance > _GROSS]  # random operators, say
     gross = [output for output in beyond if output.max_rel > _GROSS]
     if different or ran.failure or broken or gross or (beyond and not complete):
         verdict = Verdict.DIFFERENT
-    elif complete or ran.was_run:
+    elif complete or (ran.was_run and not drowned):
         verdict = Verdict.EQUIVALENT
     else:
         verdict = Verdict.NOT_RUN
     if problem:
         reasons.append(f"not compared region by region: {problem}")
     reasons += [str(region) for region in unknown]
+    reasons += [f"output {output.name!r} tells nothing: its noise is as large as itself" for output in drowned]
     if not ran.was_run:
         reasons.append(f"not run: {ran.problem}")
     elif beyond and verdict is Verdict.EQUIVALENT:

@@ -28,6 +28,7 @@ Array = npt.NDArray[Any]
 Given = Mapping[Number, Array]
 
 _MANY = 16  # times that the weights are moved before anything is called different
+_SOME = 4  # of them, before a second look: one that is enough already stays so, near enough
 # Rounding is uniform within half an ulp, the moves are half an ulp: five times their root mean square are nearly nine
 # times that of rounding. The largest of many moves at one entry is about twice their root mean square there.
 _TAIL, _TAIL_OF_LARGEST = 5.0, 3.0
@@ -111,14 +112,20 @@ def _tuning(op: Op) -> tuple[tuple[str, float], ...]:
     return tuple((attribute.name, attribute.f) for attribute in op.node.attribute if attribute.type == kind)
 
 
-def compared(left: Side, right: Side, given: Given, random: np.random.Generator) -> Finding:
+def compared(left: Side, right: Side, given: Given, old: Array, random: np.random.Generator) -> Finding:
     """Compares the two sides on the same values.
+
+    Args:
+        left: The side of BEFORE.
+        right: The side of AFTER.
+        given: The values at the border.
+        old: What `evaluated` has made of them on the left.
+        random: For moving the weights.
 
     Raises:
         CannotEvaluate: A side cannot be evaluated, or nothing that says anything comes of it.
     """
-    left.evaluator.magnitude = right.evaluator.magnitude = 0.0
-    old, new = left.value(given), right.value(given)
+    new = evaluated(right, given)
     if old.shape != new.shape:
         return Finding(np.inf, np.inf, 0.0, detail=f"shape {list(new.shape)} in the place of {list(old.shape)}")
     if not old.size:
@@ -134,9 +141,14 @@ def compared(left: Side, right: Side, given: Given, random: np.random.Generator)
     return _explained(left, right, given, np.where(both, old, 0.0), np.where(both, new, 0.0), random)
 
 
-def is_mostly_finite(side: Side, given: Given) -> bool:
-    """Whether the values at the border suit the operators, as negative ones do not suit a square root."""
-    value = side.value(given)
+def evaluated(side: Side, given: Given) -> Array:
+    """The value at the end of a side; its evaluator then knows the largest magnitude on the way."""
+    side.evaluator.magnitude = 0.0
+    return side.value(given)
+
+
+def is_mostly_finite(value: Array) -> bool:
+    """Whether what was given suits the operators that made this of it, as negative numbers do not suit a root."""
     return value.dtype != np.float64 or not value.size or float(np.isfinite(value).mean()) >= 0.5
 
 
@@ -151,9 +163,12 @@ def _explained(
     finding = _worst(old, new, _TAIL * rounding.pooled() + noise)
     if finding.ratio <= 1:
         return finding
-    rounding.measure(right, given, new, _MANY, random, jitter=True)
-    finding = _worst(old, new, rounding.careful() + noise)
-    if finding.ratio <= 1 or not left.changed:
+    for times in (_SOME, _MANY - _SOME):
+        rounding.measure(right, given, new, times, random, jitter=True)
+        finding = _worst(old, new, rounding.careful() + noise)
+        if finding.ratio <= 1:
+            return finding
+    if not left.changed:
         return finding
     rounding.measure(left, given, old, _MANY, random)
     lenient = _worst(old, new, rounding.careful() + noise)

@@ -13,7 +13,16 @@ from bnfold.graph import Graph, Op, Value
 from bnfold.verify.blame import changed_operators, culprit
 from bnfold.verify.border import made_up
 from bnfold.verify.evaluate import CannotEvaluate, Evaluator
-from bnfold.verify.explain import Finding, Given, Side, changed_weights, compared, is_mostly_finite, retuned_operators
+from bnfold.verify.explain import (
+    Finding,
+    Given,
+    Side,
+    changed_weights,
+    compared,
+    evaluated,
+    is_mostly_finite,
+    retuned_operators,
+)
 from bnfold.verify.kernels import as_real
 from bnfold.verify.numbering import Numbering
 from bnfold.verify.regions import Region
@@ -36,6 +45,7 @@ class Judge:
     def __init__(self, before: Graph, after: Graph, scenes: Sequence[Scene], seed: int) -> None:
         self._before, self._after = Evaluator(before.model), Evaluator(after.model)
         self._graph = before
+        self._after_graph = after
         self._scenes = scenes
         self._seed = seed
         self._known: dict[object, RegionResult] = {}
@@ -70,6 +80,9 @@ class Judge:
             suspect=_named(changed[-1]) if changed else repr(left.region.target.name),
             outcome=Outcome.NOT_EVALUATED,
         )
+        if narrow := _narrow_types(self._after_graph, right.region) - _narrow_types(self._graph, left.region):
+            detail = f"AFTER rounds to {', '.join(sorted(narrow))}, BEFORE does not"
+            return replace(result, outcome=Outcome.DIFFERENT, detail=detail)
         problem, was_evaluated = "", False
         one_is_enough = _windows(left.region) == _windows(right.region)
         for scene in self._scenes:
@@ -94,9 +107,11 @@ class Judge:
         worst: tuple[Finding, Given] | None = None
         for given in made_up(self._graph, scene, border, self._seed):
             suited: Given = given
-            if not is_mostly_finite(left, given):
+            old = evaluated(left, given)
+            if not is_mostly_finite(old):
                 suited = {n: np.abs(x) + 0.1 if x.dtype == np.float64 else x for n, x in given.items()}
-            found = compared(left, right, suited, np.random.default_rng(self._seed))
+                old = evaluated(left, suited)
+            found = compared(left, right, suited, old, np.random.default_rng(self._seed))
             if worst is None or found.ratio > worst[0].ratio:
                 worst = found, suited
         assert worst is not None
@@ -125,6 +140,15 @@ def _windows(region: Region) -> Counter[bytes]:
             node.attribute.extend(attribute for attribute in op.node.attribute if attribute.name != "kernel_shape")
             windows[node.SerializeToString(deterministic=True)] += 1
     return windows
+
+
+def _narrow_types(graph: Graph, region: Region) -> set[str]:
+    """The floating-point types under 32 bits that a region computes or stores in: it is evaluated without them."""
+    values = [region.target, *region.border, *(value for op in region.ops for value in op.inputs if value is not None)]
+    dtypes = [graph.dtype(value) for value in values]
+    casts = [op.attribute("to") for op in region.ops if op.type == "Cast"]
+    dtypes += [np.dtype(onnx.helper.tensor_dtype_to_np_dtype(to)) for to in casts]
+    return {dtype.name for dtype in dtypes if dtype is not None and dtype.itemsize < 4 and as_real(dtype) == np.float64}
 
 
 def _named(op: Op) -> str:

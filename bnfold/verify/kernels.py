@@ -335,7 +335,33 @@ def _dequantize(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     return [centred * scale.reshape(shape if x.ndim else scale.shape)]
 
 
+def _along_axis(function: Callable[[Array], Array]) -> Kernel:
+    """Softmax and its relatives: along the last axis; before opset 13 over all axes from ``axis`` on at once."""
+
+    def kernel(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        x = _present(inputs[0])
+        if op.opset >= 13:
+            axis = op.attribute("axis", -1)
+            return [np.moveaxis(function(np.moveaxis(x, axis, -1)), -1, axis)]
+        axis = op.attribute("axis", 1) % max(x.ndim, 1)
+        return [function(x.reshape(int(np.prod(x.shape[:axis])), -1)).reshape(x.shape)]
+
+    return kernel
+
+
+def _softmax(x: Array) -> Array:
+    raised = np.exp(x - x.max(axis=-1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=-1, keepdims=True))
+
+
+def _log_softmax(x: Array) -> Array:
+    lowered = x - x.max(axis=-1, keepdims=True)
+    return np.asarray(lowered - np.log(np.exp(lowered).sum(axis=-1, keepdims=True)))
+
+
 KERNELS: dict[str, Kernel] = {
+    "Softmax": _along_axis(_softmax),
+    "LogSoftmax": _along_axis(_log_softmax),
     "Conv": _conv,
     "com.microsoft::FusedConv": _fused_conv,
     "com.microsoft::FusedMatMul": _fused_matmul,

@@ -7,17 +7,19 @@ its counterpart. Constants are told apart by their content.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable, Iterator
-from functools import cache
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import cache, partial
 
 import numpy as np
 import onnx
 import onnx.defs
 
 from bnfold.graph import Graph, Op, Scope, Value
+from bnfold.model_io import Model
 from bnfold.verify.kernels import RANDOM
 
 Number = int
+_HEAD = 1 << 12  # bytes by which constants are told apart first
 _TYPE_ONLY = {"CastLike": 1, "Shape": 0, "Size": 0}  # so many inputs of these operators are read for what they hold
 _OUTPUTS_MATTER = frozenset({"BatchNormalization", "Dropout"})  # extra outputs mean training mode in old opsets
 
@@ -27,9 +29,56 @@ class Table:
 
     def __init__(self) -> None:
         self._numbers: dict[Hashable, Number] = {}
+        self._alike: dict[Hashable, _Alike] = {}
 
     def number(self, key: Hashable) -> Number:
         return self._numbers.setdefault(key, len(self._numbers))
+
+    def content(self, model: Model, tensor: onnx.TensorProto) -> Hashable:
+        """The key of a constant: equal for equal types, shapes and bytes. Large ones are seldom read to their end."""
+        kind = ("constant", tensor.data_type, tuple(tensor.dims))
+        payload = model.payload(tensor)
+        chunks = partial(_chunks, model, tensor) if payload is None else payload.chunks
+        if payload is None or payload.nbytes <= _HEAD:
+            whole = b"".join(chunks())
+            head, is_whole = whole[:_HEAD], len(whole) <= _HEAD
+        else:
+            head, is_whole = bytes(next(iter(chunks()))[:_HEAD]), False
+        start = (*kind, hashlib.sha256(head).digest())
+        return start if is_whole else (*start, self._alike.setdefault(start, _Alike()).place(chunks))
+
+
+class _Alike:
+    """Constants that start alike. The first is read to its end if there is a second, which most have not."""
+
+    def __init__(self) -> None:
+        self._first: Callable[[], Iterable[bytes | memoryview]] | None = None
+        self._digests: list[bytes] = []
+
+    def place(self, chunks: Callable[[], Iterable[bytes | memoryview]]) -> int:
+        """The same number for the same bytes."""
+        if self._first is None:
+            self._first = chunks
+            return 0
+        if not self._digests:
+            self._digests.append(_digest(self._first()))
+        digest = _digest(chunks())
+        if digest not in self._digests:
+            self._digests.append(digest)
+        return self._digests.index(digest)
+
+
+def _digest(chunks: Iterable[bytes | memoryview]) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.digest()
+
+
+def _chunks(model: Model, tensor: onnx.TensorProto) -> Iterator[bytes]:
+    """The bytes of a tensor that stands in the proto."""
+    is_text = tensor.data_type == onnx.TensorProto.STRING
+    yield repr(list(tensor.string_data)).encode() if is_text else np.ascontiguousarray(model.array(tensor)).tobytes()
 
 
 class Numbering:
@@ -82,7 +131,8 @@ class Numbering:
             value = scope.own(entry if isinstance(entry, str) else entry.name)
             if value.tensor is not None and value.name not in self._free_inputs:
                 continue
-            key = ("input", value.name) if outside is None else ("formal", outside, position)
+            default = () if value.tensor is None else self._content(value.tensor)
+            key = ("input", value.name, default) if outside is None else ("formal", outside, position)
             self.assign(value, self._table.number(key))
         for value in list(scope.values.values()):
             if value.tensor is not None and value not in self.numbers:
@@ -92,16 +142,7 @@ class Numbering:
                 self.assign(value, self._table.number(("sparse", value.name, id(self))))
 
     def _content(self, tensor: onnx.TensorProto) -> Hashable:
-        payload = self.graph.model.payload(tensor)
-        digest = hashlib.sha256()
-        if payload is not None:
-            for chunk in payload.chunks():
-                digest.update(chunk)
-        elif tensor.data_type == onnx.TensorProto.STRING:
-            digest.update(repr(list(tensor.string_data)).encode())
-        else:
-            digest.update(np.ascontiguousarray(self.graph.model.array(tensor)).tobytes())
-        return ("constant", tensor.data_type, tuple(tensor.dims), digest.digest())
+        return self._table.content(self.graph.model, tensor)
 
     def _key(self, op: Op) -> Hashable:
         if op.type == "Constant" and (tensor := op.attribute("value")) is not None:

@@ -90,7 +90,7 @@ def balanced(
         uneven = {
             number
             for number in set(left.border.values()) ^ set(right.border.values())
-            if before.values[number].producer is not None and after.values[number].producer is not None
+            if all(number in side.values and side.values[number].producer is not None for side in (before, after))
         }
         if not uneven:
             return left, right

@@ -232,7 +232,7 @@ def instance_norm(b: Builder, x: Tensor) -> Tensor:
         constant(b, scales(b, (x.shape[1],), friendly=False), "gamma"),
         constant(b, numbers(b, (x.shape[1],)), "beta"),
     ]
-    return b.node("InstanceNormalization", x, *own, epsilon=b.pick([0.01, 0.0]), along=1)
+    return b.node("InstanceNormalization", x, *own, epsilon=b.pick([0.01, 0.0625]), along=1)
 
 
 def group_norm(b: Builder, x: Tensor) -> Tensor:
@@ -255,7 +255,7 @@ def layer_norm(b: Builder, x: Tensor, op: str = "LayerNormalization") -> Tensor:
         own.append(constant(b, numbers(b, shape), "beta"))
     code = helper.np_dtype_to_tensor_dtype(b.dtype)
     stash = {"stash_type": code} if b.dtype == np.float32 and b.chance(0.2) else {}
-    attributes = {"epsilon": b.pick([0.01, 0.0]), "axis": axis - x.rank if b.chance(0.5) else axis}
+    attributes = {"epsilon": b.pick([0.01, 0.0625]), "axis": axis - x.rank if b.chance(0.5) else axis}
     return b.node(op, x, *own, along=-1, **attributes, **stash)
 
 

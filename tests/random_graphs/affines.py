@@ -29,13 +29,20 @@ def scales(b: Builder, shape: tuple[int, ...], *, friendly: bool) -> Array:
     return values
 
 
-def blocked(b: Builder, vector: Array) -> Array:
+def blocked(b: Builder, vector: Array, pattern: str | None = None) -> Array:
     """Sometimes the same for each block of channels, or for all of them."""
+    pattern = pattern or block_pattern(b)
     size = vector.size
-    if size % 4 == 0 and b.chance(0.35):
+    if pattern == "one" and size:
+        return np.full_like(vector, vector[0])
+    if pattern in ("tiled", "repeated") and size and size % 4 == 0:
         block = vector[: size // 4]
-        return np.tile(block, 4) if b.chance(0.5) else np.repeat(block, 4)
-    return np.full_like(vector, vector[0]) if size and b.chance(0.15) else vector
+        return np.tile(block, 4) if pattern == "tiled" else np.repeat(block, 4)
+    return vector
+
+
+def block_pattern(b: Builder) -> str:
+    return str(b.pick(["free", "free", "free", "free", "tiled", "tiled", "repeated", "one"]))
 
 
 def batchnorm(b: Builder, x: Tensor, *, friendly: bool | None = None) -> Tensor:
@@ -58,14 +65,14 @@ def _attributes(b: Builder) -> dict[str, float | int]:
 
 
 def _parameters(b: Builder, channels: int, *, friendly: bool) -> list[Tensor]:
+    pattern = block_pattern(b)
     zeros = np.zeros(channels)
-    gamma = blocked(b, scales(b, (channels,), friendly=friendly))
-    beta = zeros if friendly or b.chance(0.1) else blocked(b, numbers(b, (channels,)))
-    mean = zeros if friendly or b.chance(0.1) else blocked(b, numbers(b, (channels,)))
-    var = blocked(b, b.rng.uniform(0.4, 2.0, channels))
-    return [
-        constant(b, array, kind) for array, kind in ((gamma, "gamma"), (beta, "beta"), (mean, "mean"), (var, "var"))
-    ]
+    gamma = scales(b, (channels,), friendly=friendly)
+    beta = zeros if friendly or b.chance(0.1) else numbers(b, (channels,))
+    mean = zeros if friendly or b.chance(0.1) else numbers(b, (channels,))
+    var = b.rng.uniform(0.4, 2.0, channels)
+    named = (gamma, "gamma"), (beta, "beta"), (mean, "mean"), (var, "var")
+    return [constant(b, blocked(b, array, pattern), kind) for array, kind in named]
 
 
 def training_batchnorm(b: Builder, x: Tensor) -> Tensor:
@@ -132,7 +139,8 @@ def normalised_input(b: Builder, x: Tensor) -> Tensor:
 
 def uniform(b: Builder, x: Tensor) -> Tensor:
     """One positive number for all."""
-    side = constant(b, b.rng.uniform(0.4, 2, b.pick([(), (1,)])), "factor")
+    number = b.pick([0.5, 2.0, 4.0, b.rng.uniform(0.4, 2)])
+    side = constant(b, np.full(b.pick([(), (1,)]), number), "factor")
     return b.node(b.pick(["Mul", "Div"]), x, side)
 
 

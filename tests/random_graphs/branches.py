@@ -19,7 +19,7 @@ from random_graphs.absorbers import (
 from random_graphs.affines import AFFINES, arithmetic, batchnorm, scales, uniform
 from random_graphs.builder import Builder, Tensor, Unfit
 from random_graphs.constants import constant
-from random_graphs.layout import LAYOUT
+from random_graphs.layout import LAYOUT, depth_to_space, space_to_depth
 from random_graphs.passers import POINTWISE, RESAMPLING, global_pool, relu
 
 KEEPING = [arithmetic] * 3 + [batchnorm] * 3 + POINTWISE[:6]
@@ -45,11 +45,12 @@ def focused(b: Builder, x: Tensor) -> Tensor:
     """One operator alone between the two, so that each has its turn; the seed says which."""
     motif = _NAMED[b.world.seed % len(_NAMED)]
     upwards = b.chance(0.5)
-    b.opset = b.world.opset = max(b.opset, SINCE.get(motif.__name__, 0))
-    first, last = (ABSORBERS, AFFINES) if upwards else (AFFINES, ABSORBERS)
+    b.opset = b.world.opset = max(b.opset, SINCE.get(getattr(motif, "__name__", ""), 0))
+    wants_one_number = motif in (*NORMS, depth_to_space, space_to_depth) and b.chance(0.5)
+    affines = [uniform] if wants_one_number else AFFINES
     if motif in ABSORBERS:
-        affines = [uniform] if motif in NORMS and b.chance(0.5) else AFFINES
         return b.first_fit(affines, motif(b, x)) if upwards else motif(b, b.first_fit(affines, x))
+    first, last = (ABSORBERS, affines) if upwards else (affines, ABSORBERS)
     return b.first_fit(last, motif(b, b.first_fit(first, x)))
 
 

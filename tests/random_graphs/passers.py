@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 
 import numpy as np
@@ -154,9 +155,8 @@ def lp_pool(b: Builder, x: Tensor) -> Tensor:
     return b.node("LpPool", x, p=b.pick([1, 2, 3]), **attributes)
 
 
-def reduce(b: Builder, x: Tensor) -> Tensor:
+def reduce(b: Builder, x: Tensor, op: str) -> Tensor:
     """Mostly over other axes than the channels; the axes are an attribute or an input."""
-    op = b.pick(["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2"])
     axes = [axis for axis in range(x.rank) if axis != x.axis and axis and b.chance(0.7)]
     if b.chance(0.1):
         axes = [x.axis]
@@ -259,6 +259,8 @@ def large_addend(b: Builder, x: Tensor) -> Tensor:
 
 
 POINTWISE = [relu] * 5 + [extreme, einsum_gate, abs_, leaky_relu, prelu, clip, clip, neg, identity, dropout]
-POOLING = [max_pool, max_pool, average_pool, average_pool, global_pool, lp_pool, reduce, reduce]
-RESAMPLING = [*POOLING, resize, resize, grid_sample, pad, pad]
+_REDUCES = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2")
+POOLING = [max_pool] * 3 + [average_pool] * 3 + [global_pool] * 2 + [lp_pool]
+POOLING += [partial(reduce, op=op) for op in _REDUCES]
+RESAMPLING = [*POOLING, *[resize] * 3, grid_sample, grid_sample, *[pad] * 3]
 BLOCKERS = [nonlinear, cast_there_and_back, lp_and_other_norms, random_addend, large_addend, quantised_data]

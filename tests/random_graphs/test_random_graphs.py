@@ -15,7 +15,7 @@ from random_graphs.campaign import Fault, campaign, parallel
 from random_graphs.generate import random_case
 from random_graphs.tally import Statistics
 
-SEEDS = range(2300)
+SEEDS = range(2500)
 Result = tuple[Statistics, list[Fault]]
 
 

@@ -273,6 +273,39 @@ def test_a_model_in_memory_is_taken_as_it_is_now():
     assert not result.outputs[0].passed
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param("y = Relu(x)", "h = Cast<to = 10>(x) f = Cast<to = 1>(h) y = Relu(f)", id="half-activations"),
+        pytest.param("y = Relu(x)", "h = Cast<to = 17>(x) f = Cast<to = 1>(h) y = Relu(f)", id="float8-activations"),
+        pytest.param(
+            "w = Constant<value = float[4] {0.1, 0.2, 0.3, 0.4}>() y = Mul(x, w)",
+            "c = Constant<value = float[4] {0.1, 0.2, 0.3, 0.4}>() h = Cast<to = 10>(c) w = Cast<to = 1>(h) y = Mul(x, w)",
+            id="half-weights",
+        ),
+    ],
+)
+def test_a_narrower_type_is_a_difference(before, after):
+    """A value or weight that AFTER rounds to fewer bits than BEFORE is no rounding of a fold."""
+    header = '<ir_version: 9, opset_import: ["": 19]>'
+    models = [text(f"n (float[N, 4] x) => (float[N, 4] y) {{ {body} }}", header) for body in (before, after)]
+    assert verify(*models).verdict is Verdict.DIFFERENT
+
+
+def test_softmax_means_what_its_opset_says():
+    """Before opset 13 Softmax is taken over all axes from its own on."""
+    body = "n (float[N, 3, 5] x) => (float[N, 3, 5] y) { y = Softmax<axis = 1>(x) }"
+    headers = ['<ir_version: 8, opset_import: ["": 11]>', '<ir_version: 8, opset_import: ["": 13]>']
+    assert verify(*(text(body, header) for header in headers)).verdict is Verdict.DIFFERENT
+
+
+def test_other_defaults_are_a_difference():
+    """An initializer that a caller may override counts with the content that it has."""
+    body = "n (float[N, 2] x, float[2] w) => (float[N, 2] y) <float[2] w = {VALUES}> { y = Mul(x, w) }"
+    models = [text(body.replace("VALUES", values)) for values in ("1., 2.", "1., 3.")]
+    assert verify(*models).verdict is Verdict.DIFFERENT
+
+
 def test_unknown_shapes_and_dimensions_are_refused():
     """A shape for an input, or a size for a dimension, that is not there."""
     with pytest.raises(ModelError, match="no input 'z'"):

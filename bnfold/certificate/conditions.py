@@ -1,0 +1,93 @@
+"""What a fold rests on, as plain data: every operator that the affine met, the rule it answered by, and the affine.
+
+A rule refuses unless its conditions hold, and its docstring is the equation that they make true; so the record of an
+answer is the record of the conditions, and planning again checks them again.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from bnfold.affine import Affine
+from bnfold.fold import Entry, Plan
+from bnfold.fold.record import Ability, Answer
+from bnfold.ops.rule import Carrier
+from bnfold.report.schema import entry_dict, plain
+
+_WORDS = ("rule", "equation")  # which another version may choose differently
+
+
+def entries(plan: Plan) -> tuple[dict[str, Any], ...]:
+    """Every entry of a plan as JSON has it."""
+    there = {tensor.name for tensor in plan.model.proto.graph.initializer}
+    return tuple(_entry(entry, there) for entry in plan.entries)
+
+
+def differing(recorded: Mapping[str, Any], planned: Mapping[str, Any]) -> list[str]:
+    """The keys at which two entries differ in more than words."""
+    return [key for key in {**recorded, **planned} if _wordless(recorded.get(key)) != _wordless(planned.get(key))]
+
+
+def _wordless(value: object) -> object:
+    if isinstance(value, list):
+        return [_wordless(entry) for entry in value]
+    if isinstance(value, dict):
+        return {key: _wordless(entry) for key, entry in value.items() if key not in _WORDS}
+    return value
+
+
+def _entry(entry: Entry, there: set[str]) -> dict[str, Any]:
+    content = {
+        **entry_dict(entry),
+        "parameters": [name for name in entry.wrote if name in there],
+        "conditions": [_answer(answer) for answer in entry.answers],
+    }
+    as_json: dict[str, Any] = json.loads(json.dumps(content, default=plain))
+    return as_json
+
+
+def _answer(answer: Answer) -> dict[str, object]:
+    rule = None if answer.rule is None else _carried(answer.rule, answer.ability)
+    return {
+        "node": answer.node,
+        "op_type": answer.op_type,
+        "ability": answer.ability.value,
+        "rule": None if rule is None else f"{rule.__module__}.{rule.__qualname__}",
+        "equation": "" if rule is None else _first_paragraph(rule),
+        **_facts(answer.affine),
+    }
+
+
+def _carried(rule: Callable[..., Any], ability: Ability) -> Callable[..., Any]:
+    """The function with the equation: of a Carrier, the one for this direction."""
+    if isinstance(rule, partial):
+        return _carried(rule.func, ability)
+    carrier = getattr(rule, "__self__", None)
+    if isinstance(carrier, Carrier):
+        return _carried(carrier.up if ability is Ability.LIFTED else carrier.down, ability)
+    return rule
+
+
+def _first_paragraph(rule: Callable[..., Any]) -> str:
+    return " ".join((inspect.getdoc(rule) or "").partition("\n\n")[0].split())
+
+
+def _facts(affine: Affine) -> dict[str, object]:
+    """What rules ask of an affine: where it varies, whether its scales are positive, whether it shifts."""
+    scale, shift = affine.scale.astype(np.float64), affine.shift.astype(np.float64)
+    return {
+        "axes": sorted(affine.axes),
+        "scale": [_number(scale.min(initial=np.inf)), _number(scale.max(initial=-np.inf))],
+        "shift": [_number(shift.min(initial=np.inf)), _number(shift.max(initial=-np.inf))],
+    }
+
+
+def _number(value: float) -> float | str:
+    """JSON has no infinity and no NaN."""
+    return float(value) if np.isfinite(value) else str(value)

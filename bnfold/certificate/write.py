@@ -1,0 +1,104 @@
+"""Making a certificate, and writing it whole or not at all."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bnfold import __version__
+from bnfold.certificate.conditions import entries
+from bnfold.certificate.exactness import parameters
+from bnfold.certificate.files import seen
+from bnfold.certificate.record import Certificate, CertificateError, Options
+from bnfold.fold import Plan
+from bnfold.model_io import Model, check_output, load
+from bnfold.verify.result import Verification
+
+_PACKAGES = ("onnx", "onnxruntime", "numpy")
+
+
+class Draft:
+    """A certificate in the making: nothing is written before the folded model is in its place."""
+
+    def __init__(self, path: Path, before: Model | None, target: Path | None, options: Options) -> None:
+        """Refuses, before any work is done, what no certificate can be written of.
+
+        Args:
+            path: Where the certificate will be.
+            before: The model; None if no file holds it.
+            target: Where the folded model will be; None if in no file.
+            options: What was asked for.
+
+        Raises:
+            CertificateError: the model or the output is no file, or they are one.
+            ModelError: no certificate can be written there.
+        """
+        if before is None or before.path is None or target is None:
+            raise CertificateError(
+                "a certificate is of two files: the model must be one, uncalibrated, and the output too"
+            )
+        files = os.path.realpath(before.path), os.path.realpath(target)
+        if files[0] == files[1]:
+            raise CertificateError("a certificate is of two files: in place, the first would be gone")
+        if os.path.realpath(path) in files:
+            raise CertificateError(f"{path}: is a model itself")
+        check_output(path, None, in_place=False, overwrite=True)
+        self._path, self._options = path, options
+        self._before, self._before_path, self._target = before, before.path, target
+        self._record: Certificate | None = None
+
+    def fill(self, plan: Plan, staged: Path, verification: Verification | None) -> None:
+        """Collects what it says, while the folded model is still where it was verified.
+
+        Args:
+            plan: What was folded.
+            staged: Where the folded model is now.
+            verification: What the verification found.
+        """
+        folder = self._path.parent
+        self._record = Certificate(
+            before=seen(self._before, self._before_path, folder),
+            after=seen(load(staged), self._target, folder),
+            versions=versions(),
+            options=self._options,
+            entries=entries(plan),
+            parameters=tuple(parameters(plan.model)) if plan.changes else (),
+            verification=None if verification is None else verification.to_dict(),
+        )
+
+    def write(self) -> None:
+        """Writes it; what was there is replaced at once or not at all.
+
+        Raises:
+            CertificateError: it cannot be written.
+        """
+        assert self._record is not None
+        _write_whole(self._path, self._record.to_json())
+
+
+def versions() -> dict[str, str]:
+    """Of this package and of those that its numbers depend on."""
+    return {"bnfold": __version__, **{name: _version(name) for name in _PACKAGES}}
+
+
+def _write_whole(path: Path, text: str) -> None:
+    target = Path(os.path.realpath(path))
+    draft = target.with_name(f".bnfold-{os.getpid()}-{target.name}")
+    try:
+        with open(draft, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(draft, target)
+    except OSError as error:
+        raise CertificateError(f"{path}: cannot be written: {error.strerror}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # it may come from a package of another name, such as onnxruntime-gpu
+        return "unknown"
