@@ -35,9 +35,7 @@ def proto():
 
 def answers(monkeypatch, verdict):
     module = importlib.import_module("bnfold.verify")  # `bnfold.verify` is the verb
-    monkeypatch.setattr(
-        module, "verify", lambda *args, **options: Verification(verdict, reasons=("so it is told",))
-    )
+    monkeypatch.setattr(module, "verify", lambda *args, **options: Verification(verdict, reasons=("so it is told",)))
 
 
 def batchnorms(model):
@@ -227,7 +225,9 @@ def test_verify_finds_a_wrong_weight(model):
 def test_optimize_calibrates_first(tmp_path):
     """A model in training mode gets the data's statistics, is folded, and is compared with the calibrated one."""
     result = bnfold.optimize(
-        ROOT / "models" / "digits_mlp.train.onnx", tmp_path / "out.onnx", calibrate=[ROOT / "models" / "digits_train.npz"]
+        ROOT / "models" / "digits_mlp.train.onnx",
+        tmp_path / "out.onnx",
+        calibrate=[ROOT / "models" / "digits_train.npz"],
     )
     assert result.plan.count(Outcome.FOLDED) == 3
     assert result.verification.passed

@@ -25,6 +25,7 @@ from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refusal, Refused
 
 _BROADCAST_IS_NUMPYS_FROM = 7
+_MOST_SHIFT = 1024  # of a shift that is done before a small scale: x + t / s must stay in range, of float16 too
 
 
 class Rest(Enum):
@@ -101,7 +102,7 @@ def _attempts(op: Op, source: Value, affine: Affine, most_left: int) -> Iterator
     if not (affine.has_scale and affine.has_shift):
         return
     halves = [(affine.only_scale(), affine.only_shift())]
-    if affine.scale.all():
+    if affine.scale.all() and np.abs(affine.shift / affine.scale).max() <= _MOST_SHIFT:
         halves.append((Affine(np.ones_like(affine.scale), affine.shift / affine.scale), affine.only_scale()))
     for first, second in halves:
         yield partial(_split, op, source, first, second)

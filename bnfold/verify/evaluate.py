@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import helper
-from onnx.reference import ReferenceEvaluator
 
 from bnfold.graph import Op, Scope, Value
 from bnfold.model_io import Model
 from bnfold.verify.kernels import KERNELS, RANDOM, NotComputed, as_real
+
+if TYPE_CHECKING:
+    from onnx.reference import ReferenceEvaluator
 
 Array = npt.NDArray[Any]
 Known = dict[Value, Any]
@@ -214,6 +216,8 @@ def _body(op: Op, name: str) -> Scope:
 
 
 def _one_node(op: Op, inputs: Sequence[Any]) -> ReferenceEvaluator:
+    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 -- takes long, and most networks do without
+
     node = onnx.NodeProto()
     node.CopyFrom(op.node)
     del node.input[:], node.output[:]

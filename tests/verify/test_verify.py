@@ -279,8 +279,8 @@ def test_a_model_in_memory_is_taken_as_it_is_now():
         pytest.param("y = Relu(x)", "h = Cast<to = 10>(x) f = Cast<to = 1>(h) y = Relu(f)", id="half-activations"),
         pytest.param("y = Relu(x)", "h = Cast<to = 17>(x) f = Cast<to = 1>(h) y = Relu(f)", id="float8-activations"),
         pytest.param(
-            "w = Constant<value = float[4] {0.1, 0.2, 0.3, 0.4}>() y = Mul(x, w)",
-            "c = Constant<value = float[4] {0.1, 0.2, 0.3, 0.4}>() h = Cast<to = 10>(c) w = Cast<to = 1>(h) y = Mul(x, w)",
+            "w = Constant<value = float[1] {1.1}>() y = Mul(x, w)",
+            "c = Constant<value = float[1] {1.1}>() h = Cast<to = 10>(c) w = Cast<to = 1>(h) y = Mul(x, w)",
             id="half-weights",
         ),
     ],
