@@ -66,7 +66,7 @@ def row(name: str, model: Path, folder: Path) -> str:
 
 def main(models: list[str]) -> None:
     os.environ["OPENBLAS_NUM_THREADS"] = "1"
-    print("| model | parameters | most ULP | written, CPU s more | static check, CPU s | MB | full check, CPU s |")
+    print("| model | parameters | most ULP | writing, CPU s | static check, CPU s | MB | full check, CPU s |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -67,6 +67,7 @@ def plan(
     keep: Sequence[str] = (),
     assume_constant: bool = False,
     leftover: Leftover | str = Leftover.KEEP,
+    max_growth: int | None = None,
 ) -> Plan:
     """Finds out what would become of each affine node, and changes nothing.
 
@@ -76,11 +77,15 @@ def plan(
         assume_constant: Fold also what a caller could override: initializers that are inputs of the graph too.
         leftover: What to do with a BatchNormalization that stays: `keep` it, or put a Mul and an Add (`affine`) or a
             depthwise Conv (`conv`) in its place.
+        max_growth: How many bytes of shared weights may be copied for operators that change; None for any number.
 
     Raises:
         ModelError: The model cannot be read.
     """
-    return make_plan(_load(model), keep=keep, assume_constant=assume_constant, leftover=Leftover(leftover))
+    form = Leftover(leftover)
+    return make_plan(
+        _load(model), keep=keep, assume_constant=assume_constant, leftover=form, max_growth=max_growth
+    )
 
 
 def fold(
@@ -89,13 +94,15 @@ def fold(
     keep: Sequence[str] = (),
     assume_constant: bool = False,
     leftover: Leftover | str = Leftover.KEEP,
+    max_growth: int | None = None,
 ) -> onnx.ModelProto:
     """The folded model in memory, not verified; arguments as in `plan`.
 
     Raises:
         ModelError: The model cannot be read, or is over 2 GiB.
     """
-    return to_proto(plan(model, keep=keep, assume_constant=assume_constant, leftover=leftover).model)
+    made = plan(model, keep=keep, assume_constant=assume_constant, leftover=leftover, max_growth=max_growth)
+    return to_proto(made.model)
 
 
 def check(model: Source, *, keep: Sequence[str] = (), assume_constant: bool = False) -> Checked:
@@ -116,6 +123,7 @@ def optimize(
     keep: Sequence[str] = (),
     assume_constant: bool = False,
     leftover: Leftover | str = Leftover.KEEP,
+    max_growth: int | None = None,
     verify: VerifyMode | str = VerifyMode.AUTO,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
@@ -134,6 +142,7 @@ def optimize(
         keep: As in `plan`.
         assume_constant: As in `plan`.
         leftover: As in `plan`.
+        max_growth: As in `plan`.
         verify: Whether to compare, and what to do if that is not possible.
         shapes: Shapes of inputs to compare on, for those whose shape the model does not say.
         dims: Sizes of named dimensions to compare on.
@@ -155,13 +164,15 @@ def optimize(
     if certificate is not None:
         from bnfold.certificate import Draft, Options  # noqa: PLC0415 -- takes long, and is seldom asked for
 
-        options = Options.of(keep, assume_constant, form.value, shapes or {}, dims or {})
+        options = Options.of(keep, assume_constant, form.value, max_growth, shapes or {}, dims or {})
         draft = Draft(Path(certificate), loaded if calibrate is None else None, target, options)
     before = _nbytes(loaded, loaded.path)
     reference = loaded.path or loaded
     if calibrate is not None:
         reference = loaded = _calibrated(loaded, calibrate)
-    planned = make_plan(loaded, keep=keep, assume_constant=assume_constant, leftover=form)
+    planned = make_plan(
+        loaded, keep=keep, assume_constant=assume_constant, leftover=form, max_growth=max_growth
+    )
     unchanged = not planned.changes and calibrate is None
 
     def verified(after: Path | None) -> Optimized:

@@ -139,7 +139,13 @@ def _planned(record: Certificate, before: Model, certificate: Path) -> Plan:
         leftover = Leftover(options.leftover)
     except ValueError as error:
         raise CertificateError(f"{certificate}: is no certificate: {error}") from error
-    return plan(before, keep=options.keep, assume_constant=options.assume_constant, leftover=leftover)
+    return plan(
+        before,
+        keep=options.keep,
+        assume_constant=options.assume_constant,
+        leftover=leftover,
+        max_growth=options.max_growth,
+    )
 
 
 def _of_entries(record: Certificate, planned: tuple[dict[str, Any], ...]) -> Iterator[str]:

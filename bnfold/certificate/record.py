@@ -74,6 +74,7 @@ class Options:
     keep: tuple[str, ...] = ()
     assume_constant: bool = False
     leftover: str = "keep"
+    max_growth: int | None = None
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
@@ -84,12 +85,13 @@ class Options:
         keep: Sequence[str],
         assume_constant: bool,
         leftover: str,
+        max_growth: int | None,
         shapes: Mapping[str, Sequence[int]],
         dims: Mapping[str, int],
     ) -> Options:
         """The options in the types of a record."""
         sizes = {name: tuple(shape) for name, shape in shapes.items()}
-        return cls(tuple(keep), assume_constant, leftover, sizes, dict(dims))
+        return cls(tuple(keep), assume_constant, leftover, max_growth, sizes, dict(dims))
 
 
 @dataclass(frozen=True)
@@ -200,10 +202,12 @@ def _parameter(content: Mapping[str, Any]) -> Parameter:
 
 def _options(content: Mapping[str, Any]) -> Options:
     shapes, dims = (_dict(content[key], key) for key in ("shapes", "dims"))
+    growth = content["max_growth"]
     return Options(
         keep=_each(content["keep"], str, "keep"),
         assume_constant=_checked(content["assume_constant"], bool, "assume_constant"),
         leftover=_checked(content["leftover"], str, "leftover"),
+        max_growth=None if growth is None else _checked(growth, int, "max_growth"),
         shapes={name: _each(shape, int, "shapes") for name, shape in shapes.items()},
         dims={name: _checked(size, int, "dims") for name, size in dims.items()},
         seed=_checked(content["seed"], int, "seed"),

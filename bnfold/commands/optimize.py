@@ -57,6 +57,7 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @options.keep
 @options.assume_constant
 @options.leftover
+@options.max_growth
 @options.report_format
 @options.verbose
 @options.quiet
@@ -73,6 +74,7 @@ def optimize(
     keep: Sequence[str],
     assume_constant: bool,
     leftover: str,
+    max_growth: int | None,
     report_format: str,
     verbose: bool,
     quiet: bool,
@@ -97,6 +99,7 @@ def optimize(
                 keep=keep,
                 assume_constant=assume_constant,
                 leftover=leftover,
+                max_growth=max_growth,
                 verify=verify,
                 shapes=shapes,
                 dims=dims,

@@ -53,6 +53,12 @@ leftover = click.option(
     help="What to do with a BatchNormalization that stays, for compilers that know none: keep it, or put a Mul and an "
     "Add (affine) or a depthwise Conv (conv) in its place.",
 )
+max_growth = click.option(
+    "--max-growth",
+    type=click.IntRange(min=0),
+    metavar="BYTES",
+    help="Most that copies of shared weights may take.  [default: any]",
+)
 report_format = click.option(
     "--format",
     "report_format",

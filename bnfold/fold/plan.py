@@ -6,6 +6,7 @@ the model it is given is not touched, and no large weight is computed before the
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -27,7 +28,12 @@ from bnfold.reasons import Reason, Refusal, Refused
 
 
 def plan(
-    model: Model, *, keep: Sequence[str] = (), assume_constant: bool = False, leftover: Leftover = Leftover.KEEP
+    model: Model,
+    *,
+    keep: Sequence[str] = (),
+    assume_constant: bool = False,
+    leftover: Leftover = Leftover.KEEP,
+    max_growth: int | None = None,
 ) -> Plan:
     """Decides for every affine node of a model, and folds a copy of it accordingly.
 
@@ -36,15 +42,16 @@ def plan(
         keep: Globs; a node whose name matches one stays as it is.
         assume_constant: Take initializers that are also graph inputs for constants.
         leftover: What to do with BatchNormalizations that stay.
+        max_growth: How many bytes of shared weights may be copied for operators that change; None for any number.
     """
-    own = _fold_in_place(model.copy(), keep, assume_constant, leftover)
+    own = _fold_in_place(model.copy(), keep, assume_constant, leftover, max_growth)
     if not model.proto.functions or not any(_stayed(own)):
         return own
     # what a function is given by its caller can only be seen where it is called
     inlined = with_functions_inlined(model)
     if inlined is None:
         return own
-    other = _fold_in_place(inlined, keep, assume_constant, leftover)
+    other = _fold_in_place(inlined, keep, assume_constant, leftover, max_growth)
     return replace(other, nodes_before=own.nodes_before) if _stayed(other) < _stayed(own) else own
 
 
@@ -54,9 +61,11 @@ def _stayed(plan: Plan) -> tuple[int, int]:
     return kept + plan.count(Outcome.REPLACED), kept
 
 
-def _fold_in_place(folded: Model, keep: Sequence[str], assume_constant: bool, leftover: Leftover) -> Plan:
+def _fold_in_place(
+    folded: Model, keep: Sequence[str], assume_constant: bool, leftover: Leftover, max_growth: int | None
+) -> Plan:
     graph = Graph(folded, assume_constant=assume_constant)
-    planner = _Planner(graph, keep)
+    planner = _Planner(graph, keep, math.inf if max_growth is None else max_growth)
     nodes_before = sum(1 for _ in graph.ops())
     planner.fold_all()
     if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
@@ -68,9 +77,10 @@ def _fold_in_place(folded: Model, keep: Sequence[str], assume_constant: bool, le
 
 
 class _Planner:
-    def __init__(self, graph: Graph, keep: Sequence[str]) -> None:
+    def __init__(self, graph: Graph, keep: Sequence[str], most_copied: float) -> None:
         self._graph = graph
         self._writer = Writer(graph)
+        self._most_copied = most_copied
         self._places = {op: place for place, op in enumerate(graph.ops())}
         for op in self._places if keep else ():
             op.is_kept = any(fnmatchcase(op.node.name, pattern) for pattern in keep)
@@ -142,7 +152,7 @@ class _Planner:
         if op.is_kept:
             self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME)])
             return False
-        choice, refusals = choose(op, source, affine, int(may_leave_one))
+        choice, refusals = choose(op, source, affine, int(may_leave_one), self._most_copied)
         if choice is None:
             self._keep_it(op, refusals)
             return False
@@ -154,6 +164,7 @@ class _Planner:
         itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine)
         entry = self._entries.get(origin, Entry(op.label, op.type, Outcome.FOLDED))
         entry = replace(entry, answers=(*entry.answers, itself))
+        self._most_copied -= choice.bytes_copied
         changes = self._writer.fold(op, source, choice)
         for left in changes.left:
             self._remains_of[left] = origin

@@ -59,7 +59,9 @@ class Choice:
         )
 
 
-def choose(op: Op, source: Value, affine: Affine, most_left: int) -> tuple[Choice | None, list[Refusal]]:
+def choose(
+    op: Op, source: Value, affine: Affine, most_left: int, most_copied: float
+) -> tuple[Choice | None, list[Refusal]]:
     """The cheapest way: fewest nodes left, then fewest bytes copied, then the first. Else why each one ended.
 
     Args:
@@ -67,6 +69,7 @@ def choose(op: Op, source: Value, affine: Affine, most_left: int) -> tuple[Choic
         source: The value it reads.
         affine: What it does to that.
         most_left: How many nodes may stand in its place.
+        most_copied: How many bytes of shared weights may be copied.
     """
     refusals: list[Refusal] = []
     choices: list[Choice] = []
@@ -77,6 +80,8 @@ def choose(op: Op, source: Value, affine: Affine, most_left: int) -> tuple[Choic
             refuse_unrepresentable(choice.way.edits)
             if choice.nodes_left > most_left:
                 raise Refused(Reason.NO_GAIN)
+            if choice.bytes_copied > most_copied:
+                raise Refused(Reason.GROWTH, size=choice.bytes_copied, left=most_copied)
         except Refused as refused:
             refusal = refusal_of(refused, op)
             refusals += [refusal] if refusal not in refusals else []

@@ -137,9 +137,9 @@ class Graph:
         value.scope.forget_info(value.name)  # that of the other name stays
         self.rename(value, other.name)
 
-    def add_constant(self, scope: Scope, hint: str, constant: Constant, payload: Payload) -> Value:
-        """A new constant of a scope: an initializer, or a Constant node where there can be none."""
-        value = scope.own(self.fresh_name(hint))
+    def add_constant(self, scope: Scope, name: str, constant: Constant, payload: Payload) -> Value:
+        """A new constant of a scope, of a fresh name: an initializer, or a Constant node where there can be none."""
+        value = scope.own(name)
         tensor = TensorProto(name=value.name, data_type=onnx.helper.np_dtype_to_tensor_dtype(constant.dtype))
         tensor.dims.extend(constant.shape)
         self.model.attach(tensor, payload)

@@ -63,7 +63,7 @@ class Scope:
         self.outputs: list[Value] = []
         self.followers: dict[Op, list[Op]] = {}  # new ops, behind the op they were added after
         self.is_edited = False
-        self._infos: dict[str, onnx.ValueInfoProto] = {}  # of the names that still have one; filled when asked for
+        self._infos: dict[str, onnx.ValueInfoProto] | None = None  # made when asked for
 
     @property
     def is_function(self) -> bool:
@@ -90,13 +90,16 @@ class Scope:
         info = self.forget_info(old)
         if info is not None:
             info.name = new
-            self._infos[new] = info
+            self._named_infos()[new] = info
 
     def forget_info(self, name: str) -> onnx.ValueInfoProto | None:
         """The ``value_info`` of a value, which no longer follows it."""
-        if not self._infos:
+        return self._named_infos().pop(name, None)
+
+    def _named_infos(self) -> dict[str, onnx.ValueInfoProto]:
+        if self._infos is None:
             self._infos = {info.name: info for info in self.proto.value_info}
-        return self._infos.pop(name, None)
+        return self._infos
 
     def live_ops(self) -> Iterator[Op]:
         """The ops in graph order, with those that were added and without those that were removed."""

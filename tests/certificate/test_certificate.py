@@ -140,7 +140,8 @@ def test_same_bytes(folder):
 
 def test_options_are_kept(folder):
     """What the fold was asked for is asked for again."""
-    certify(folder, "--keep", "*/layer*", "--leftover", "affine", "--no-verify")
+    certify(folder, "--keep", "*/layer*", "--leftover", "affine", "--max-growth", "7", "--no-verify")
+    assert record(folder)["options"]["max_growth"] == 7
     assert record(folder)["options"]["leftover"] == "affine"
     assert record(folder)["verification"] is None
     result = check(folder / "out.json")
