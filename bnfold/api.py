@@ -83,9 +83,7 @@ def plan(
         ModelError: The model cannot be read.
     """
     form = Leftover(leftover)
-    return make_plan(
-        _load(model), keep=keep, assume_constant=assume_constant, leftover=form, max_growth=max_growth
-    )
+    return make_plan(_load(model), keep=keep, assume_constant=assume_constant, leftover=form, max_growth=max_growth)
 
 
 def fold(
@@ -170,9 +168,7 @@ def optimize(
     reference = loaded.path or loaded
     if calibrate is not None:
         reference = loaded = _calibrated(loaded, calibrate)
-    planned = make_plan(
-        loaded, keep=keep, assume_constant=assume_constant, leftover=form, max_growth=max_growth
-    )
+    planned = make_plan(loaded, keep=keep, assume_constant=assume_constant, leftover=form, max_growth=max_growth)
     unchanged = not planned.changes and calibrate is None
 
     def verified(after: Path | None) -> Optimized:

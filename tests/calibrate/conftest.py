@@ -1,7 +1,6 @@
-"""An executor that runs tasks where they are submitted, the digits, and what networks make of them."""
+"""The digits, and what networks make of them."""
 
 import sys
-from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import numpy as np
@@ -10,19 +9,7 @@ import pytest
 from onnx import numpy_helper
 
 sys.path.insert(0, str(Path(__file__).parent))
-from small import LABELS, MODELS, TEST, session
-
-
-class Here(Executor):
-    """Saves the half second that a child process takes to start."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        try:
-            future.set_result(fn(*args, **kwargs))
-        except Exception as error:
-            future.set_exception(error)
-        return future
+from small import LABELS, MODELS, TEST, Here, session
 
 
 @pytest.fixture

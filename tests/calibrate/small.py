@@ -1,5 +1,6 @@
 """Small models, and what is true of them by numpy's account."""
 
+from concurrent.futures import Executor, Future
 from pathlib import Path
 
 import numpy as np
@@ -67,3 +68,15 @@ def moments(x):
     x = np.asarray(x, np.float64)
     axes = tuple(axis for axis in range(x.ndim) if axis != 1)
     return x.mean(axes), x.var(axes)
+
+
+class Here(Executor):
+    """Saves the half second that a child process takes to start."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future

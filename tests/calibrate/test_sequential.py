@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from small import MODELS, TRAIN, moments, session
+from small import MODELS, TRAIN, Here, moments, session
 
 from bnfold.calibrate import calibrate
 from bnfold.calibrate.cuts import Budget, choose
@@ -23,8 +23,6 @@ def stack(layers, name):
 @pytest.fixture(scope="module")
 def whole():
     """Statistics of the training set in one batch, for each network."""
-    from conftest import Here  # noqa: PLC0415
-
     return {
         name: calibrate(MODELS / f"{name}.train.onnx", TRAIN, batch_size=1000, executor=Here()) for name in NETWORKS
     }
