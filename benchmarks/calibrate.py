@@ -32,9 +32,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from torch import library
 
 for op in ("nms", "qnms"):  # lets a torchvision without compiled operators import
-    torch.library.define(f"torchvision::{op}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define(f"torchvision::{op}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 import torchvision  # noqa: E402 -- after the line above
 
 from bnfold.calibrate.children import ENVIRONMENT  # noqa: E402 -- after the line above
