@@ -116,7 +116,8 @@ _held_bytes = 0
 def _put(cache: Cache, batch: Batch, name: str, value: ort.OrtValue) -> int:
     """Keeps an activation; returns how many bytes went to a file."""
     global _held_bytes  # noqa: PLW0603 -- of this process
-    size = int(value.tensor_size_in_bytes())
+    has_size = hasattr(value, "tensor_size_in_bytes")  # not before onnxruntime 1.23
+    size = int(value.tensor_size_in_bytes() if has_size else value.numpy().nbytes)
     with _lock:
         if _held_bytes + size <= cache.memory:
             _held[cache.folder, batch.number, name] = value, size
