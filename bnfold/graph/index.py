@@ -214,7 +214,9 @@ class Graph:
         for entry in proto.input:
             scope.own(entry.name).is_input = True
         for tensor in proto.initializer:
-            scope.own(tensor.name).tensor = tensor
+            value = scope.own(tensor.name)
+            if not scope.is_shadowing(tensor.name):
+                value.tensor = tensor
         for sparse in proto.sparse_initializer:
             scope.own(sparse.values.name).sparse = sparse
         self._index_nodes(scope, proto.node)

@@ -76,6 +76,15 @@ class Scope:
             value = self.values[name] = Value(name, self)
         return value
 
+    def is_shadowing(self, name: str) -> bool:
+        """Whether a scope around this one has the name too: runtimes disagree on which of the two is meant."""
+        scope = self.parent
+        while scope is not None:
+            if name in scope.values:
+                return True
+            scope = scope.parent
+        return False
+
     def lookup(self, name: str) -> Value:
         """The value that a node of this scope means by that name: its own, or one of a scope around it."""
         scope: Scope | None = self
