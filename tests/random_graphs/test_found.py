@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+
 from random_graphs.generate import Case
 from random_graphs.properties import check, usable
 
