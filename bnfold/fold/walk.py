@@ -15,7 +15,7 @@ import numpy as np
 
 from bnfold.affine import Affine
 from bnfold.fold.record import Ability
-from bnfold.graph import Constant, Op, Use, Value
+from bnfold.graph import Constant, Op, Use, Value, is_float
 from bnfold.ops import RULES, Assign, Edit, Moved, OpRule, Step
 from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refusal, Refused
@@ -212,6 +212,8 @@ def _first(op: Op, ways: Iterator[Callable[[], Way]]) -> Way:
 
 def _moved(op: Op, constant: Constant, affine: Affine) -> Exact:
     """An affine of a constant value is another constant."""
+    if not is_float(constant.dtype):
+        raise Refused(Reason.NOT_FLOAT, value=op.label)
     if constant.shape != np.broadcast_shapes(constant.shape, affine.shape):
         raise Refused(Reason.EXPANDS, value=op.label)
     return Exact(affine(constant.float64()), constant.dtype)

@@ -1,6 +1,6 @@
 """The index of a model: what a value is, who makes it, who reads it."""
 
-from bnfold.graph.constants import Constant, Stored
+from bnfold.graph.constants import Constant, Stored, is_float
 from bnfold.graph.index import Graph
 from bnfold.graph.op import Op, Scope, Use, Value
 from bnfold.graph.quantization import Dequantized, Grid, Quantized, is_dequantize, is_quantize
@@ -19,5 +19,6 @@ __all__ = [
     "Use",
     "Value",
     "is_dequantize",
+    "is_float",
     "is_quantize",
 ]

@@ -232,7 +232,7 @@ def _given(array: Array) -> Evaluated:
 def _reader(constant: Constant) -> Callable[[], Array]:
     if isinstance(constant, Evaluated):
         return constant.values
-    return constant.float64 if _is_float(constant.dtype) else constant.array
+    return constant.float64 if is_float(constant.dtype) else constant.array
 
 
 def _preview(constant: Constant) -> Array:
@@ -242,5 +242,6 @@ def _preview(constant: Constant) -> Array:
     return np.broadcast_to(np.zeros((), constant.dtype), constant.shape)
 
 
-def _is_float(dtype: np.dtype[Any]) -> bool:
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """Whether a type is floating-point, those of ml_dtypes included."""
     return bool(dtype.kind == "f" or (dtype.kind == "V" and dtype.names is None and "float" in dtype.name))

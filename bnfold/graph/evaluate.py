@@ -72,8 +72,14 @@ def _divide(left: Array, right: Array) -> Array:
 
 
 def _cast(op: Op, arrays: Sequence[Array]) -> Array:
-    target = onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))
-    return arrays[0].astype(target)
+    return _converted(arrays[0], np.dtype(onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))))
+
+
+def _converted(array: Array, target: np.dtype[Any]) -> Array:
+    """To another type; a real number is not cut to an integer: 0.7 * 10 is 7 in float32 and less in float64."""
+    if array.dtype.kind == "f" and target.kind in "iub":
+        raise NotEvaluated
+    return array.astype(target)
 
 
 def _reshape(op: Op, arrays: Sequence[Array]) -> Array:
@@ -139,7 +145,7 @@ def _bound(shape: Sequence[int]) -> None:
 EVALUATORS: dict[str, Evaluator] = {
     "Identity": lambda op, arrays: arrays[0],
     "Cast": _cast,
-    "CastLike": lambda op, arrays: arrays[0].astype(arrays[1].dtype),
+    "CastLike": lambda op, arrays: _converted(arrays[0], arrays[1].dtype),
     "Reshape": _reshape,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 
 from bnfold.affine import WIDE, Affine, FloatArray, narrowed
-from bnfold.graph import Op
+from bnfold.graph import Op, is_float
 from bnfold.graph.evaluate import aligned
 from bnfold.ops.arithmetic import product_lifts, product_sinks, sum_lifts, sum_sinks
 from bnfold.ops.rule import (
@@ -71,7 +71,7 @@ def _sides(op: Op) -> tuple[int, int]:
 
 def _operand(op: Op, index: int, side: int) -> FloatArray:
     constant = op.constant(side)
-    if not _is_float(constant.dtype):
+    if not is_float(constant.dtype):
         raise Refused(Reason.NOT_FLOAT, value=op.data(side).name)
     if side == 0 and op.opset < _BROADCAST_IS_NUMPYS_FROM and constant.shape != op.shape(index):
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="before opset 7 only the right operand broadcasts")
@@ -79,10 +79,6 @@ def _operand(op: Op, index: int, side: int) -> FloatArray:
     if not np.isfinite(values).all() or (op.type == "Div" and not values.all()):
         raise Refused(Reason.NOT_FINITE, value=op.data(side).name)
     return np.asarray(aligned(op, len(op.shape(index)), values), WIDE)
-
-
-def _is_float(dtype: np.dtype) -> bool:
-    return dtype.kind == "f" or (dtype.kind == "V" and "float" in dtype.name)
 
 
 def _as_affine(op_type: str, values: FloatArray, *, constant_first: bool) -> Affine:
@@ -100,7 +96,10 @@ def _as_affine(op_type: str, values: FloatArray, *, constant_first: bool) -> Aff
 
 
 def neg_affine(op: Op) -> tuple[int, Affine]:
-    """-x"""
+    """-x, for real numbers: integers have a Neg too, and float64 does not hold them all"""
+    dtype = op.graph.dtype(op.data())
+    if dtype is None or not is_float(dtype):
+        raise Refused(Reason.NOT_FLOAT, value=op.data().name)
     rank = len(op.shape(0))
     return 0, Affine(np.full((1,) * rank, -1.0), np.zeros((1,) * rank))
 

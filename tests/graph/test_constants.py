@@ -90,7 +90,7 @@ def with_integers(parsed: onnx.ModelProto) -> onnx.ModelProto:
     return parsed
 
 
-NOT_EVALUATED = {"slice-attributes", "arithmetic-negative-integers"}
+NOT_EVALUATED = {"slice-attributes", "arithmetic-negative-integers", "cast-integer"}
 
 
 @pytest.mark.parametrize("name", CHAINS)
