@@ -20,14 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import bnfold
-
-ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",
-    # glibc would give each large activation fresh pages, and spend as long on them as some layers take to compute
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 40),
-    "MALLOC_TOP_PAD_": str(1 << 26),
-}
+from bnfold import malloc
 
 
 class WorkerDied(Exception):
@@ -125,7 +118,7 @@ def _start() -> subprocess.Popen[bytes]:
         [sys.executable, "-c", "from bnfold.calibrate.children import serve; serve()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **ENVIRONMENT},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **malloc.ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"},
     )
 
 

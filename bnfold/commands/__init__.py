@@ -47,6 +47,9 @@ class Program(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         """Runs the subcommand; what goes wrong becomes one line and an exit code."""
+        from bnfold.malloc import keep_freed_memory  # noqa: PLC0415 -- imports ctypes, which --help need not
+
+        keep_freed_memory()
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()  # here, where a closed pipe can still be answered

@@ -12,7 +12,7 @@ from bnfold.affine import FloatArray
 from bnfold.graph import Graph, Value
 from bnfold.verify.evaluate import CannotEvaluate
 from bnfold.verify.inputs import index_range
-from bnfold.verify.kernels import as_real
+from bnfold.verify.kernel import as_real
 from bnfold.verify.numbering import Number
 from bnfold.verify.scenes import Scene
 

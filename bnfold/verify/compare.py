@@ -12,13 +12,16 @@ import onnx.inliner
 
 from bnfold.graph import Graph
 from bnfold.model_io import Model, load
+from bnfold.verify.conclusion import conclusion
 from bnfold.verify.endtoend import Run, Tolerance, run_both
+from bnfold.verify.evaluate import CannotEvaluate
 from bnfold.verify.given import given
 from bnfold.verify.inputs import DISTRIBUTIONS, CannotGenerate, Generator
 from bnfold.verify.judge import Judge
 from bnfold.verify.ports import invalid, matched_outputs, required_inputs
+from bnfold.verify.referee import Referee, Ruling
 from bnfold.verify.regional import Comparison, compare_regions
-from bnfold.verify.result import Outcome, OutputFigures, Verdict, Verification
+from bnfold.verify.result import Outcome, Verdict, Verification
 from bnfold.verify.runner import Limits, Runner
 from bnfold.verify.scenes import scenes
 from bnfold.verify.variations import weights_moved
@@ -76,7 +79,8 @@ def verify(
     samples = [] if data is None else given(data, required_inputs(left))
     shapes = {**(samples[0].shapes if samples else {}), **(shapes or {})}
     generator = Generator(graph, shapes, dims or {}, seed)
-    found, problem = _regions(graph, Graph(_inlined(right)), names, generator, seed, progress or _silent)
+    after_graph = Graph(_inlined(right))
+    found, problem = _regions(graph, after_graph, names, generator, seed, progress or _silent)
     ran = Run(problem="it was not asked for")
     if run:
         (progress or _silent)("running both models", 0, 1)
@@ -94,11 +98,12 @@ def verify(
                 tolerance=Tolerance(rtol, atol),
             )
         (progress or _silent)("running both models", 1, 1)
-    return conclusion(found, problem, ran, seed)
-
-
-# Of max |y|: no rounding that is amplified on its way through a network is believed to be this large.
-_GROSS = 0.5
+    rulings: list[Ruling] | None = []
+    if ran.disputes and not found.having(Outcome.DIFFERENT):
+        (progress or _silent)("running both models in float64", 0, 1)
+        rulings = _rulings(graph, after_graph, lambda: Graph(_inlined(weights_moved(right, left))), names, ran)
+        (progress or _silent)("running both models in float64", 1, 1)
+    return conclusion(found, problem, ran, rulings, seed)
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -129,47 +134,12 @@ def _regions(
     return compare_regions(before, after, names, judge, progress), ""
 
 
-def conclusion(found: Comparison, problem: str, ran: Run, seed: int) -> Verification:
-    """The verdict: regions decide where they can, running decides where they cannot."""
-    different = found.having(Outcome.DIFFERENT)
-    unknown = found.having(Outcome.NOT_EVALUATED)
-    complete = not problem and not unknown
-    reasons = [str(region) for region in different]
-    broken = [output for output in ran.outputs if output.misplaced]
-    beyond = [output for output in ran.outputs if not output.passed]
-    if ran.failure:
-        reasons.append(f"AFTER does not run: {ran.failure}")
-    reasons += [_beyond(output) for output in beyond]
-    drowned = [output for output in ran.outputs if output.tolerance > _GROSS]  # random operators, say
-    gross = [output for output in beyond if output.max_rel > _GROSS]
-    if different or ran.failure or broken or gross or (beyond and not complete):
-        verdict = Verdict.DIFFERENT
-    elif complete or (ran.was_run and not drowned):
-        verdict = Verdict.EQUIVALENT
-    else:
-        verdict = Verdict.NOT_RUN
-    if problem:
-        reasons.append(f"not compared region by region: {problem}")
-    reasons += [str(region) for region in unknown]
-    reasons += [f"output {output.name!r} tells nothing: its noise is as large as itself" for output in drowned]
-    if not ran.was_run:
-        reasons.append(f"not run: {ran.problem}")
-    elif beyond and verdict is Verdict.EQUIVALENT:
-        reasons.append("every region is equal in float64: the difference is how the runtime computes and rounds")
-    return Verification(
-        verdict=verdict,
-        outputs=ran.outputs,
-        regions=tuple(found.regions),
-        complete=complete,
-        shared=found.shared,
-        how=ran.how,
-        reasons=tuple(reasons),
-        seed=seed,
-    )
-
-
-def _beyond(output: OutputFigures) -> str:
-    if output.misplaced:
-        return f"output {output.name!r}: {output.misplaced} entries are NaN or infinite on one side only, or not alike"
-    accepted = f"accepted are {output.tolerance:.2g}"
-    return f"output {output.name!r} differs by {output.max_rel:.2g} of max |y|, {accepted}"
+def _rulings(
+    before: Graph, after: Graph, moved: Callable[[], Graph], names: Mapping[str, str], ran: Run
+) -> list[Ruling] | None:
+    """What float64 has to say of the runs that were not accepted; None if it cannot be asked."""
+    referee = Referee(before, after, moved, names)
+    try:
+        return [ruling for dispute in ran.disputes for ruling in referee.rulings(dispute)]
+    except CannotEvaluate:
+        return None

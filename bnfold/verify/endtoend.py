@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from bnfold.verify.runner import Job, Outputs, Runner
 from bnfold.verify.variations import moved_by_an_ulp
 
 Array = npt.NDArray[Any]
+_Pair = tuple[Sample, Outputs, Outputs]
 
 _FLOORS = 10.0  # a correct fold is another rounding of the same function, a few times the noise at the most
 _LEAST_EPSILONS = 16.0  # noise of an output whose variations happen to round alike
 _MOST_CANDIDATES = 24
+_NOTHING = np.empty((0, 0))  # stands for an entry of a sequence that one side does not have
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,23 @@ class Tolerance:
         return (self.rtol or 0.0) + ((self.atol or 0.0) / scale if scale else 0.0)
 
 
+@dataclass(frozen=True, eq=False)
+class Dispute:
+    """A run in which some outputs are further apart than is accepted.
+
+    Attributes:
+        sample: The inputs.
+        before: The outputs of BEFORE by name.
+        after: Those of AFTER, under the names of BEFORE.
+        figures: What is known of the outputs in question.
+    """
+
+    sample: Sample
+    before: dict[str, Array]
+    after: dict[str, Array]
+    figures: tuple[OutputFigures, ...]
+
+
 @dataclass(frozen=True)
 class Run:
     """What running both models came to.
@@ -49,12 +68,14 @@ class Run:
         how: How they were run.
         problem: Why BEFORE could not be run; then nothing is known.
         failure: Why AFTER could not be run where BEFORE could.
+        disputes: The runs that were not accepted.
     """
 
     outputs: tuple[OutputFigures, ...] = ()
     how: str = ""
     problem: str = ""
     failure: str = ""
+    disputes: tuple[Dispute, ...] = ()
 
     @property
     def was_run(self) -> bool:
@@ -152,7 +173,7 @@ def _compared(
         return Run(failure=failed[0], how=how)
     pairs = [(samples[number], before[number], after[number]) for number in usable]
     variants = [before[-1]]
-    run = Run(_outputs(pairs, setup.names, _floors(before[0], variants), tolerance), how)
+    run = _run(pairs, setup.names, _floors(before[0], variants), tolerance, how)
     if run.passed or reference or tolerance.is_given:
         return run
     # only now is it worth the time to know the noise well
@@ -160,16 +181,25 @@ def _compared(
     changes = replace(alone, optimize=True), replace(alone, threads=1), replace(alone, model=setup.varied())
     more = runner.run(changes)
     variants += [run for results in more for run in results]
-    return Run(_outputs(pairs, setup.names, _floors(before[0], variants), tolerance), how)
+    return _run(pairs, setup.names, _floors(before[0], variants), tolerance, how)
 
 
-def _outputs(
-    pairs: Sequence[tuple[Sample, Outputs, Outputs]],
-    names: Mapping[str, str],
-    floors: Mapping[str, float],
-    tolerance: Tolerance,
-) -> tuple[OutputFigures, ...]:
-    return tuple(_worst(name, names, pairs, floors.get(name, 0.0), tolerance) for name in pairs[0][1].arrays)
+def _run(
+    pairs: Sequence[_Pair], names: Mapping[str, str], floors: Mapping[str, float], tolerance: Tolerance, how: str
+) -> Run:
+    originals = {renamed: name for name, renamed in names.items()}
+    # entries of sequences are not there in every run, nor on both sides
+    every = dict.fromkeys(name for _, before, _ in pairs for name in before.arrays)
+    every |= dict.fromkeys(_renamed(name, originals) for _, _, after in pairs for name in after.arrays)
+    outputs = [_worst(name, names, pairs, floors.get(name, 0.0), tolerance) for name in every]
+    return Run(tuple(outputs), how, disputes=tuple(_disputes(pairs, names, outputs)))
+
+
+def _disputes(pairs: Sequence[_Pair], names: Mapping[str, str], outputs: Sequence[OutputFigures]) -> Iterator[Dispute]:
+    for sample, before, after in pairs:
+        if beyond := tuple(output for output in outputs if not output.passed and output.inputs == sample.name):
+            theirs = {name: after.arrays.get(_renamed(name, names), _NOTHING) for name in before.arrays}
+            yield Dispute(sample, before.arrays, theirs, beyond)
 
 
 def _floors(before: Outputs, variants: Sequence[Outputs]) -> dict[str, float]:
@@ -177,7 +207,7 @@ def _floors(before: Outputs, variants: Sequence[Outputs]) -> dict[str, float]:
     floors: dict[str, float] = {}
     for variant in variants:
         for name, array in before.arrays.items() if not variant.error else ():
-            found = figures(array, variant.arrays[name])
+            found = figures(array, variant.arrays.get(name, _NOTHING))
             if not found.misplaced:
                 floors[name] = max(floors.get(name, 0.0), found.max_rel)
     return floors
@@ -186,23 +216,18 @@ def _floors(before: Outputs, variants: Sequence[Outputs]) -> dict[str, float]:
 def _worst(
     name: str,
     names: Mapping[str, str],
-    pairs: Sequence[tuple[Sample, Outputs, Outputs]],
+    pairs: Sequence[_Pair],
     floor: float,
     tolerance: Tolerance,
 ) -> OutputFigures:
-    worst: OutputFigures | None = None
+    judged = []
     for sample, before, after in pairs:
-        left, right = before.arrays[name], after.arrays.get(_renamed(name, names))
-        if sample.name == "large" and not _is_finite(left):
-            continue  # it overflows by itself: where exactly says nothing
-        found = figures(left, right if right is not None else np.empty((0, 0)))
-        judged = _judged(name, sample, found, left.dtype, floor, tolerance)
-        if worst is None or (worst.passed, -worst.max_rel) > (judged.passed, -judged.max_rel):
-            worst = judged
-    if worst is None:
-        left, right = pairs[0][1].arrays[name], pairs[0][2].arrays[_renamed(name, names)]
-        worst = _judged(name, pairs[0][0], figures(left, right), left.dtype, floor, tolerance)
-    return worst
+        left, right = before.arrays.get(name, _NOTHING), after.arrays.get(_renamed(name, names), _NOTHING)
+        if left is not _NOTHING or right is not _NOTHING:
+            judged.append((left, _judged(name, sample, figures(left, right), left.dtype, floor, tolerance)))
+    # what overflows by itself says nothing by where it does, as long as there is something else to go by
+    sound = [found for left, found in judged if found.inputs != "large" or _is_finite(left)]
+    return max(sound or [found for _, found in judged], key=lambda found: (not found.passed, found.max_rel))
 
 
 def _renamed(name: str, names: Mapping[str, str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,9 +10,12 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from bnfold.graph import Op, Scope, Value
+from bnfold.graph import Graph, Op, Scope, Value
 from bnfold.model_io import Model
-from bnfold.verify.kernels import KERNELS, RANDOM, NotComputed, as_real
+from bnfold.verify.kernel import NotComputed, as_real
+from bnfold.verify.kernels import KERNELS, RANDOM
+from bnfold.verify.numbering import captured
+from bnfold.verify.windows import sees_all
 
 if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator
@@ -36,6 +39,10 @@ class Evaluator:
         self._constants: dict[Value, Array] = {}
         self.magnitude = 0.0
         """Largest magnitude that a value has had since this was last set to 0."""
+        self.blind = False
+        """Whether a part of some weight met nothing but padding since this was last set to False."""
+        self.taken: dict[Op, set[str]] = {}
+        """The branches of each If that were taken since this was last cleared."""
 
     def run(self, ops: Iterable[Op], known: Mapping[Value, Array], target: Value) -> Array:
         """The target, from values that are known and the operators, in graph order, that make it from them.
@@ -48,20 +55,41 @@ class Evaluator:
             raise CannotEvaluate(f"{target.name!r} is no tensor")
         return result
 
-    def trace(self, ops: Iterable[Op], known: Mapping[Value, Array]) -> Known:
-        """All values on the way.
+    def outputs(self, graph: Graph, feed: Mapping[str, Array]) -> dict[str, Array]:
+        """The tensors among the outputs of the whole model, without functions.
+
+        Args:
+            graph: Its index.
+            feed: Its inputs by name, in float64 where they are floating-point.
+
+        Raises:
+            CannotEvaluate: An operator is unknown, or does not fit its inputs.
+        """
+        wanted = {entry.name: graph.main.lookup(entry.name) for entry in graph.model.proto.graph.output}
+        known = {graph.main.own(name): array for name, array in feed.items()}
+        values = self.trace(graph.main.live_ops(), known, keep=frozenset(wanted.values()))
+        found = {name: self._value(value, values) for name, value in wanted.items()}
+        return {name: array for name, array in found.items() if isinstance(array, np.ndarray)}
+
+    def trace(self, ops: Iterable[Op], known: Mapping[Value, Array], keep: Collection[Value] | None = None) -> Known:
+        """All values on the way; with ``keep``, only those and what is still needed are held at a time.
 
         Raises:
             CannotEvaluate: An operator is unknown, or does not fit its inputs.
         """
         values: Known = dict(known)
         constant = {value for value in known if is_stored(value)}
+        ops = list(ops)
+        done = {} if keep is None else _last_reads(ops, keep)
         with np.errstate(all="ignore"):
-            for op in ops:
+            for number, op in enumerate(ops):
                 self._run(op, values)
                 if all(value is None or value in constant or is_stored(value) for value in op.inputs):
                     constant.update(value for value in op.outputs if value is not None)
                     self._round(op, values)
+                for value in done.get(number, ()):
+                    values.pop(value, None)
+                    self._constants.pop(value, None)
         return values
 
     def _round(self, op: Op, values: Known) -> None:
@@ -127,6 +155,7 @@ class Evaluator:
         if control := _CONTROL.get(op.type):
             return control(self, op, values)
         inputs = [self._value(value, values) for value in op.inputs]
+        self.blind = self.blind or not sees_all(op, inputs)
         if kernel := KERNELS.get(op.type):
             try:
                 return kernel(op, inputs)
@@ -156,6 +185,7 @@ class Evaluator:
 
     def _if(self, op: Op, values: Known) -> Sequence[Any]:
         chosen = "then_branch" if bool(np.asarray(self._value(op.data(0), values)).reshape(-1)[0]) else "else_branch"
+        self.taken.setdefault(op, set()).add(chosen)
         return self._body(_body(op, chosen), [], values)
 
     def _loop(self, op: Op, values: Known) -> Sequence[Any]:
@@ -196,6 +226,16 @@ class Evaluator:
         for op in body.live_ops():
             self._run(op, inner)
         return [self._value(body.lookup(entry.name), inner) for entry in body.proto.output]
+
+
+def _last_reads(ops: Sequence[Op], keep: Collection[Value]) -> dict[int, list[Value]]:
+    """By the place of an operator, the values that nothing reads behind it."""
+    last = {value: number for number, op in enumerate(ops) for value in [*op.inputs, *captured(op)] if value}
+    done: dict[int, list[Value]] = {}
+    for value, number in last.items():
+        if value not in keep:
+            done.setdefault(number, []).append(value)
+    return done
 
 
 _CONTROL: dict[str, Callable[[Evaluator, Op, Known], Sequence[Any]]] = {

@@ -20,7 +20,7 @@ import onnx
 from bnfold.affine import FloatArray
 from bnfold.graph import Op, Value
 from bnfold.verify.evaluate import CannotEvaluate, Evaluator
-from bnfold.verify.kernels import as_real
+from bnfold.verify.kernel import as_real
 from bnfold.verify.numbering import Number, Numbering
 from bnfold.verify.regions import Region
 

@@ -26,6 +26,7 @@ class Figures:
     cosine: float
     argmax_agreement: float | None
     misplaced: int
+    compared: int
     index: tuple[int, ...]
 
 
@@ -35,7 +36,7 @@ def figures(before: Array, after: Array) -> Figures:
         return _incomparable(max(before.size, after.size, 1))
     if before.dtype.kind not in "fiub" and not _is_small_float(before):
         unequal = np.asarray(before != after)
-        return _incomparable(int(unequal.sum())) if unequal.any() else _identical()
+        return _incomparable(int(unequal.sum())) if unequal.any() else _identical(before.size)
     left, right = before.astype(np.float64), after.astype(np.float64)
     comparable = np.isfinite(left) & np.isfinite(right)
     same = comparable | (left == right) | (np.isnan(left) & np.isnan(right))
@@ -59,6 +60,7 @@ def figures(before: Array, after: Array) -> Figures:
         cosine=_cosine(left, right),
         argmax_agreement=_agreement(left, right),
         misplaced=misplaced,
+        compared=int(comparable.sum()),
         index=tuple(int(position) for position in worst),
     )
 
@@ -97,8 +99,8 @@ def _is_small_float(array: Array) -> bool:
 
 
 def _incomparable(count: int) -> Figures:
-    return Figures(0.0, math.inf, math.inf, math.inf, math.inf, -math.inf, math.inf, 0.0, None, count, ())
+    return Figures(0.0, math.inf, math.inf, math.inf, math.inf, -math.inf, math.inf, 0.0, None, count, 0, ())
 
 
-def _identical() -> Figures:
-    return Figures(0.0, 0.0, 0.0, 0.0, 0.0, math.inf, 0.0, 1.0, None, 0, ())
+def _identical(count: int) -> Figures:
+    return Figures(0.0, 0.0, 0.0, 0.0, 0.0, math.inf, 0.0, 1.0, None, 0, count, ())

@@ -23,13 +23,18 @@ from bnfold.verify.explain import (
     is_mostly_finite,
     retuned_operators,
 )
-from bnfold.verify.kernels import as_real
+from bnfold.verify.kernel import as_real
 from bnfold.verify.numbering import Numbering
 from bnfold.verify.regions import Region
 from bnfold.verify.result import Outcome, RegionResult
 from bnfold.verify.scenes import Scene
 
-_MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool", "LpPool", "Pad"})
+_MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
+# What these do at one size, and at one place, they do at every other.
+_UNIFORM = _MOVING | {
+    *("BatchNormalization", "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Constant", "DequantizeLinear"),
+    *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
+}
 
 
 class Judge:
@@ -83,17 +88,19 @@ class Judge:
         if narrow := _narrow_types(self._after_graph, right.region) - _narrow_types(self._graph, left.region):
             detail = f"AFTER rounds to {', '.join(sorted(narrow))}, BEFORE does not"
             return replace(result, outcome=Outcome.DIFFERENT, detail=detail)
-        problem, was_evaluated = "", False
-        one_is_enough = _windows(left.region) == _windows(right.region)
+        problem, was_evaluated, saw_all = "", False, False
+        one_is_enough = _is_uniform(left.region, right.region)
         for scene in self._scenes:
-            if was_evaluated and (one_is_enough or not scene.is_small):
+            if saw_all and (one_is_enough or not scene.is_small):
                 break
+            self._before.blind = self._after.blind = False
             try:
                 found, given = self._found(left, right, scene)
             except CannotEvaluate as error:
                 problem = problem or str(error)
                 continue
             was_evaluated = True
+            saw_all |= not (self._before.blind or self._after.blind)
             if result.outcome is Outcome.NOT_EVALUATED or found.ratio > result.error:
                 result = _with(result, found)
             if result.outcome is Outcome.DIFFERENT:
@@ -131,8 +138,14 @@ def _with(result: RegionResult, found: Finding) -> RegionResult:
     )
 
 
+def _is_uniform(left: Region, right: Region) -> bool:
+    """Whether one size tells as much as two: both sides move over their inputs alike, and nothing asks for a size."""
+    are_uniform = all(op.type in _UNIFORM for region in (left, right) for op in region.ops)
+    return are_uniform and _windows(left) == _windows(right)
+
+
 def _windows(region: Region) -> Counter[bytes]:
-    """How operators move over their inputs: where both sides do alike, one size tells as much as two."""
+    """How operators move over their inputs."""
     windows: Counter[bytes] = Counter()
     for op in region.ops:
         if op.type in _MOVING:

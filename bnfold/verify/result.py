@@ -79,6 +79,7 @@ class OutputFigures:
         cosine: Cosine of the angle between the two outputs.
         argmax_agreement: Share of samples with the same largest entry; None where the output is no list of classes.
         misplaced: Number of NaN or infinite entries that only one side has, or that differ.
+        compared: Number of entries that are finite on both sides.
         floor: The noise floor, relative: what variations that change nothing do to BEFORE.
         tolerance: The relative difference that is accepted.
         inputs: Which inputs gave the largest difference.
@@ -97,6 +98,7 @@ class OutputFigures:
     cosine: float
     argmax_agreement: float | None
     misplaced: int
+    compared: int
     floor: float
     tolerance: float
     inputs: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bnfold import malloc
 from bnfold.model_io import Model, staged
 
 Array = npt.NDArray[Any]
@@ -151,7 +153,8 @@ def _spawn(folder: Path, seconds: float) -> tuple[float, str]:
     # by its path: as a module it would import this package, which it has no need of
     command = [sys.executable, "-P", str(CHILD), str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False)
+        environment = {**os.environ, **malloc.ENVIRONMENT}
+        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, env=environment)
     except subprocess.TimeoutExpired:
         return seconds, f"took more than {seconds:.0f} s"
     spent = time.monotonic() - start

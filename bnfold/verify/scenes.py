@@ -18,7 +18,8 @@ from bnfold.model_io import Model
 from bnfold.verify.ports import required_inputs
 
 Shape = tuple[int, ...]
-_SMALL_SIZES = ((37, 43), (32, 34), (75, 91), (128, 161))  # for two spatial axes; the first that the model allows
+_SMALL_SIZES = ((37, 43), (32, 34), (75, 91), (96, 64), (128, 161))  # for two spatial axes, where the model allows it
+_MOST_SMALL = 3
 _ROWS = 2
 _MOST_CANDIDATES = 24
 _MOST_DECLARED = 3
@@ -54,7 +55,10 @@ class Scene:
 
 
 def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]]) -> list[Scene]:
-    """Two small scenes where the model allows them; then the declared shapes, some of them if several are possible.
+    """Some small scenes where the model allows them; then the declared shapes, some of them if several are possible.
+
+    The smallest come first, and the last small one is as large as they get: deep in a network, the others may have
+    shrunk to less than a kernel.
 
     Args:
         model: The model.
@@ -62,27 +66,39 @@ def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]]) -> list[Scen
     """
     shapes = list(itertools.islice(candidates, _MOST_CANDIDATES))
     declared = [shape for shape in shapes if len(shapes) == 1 or _fits(model, shape)][:_MOST_DECLARED] or shapes[:1]
-    small = [shape for shape in _smaller(model, declared[0]) if shape != declared[0]]
-    fitting = itertools.islice((shape for shape in small if _fits(model, shape)), 2)
+    small = [shape for shape in _smaller(model, declared[0]) if shape != declared[0] and _fits(model, shape)]
+    small = [*small[: _MOST_SMALL - 1], *small[_MOST_SMALL - 1 :][-1:]] or _with_rows(model, declared[0])
     return [
-        *(Scene(model, shape, is_small=True) for shape in fitting),
+        *(Scene(model, shape, is_small=True) for shape in small),
         *(Scene(model, shape, is_small=False) for shape in declared),
     ]
 
 
 def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
-    floats = {port.name for port in required_inputs(model) if _is_float(port.elem_type)}
+    floats = _float_inputs(model)
     images = {shape[2:] for name, shape in declared.items() if name in floats and len(shape) >= 3}
-    batches = {shape[0] for shape in declared.values() if shape}
-    rows = _ROWS if len(batches) == 1 else 0  # 0: leave them, as they do not all count samples
-    if len(images) == 1:
-        spatial = next(iter(images))
-        for sizes in _SMALL_SIZES:
-            small = (sizes * len(spatial))[: len(spatial)]
-            if all(size < before for size, before in zip(small, spatial, strict=True)):
-                yield _resized(declared, floats, rows, small)
-    if rows:
-        yield _resized(declared, floats, rows, None)
+    if len(images) != 1:
+        return
+    spatial = next(iter(images))
+    for sizes in _SMALL_SIZES:
+        small = (sizes * len(spatial))[: len(spatial)]
+        if all(size < before for size, before in zip(small, spatial, strict=True)):
+            yield _resized(declared, floats, _rows(declared), small)
+
+
+def _with_rows(model: Model, declared: Mapping[str, Shape]) -> list[dict[str, Shape]]:
+    """The declared sizes for two samples, where they can be told and are not declared."""
+    more = _resized(declared, _float_inputs(model), _rows(declared), None)
+    return [more] if more != declared and _fits(model, more) else []
+
+
+def _float_inputs(model: Model) -> set[str]:
+    return {port.name for port in required_inputs(model) if _is_float(port.elem_type)}
+
+
+def _rows(declared: Mapping[str, Shape]) -> int:
+    """How many samples to make up; 0 to leave the first axes as they are, where they do not all count samples."""
+    return _ROWS if len({shape[0] for shape in declared.values() if shape}) == 1 else 0
 
 
 def _resized(

@@ -1,0 +1,84 @@
+"""From what was found to a verdict: regions decide where they can, running decides where they cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bnfold.verify.endtoend import Run
+from bnfold.verify.referee import Ruling
+from bnfold.verify.regional import Comparison
+from bnfold.verify.result import Outcome, OutputFigures, Verdict, Verification
+
+_DROWNED = 0.5  # of max |y|: noise beside which an output tells nothing
+_GROSS = 0.05  # of max |y|: what is believed to be rounding where the models cannot be run in float64
+
+
+def conclusion(found: Comparison, problem: str, ran: Run, rulings: Sequence[Ruling] | None, seed: int) -> Verification:
+    """The verdict, and what it rests on.
+
+    Args:
+        found: The regions.
+        problem: Why there are none, if so.
+        ran: Both models as a whole.
+        rulings: What float64 has to say of the runs that were not accepted; None if it could not be asked.
+        seed: Of the inputs.
+    """
+    unknown = found.having(Outcome.NOT_EVALUATED)
+    complete = not problem and not unknown
+    beyond = [output for output in ran.outputs if not output.passed]
+    nothing = [output for output in ran.outputs if output.tolerance > _DROWNED or not output.compared]
+    if found.having(Outcome.DIFFERENT) or ran.failure or not _is_rounding(beyond, rulings, complete=complete):
+        verdict = Verdict.DIFFERENT
+    elif complete or (ran.was_run and not nothing):
+        verdict = Verdict.EQUIVALENT
+    else:
+        verdict = Verdict.NOT_RUN
+    reasons = [str(region) for region in found.having(Outcome.DIFFERENT)]
+    reasons += _of_the_run(ran, beyond, rulings, verdict)
+    reasons += [f"not compared region by region: {problem}"] * bool(problem)
+    reasons += [str(region) for region in unknown]
+    reasons += [_silent(output) for output in nothing]
+    return Verification(
+        verdict=verdict,
+        outputs=ran.outputs,
+        regions=tuple(found.regions),
+        complete=complete,
+        shared=found.shared,
+        how=ran.how,
+        reasons=tuple(reasons),
+        seed=seed,
+    )
+
+
+def _is_rounding(beyond: Sequence[OutputFigures], rulings: Sequence[Ruling] | None, *, complete: bool) -> bool:
+    """Whether what is beyond its tolerance is rounding nevertheless."""
+    if any(output.misplaced for output in beyond):
+        return False
+    if rulings is None:
+        return complete and all(output.max_rel <= _GROSS for output in beyond)
+    return all(ruling.is_rounding for ruling in rulings)
+
+
+def _of_the_run(
+    ran: Run, beyond: Sequence[OutputFigures], rulings: Sequence[Ruling] | None, verdict: Verdict
+) -> Iterator[str]:
+    if ran.failure:
+        yield f"AFTER does not run: {ran.failure}"
+    yield from map(_beyond, beyond)
+    yield from map(str, rulings or ())
+    if not ran.was_run:
+        yield f"not run: {ran.problem}"
+    elif beyond and verdict is Verdict.EQUIVALENT:
+        yield "the difference between the runs is rounding"
+
+
+def _beyond(output: OutputFigures) -> str:
+    if output.misplaced:
+        return f"output {output.name!r}: {output.misplaced} entries are NaN or infinite on one side only, or not alike"
+    accepted = f"accepted are {output.tolerance:.2g}"
+    return f"output {output.name!r} differs by {output.max_rel:.2g} of max |y|, {accepted}"
+
+
+def _silent(output: OutputFigures) -> str:
+    why = "its noise is as large as itself" if output.compared else "nothing in it is finite on both sides"
+    return f"output {output.name!r} tells nothing: {why}"

@@ -1,0 +1,107 @@
+"""Whose rounding is it, where a run differs by more than it should? Both models in float64, on the inputs of that run.
+
+A run in float32 is off from what its model says by the rounding of the runtime, and the two models are apart by the
+rounding of the weights. So there is nothing to complain of if the models are as near to each other in float64 as
+rounding their weights explains, and AFTER's run is not further from its own model than BEFORE's is from its.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from bnfold.graph import Graph
+from bnfold.verify.endtoend import Dispute
+from bnfold.verify.evaluate import Array, CannotEvaluate, Evaluator
+from bnfold.verify.figures import figures
+from bnfold.verify.kernel import as_real
+
+_AS_MUCH = 4.0  # a rounding of the same weights, or of the same operators in another order, is not twice the same
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """What float64 has to say of an output. All distances are relative to max |y|.
+
+    Attributes:
+        name: The output.
+        apart: The two models from each other.
+        explained: What rounding the changed weights of AFTER does to it.
+        before: The run of BEFORE from its model.
+        after: The run of AFTER from its model.
+        accepted: What is accepted without any of this.
+    """
+
+    name: str
+    apart: float
+    explained: float
+    before: float
+    after: float
+    accepted: float
+
+    @property
+    def is_rounding(self) -> bool:
+        """Whether the difference between the two runs is rounding."""
+        are_near = self.apart <= max(self.accepted, _AS_MUCH * self.explained)
+        return are_near and self.after <= self.accepted + _AS_MUCH * self.before
+
+    def __str__(self) -> str:
+        return (
+            f"output {self.name!r} in float64: the models are {self.apart:.2g} of max |y| apart, rounding the weights "
+            f"explains {self.explained:.2g}; the run of BEFORE is off by {self.before:.2g}, of AFTER by {self.after:.2g}"
+        )
+
+
+class Referee:
+    """Rules on the runs of two models.
+
+    Args:
+        before: A model, without functions.
+        after: The model made from it, without functions.
+        moved: Makes ``after`` with its changed weights moved by rounding.
+        names: Each output of ``before`` with its name in ``after``.
+    """
+
+    def __init__(self, before: Graph, after: Graph, moved: Callable[[], Graph], names: Mapping[str, str]) -> None:
+        self._before, self._after = before, after
+        self._make_moved = moved
+        self._names = names
+
+    @cached_property
+    def _moved(self) -> Graph:
+        return self._make_moved()
+
+    def rulings(self, dispute: Dispute) -> list[Ruling]:
+        """One for each output in question.
+
+        Raises:
+            CannotEvaluate: A model cannot be evaluated in float64.
+        """
+        feed = {name: array.astype(as_real(array.dtype), copy=False) for name, array in dispute.sample.feed.items()}
+        models = self._before, self._after, self._moved
+        before, after, moved = (Evaluator(graph.model).outputs(graph, feed) for graph in models)
+        rulings = []
+        for output in dispute.figures:
+            name, renamed = output.name, self._names.get(output.name, "")
+            if name not in before or renamed not in after:
+                raise CannotEvaluate(f"output {name!r} is no tensor")
+            rulings.append(
+                Ruling(
+                    name,
+                    apart=_distance(before[name], after[renamed]),
+                    explained=_distance(after[renamed], moved[renamed]),
+                    before=_distance(before[name], dispute.before[name]),
+                    after=_distance(after[renamed], dispute.after[name]),
+                    accepted=output.tolerance,
+                )
+            )
+        return rulings
+
+
+def _distance(truth: Array, other: npt.ArrayLike) -> float:
+    found = figures(truth, np.asarray(other).astype(truth.dtype))
+    return np.inf if found.misplaced else found.max_rel
