@@ -1,6 +1,6 @@
 """The index of a model: what a value is, who makes it, who reads it."""
 
-from bnfold.graph.constants import Constant, Stored, is_float
+from bnfold.graph.constants import Constant, Sparse, Stored, is_float
 from bnfold.graph.index import Graph
 from bnfold.graph.op import Op, Scope, Use, Value
 from bnfold.graph.quantization import Dequantized, Grid, Quantized, is_dequantize, is_quantize
@@ -15,6 +15,7 @@ __all__ = [
     "Quantized",
     "Scope",
     "Shape",
+    "Sparse",
     "Stored",
     "Use",
     "Value",

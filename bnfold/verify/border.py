@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,18 +22,49 @@ Array = npt.NDArray[Any]
 _LARGE = 100.0
 _DECADES = 1.5  # by which the sizes of channels go up and down
 _TRUTHS = 4  # trials where a condition is to be made up
+_MANY_CHOICES = 10
 
 
-def made_up(graph: Graph, scene: Scene, border: Mapping[Number, Value], seed: int) -> Iterator[dict[Number, Array]]:
+@dataclass(frozen=True)
+class Hints:
+    """What the operators of a region say of the values that make a difference.
+
+    Attributes:
+        reach: The largest number that a value may be held against, as the bounds of a Clip.
+        is_smooth: Whether no operator decides by comparing, so that equal numbers are nothing special.
+        rows: Of the tables that integers choose from, those that stand out.
+    """
+
+    reach: float = 0.0
+    is_smooth: bool = True
+    rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Values for a border.
+
+    Attributes:
+        given: The values by number.
+        is_daring: Whether they may be none that the operators take.
+    """
+
+    given: dict[Number, Array]
+    is_daring: bool = False
+
+
+def made_up(graph: Graph, scene: Scene, border: Mapping[Number, Value], hints: Hints, seed: int) -> Iterator[Trial]:
     """Values for a border, one set for each trial.
 
     The first sample is normal. The second is large, and its channels are of very different size, so that no weight
     hides behind a larger one, nor behind the rounding of the bias. Where there is only one sample, they are two trials.
+    Further trials are for what the others leave out: both truths, more integers, ties, numbers beyond large bounds.
 
     Args:
         graph: The model that the values belong to.
         scene: Their shapes.
         border: The values by number.
+        hints: What else to try.
         seed: Same seed, same values.
 
     Raises:
@@ -39,15 +72,32 @@ def made_up(graph: Graph, scene: Scene, border: Mapping[Number, Value], seed: in
     """
     shapes = {number: _shape(scene, value) for number, value in border.items()}
     rows = min((shape[0] for shape in shapes.values() if shape), default=1)
-    kinds = ("mixed",) if rows > 1 else ("normal", "large")
-    has_truths = any(scene.dtype(value) == np.bool_ for value in border.values())
-    for trial in range(_TRUTHS if has_truths else 1):
-        for kind in kinds:
-            random = np.random.default_rng([seed, trial, kinds.index(kind)])
-            yield {
-                number: _values(random, graph, scene, value, shapes[number], kind, trial + place)
-                for place, (number, value) in enumerate(border.items())
-            }
+    kinds = [_Kind("mixed")] if rows > 1 else [_Kind("normal"), _Kind("large")]
+    dtypes = [scene.dtype(value) for value in border.values()]
+    turns = _TRUTHS if np.dtype(np.bool_) in dtypes else 1
+    known = zip(shapes.values(), dtypes, strict=True)
+    if integers := [shape for shape, dtype in known if dtype is not None and dtype.kind in "iu"]:
+        kinds += [_Kind("normal", choices=range(_MANY_CHOICES)), _Kind("normal", choices=range(-_MANY_CHOICES, 3))]
+        kinds += [_Kind("normal", choices=hints.rows)] * bool(hints.rows)
+        # a single one, as the number of an iteration: each in turn
+        kinds += [_Kind("normal", choices=(k,)) for k in range(_MANY_CHOICES) if () in integers]
+    kinds += [_Kind("coarse")] * (not hints.is_smooth) + [_Kind("normal", 2 * hints.reach)] * bool(hints.reach)
+    for turn, (place, kind) in itertools.product(range(turns), enumerate(kinds)):
+        random = np.random.default_rng([seed, turn, place])
+        given = {
+            number: _values(random, graph, scene, value, shapes[number], kind, turn + at)
+            for at, (number, value) in enumerate(border.items())
+        }
+        yield Trial(given, is_daring=place >= (1 if rows > 1 else 2))
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """Of values: how numbers are distributed, their size, and what integers are drawn from if not as usual."""
+
+    name: str
+    size: float = 1.0
+    choices: Sequence[int] = ()
 
 
 def _shape(scene: Scene, value: Value) -> tuple[int, ...]:
@@ -63,7 +113,7 @@ def _values(
     scene: Scene,
     value: Value,
     shape: tuple[int, ...],
-    kind: str,
+    kind: _Kind,
     turn: int,
 ) -> Array:
     dtype = scene.dtype(value)
@@ -72,12 +122,15 @@ def _values(
     if dtype is not None and as_real(dtype) != np.float64:
         if dtype.kind not in "iu" or value.producer is not None:
             raise CannotEvaluate(f"{value.name!r} is neither a number nor an index")
-        return random.integers(0, index_range(graph, value.name) or 2, shape).astype(dtype)
-    return _numbers(random, shape, kind)
+        choices = kind.choices or range(index_range(graph, value.name) or 2)
+        return random.choice(np.array(choices), shape).astype(dtype)
+    return kind.size * _numbers(random, shape, kind.name)
 
 
 def _numbers(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> FloatArray:
     x = random.standard_normal(shape)
+    if kind == "coarse":
+        return np.rint(2 * x)
     if kind == "normal" or not shape:
         return x
     large = _LARGE * x

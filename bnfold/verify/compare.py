@@ -119,7 +119,7 @@ def _inlined(model: Model) -> Model:
     if not model.proto.functions:
         return model
     copy = model.copy()
-    copy.proto = onnx.inliner.inline_local_functions(copy.proto)
+    copy.proto = onnx.inliner.inline_local_functions(copy.proto, convert_version=True)
     return copy
 
 

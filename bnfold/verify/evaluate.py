@@ -10,11 +10,12 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from bnfold.graph import Graph, Op, Scope, Value
+from bnfold.graph import Graph, Op, Scope, Sparse, Value
 from bnfold.model_io import Model
 from bnfold.verify.kernel import NotComputed, as_real
-from bnfold.verify.kernels import KERNELS, RANDOM
+from bnfold.verify.kernels import KERNELS, RANDOM, unrounded
 from bnfold.verify.numbering import captured
+from bnfold.verify.scatter import noisy
 from bnfold.verify.windows import sees_all
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Known = dict[Value, Any]
 _MAX_ITERATIONS = 64
+_GATES = {"LSTM": [b"Sigmoid", b"Tanh", b"Tanh"], "GRU": [b"Sigmoid", b"Tanh"], "RNN": [b"Tanh"]}
+_PASSED_OVER = ("activation_alpha", "activation_beta", "clip", "input_forget")
 _OLD_MODES = {b"bilinear": b"linear", b"bicubic": b"cubic"}  # which onnx.reference knows by the new names only
 
 
@@ -37,12 +40,17 @@ class Evaluator:
         self._model = model
         self._references: dict[tuple[Op, tuple[str, ...]], ReferenceEvaluator] = {}
         self._constants: dict[Value, Array] = {}
-        self.magnitude = 0.0
-        """Largest magnitude that a value has had since this was last set to 0."""
+        self._fixed: set[Value] = set()
+        self.scatter: np.random.Generator | None = None
+        """Makes the noise that every value gets, where there is one."""
+        self.referred: set[Op] = set()
+        """The operators that onnx.reference evaluated."""
         self.blind = False
         """Whether a part of some weight met nothing but padding since this was last set to False."""
         self.taken: dict[Op, set[str]] = {}
-        """The branches of each If that were taken since this was last cleared."""
+        """The branches of each If that were taken."""
+        self.forced: dict[Op, str] = {}
+        """Branches that are taken whatever the condition says."""
 
     def run(self, ops: Iterable[Op], known: Mapping[Value, Array], target: Value) -> Array:
         """The target, from values that are known and the operators, in graph order, that make it from them.
@@ -78,19 +86,23 @@ class Evaluator:
             CannotEvaluate: An operator is unknown, or does not fit its inputs.
         """
         values: Known = dict(known)
-        constant = {value for value in known if is_stored(value)}
+        self._fixed = {value for value in known if is_stored(value)}
         ops = list(ops)
         done = {} if keep is None else _last_reads(ops, keep)
         with np.errstate(all="ignore"):
             for number, op in enumerate(ops):
                 self._run(op, values)
-                if all(value is None or value in constant or is_stored(value) for value in op.inputs):
-                    constant.update(value for value in op.outputs if value is not None)
+                if all(map(self._is_fixed, op.inputs)):
+                    self._fixed.update(value for value in op.outputs if value is not None)
                     self._round(op, values)
                 for value in done.get(number, ()):
                     values.pop(value, None)
                     self._constants.pop(value, None)
         return values
+
+    def _is_fixed(self, value: Value | None) -> bool:
+        """Whether it depends on no data."""
+        return value is None or value in self._fixed or is_stored(value)
 
     def _round(self, op: Op, values: Known) -> None:
         """Rounds a constant that is cast to a narrower type; data is not rounded, as it stands for real numbers."""
@@ -101,15 +113,22 @@ class Evaluator:
 
     def constant(self, value: Value) -> Array:
         """An initializer in float64, or in its own type if that is not floating-point."""
-        assert value.tensor is not None
         if value not in self._constants:
-            self._constants[value] = self._stored(value.tensor)
+            if value.sparse is not None:
+                dense = Sparse(self._model, value.sparse).array()
+                self._constants[value] = dense.astype(as_real(dense.dtype), copy=False)
+            else:
+                assert value.tensor is not None
+                self._constants[value] = self._stored(value.tensor)
         return self._constants[value]
 
     def forget(self) -> None:
-        """Lets go of the weights of a region."""
+        """Lets go of the weights of a region, and of what was noted of it."""
         self._constants.clear()
         self._references.clear()
+        self.referred.clear()
+        self.taken.clear()
+        self.forced.clear()
 
     def _stored(self, tensor: onnx.TensorProto) -> Array:
         array = self._model.array(tensor)
@@ -119,7 +138,7 @@ class Evaluator:
         if value is None:
             return None
         if value not in values:
-            if value.tensor is None:
+            if not is_stored(value):
                 raise CannotEvaluate(f"{value.name!r} is not known")
             values[value] = self.constant(value)
         return values[value]
@@ -141,13 +160,11 @@ class Evaluator:
                 values[value] = self._noted(result)
 
     def _noted(self, result: Any) -> Any:
-        """A result in float64, its magnitude noted."""
+        """A result in float64, with noise if there is to be some."""
         if not isinstance(result, np.ndarray):
             return result
         array = result.astype(as_real(result.dtype), copy=False)  # some operators of onnx.reference return float32
-        if array.dtype == np.float64 and array.size and np.isfinite(largest := float(np.abs(array).max())):
-            self.magnitude = max(self.magnitude, largest)
-        return array
+        return array if self.scatter is None else noisy(array, self.scatter)
 
     def _results(self, op: Op, values: Known) -> Sequence[Any]:
         if op.type == "Constant":
@@ -156,13 +173,24 @@ class Evaluator:
             return control(self, op, values)
         inputs = [self._value(value, values) for value in op.inputs]
         self.blind = self.blind or not sees_all(op, inputs)
-        if kernel := KERNELS.get(op.type):
+        if kernel := unrounded if self._is_passed_on(op) else KERNELS.get(op.type):
             try:
                 return kernel(op, inputs)
             except NotComputed:
                 if op.type in RANDOM or op.type == "Dropout" or op.node.domain:
                     raise
         return self._reference(op, inputs)
+
+    def _is_passed_on(self, op: Op) -> bool:
+        """Whether it quantises data that is dequantised again at once.
+
+        Rounding is left out there: it would turn the last bit of what goes in into a whole step, here and there, and
+        that hides what is off by a few steps everywhere. Where what goes in is equal, so is what comes out.
+        """
+        if op.type != "QuantizeLinear" or self._is_fixed(op.data(0)) or op.outputs[0] is None:
+            return False
+        output = op.outputs[0]
+        return not output.is_output and all(use.op.type == "DequantizeLinear" for use in output.readers)
 
     def _constant_node(self, op: Op) -> Array:
         if (tensor := op.attribute("value")) is not None:
@@ -174,6 +202,9 @@ class Evaluator:
 
     def _reference(self, op: Op, inputs: Sequence[Any]) -> Sequence[Any]:
         """What ONNX's reference implementation makes of it."""
+        if op.type in _GATES:
+            _refuse_passed_over(op, inputs)
+        self.referred.add(op)
         key = (op, tuple(str(getattr(value, "dtype", "")) for value in inputs))
         if key not in self._references:
             self._references[key] = _one_node(op, inputs)
@@ -185,6 +216,7 @@ class Evaluator:
 
     def _if(self, op: Op, values: Known) -> Sequence[Any]:
         chosen = "then_branch" if bool(np.asarray(self._value(op.data(0), values)).reshape(-1)[0]) else "else_branch"
+        chosen = self.forced.get(op, chosen)
         self.taken.setdefault(op, set()).add(chosen)
         return self._body(_body(op, chosen), [], values)
 
@@ -245,9 +277,21 @@ _CONTROL: dict[str, Callable[[Evaluator, Op, Known], Sequence[Any]]] = {
 }
 
 
+def _refuse_passed_over(op: Op, inputs: Sequence[Any]) -> None:
+    """Refuses the forms of recurrent operators that onnx.reference takes for the usual one."""
+    usual = _GATES[op.type]
+    gates = list(op.attribute("activations") or usual)
+    if gates != usual * (len(gates) // len(usual)) or any(op.attribute(name) for name in _PASSED_OVER):
+        raise NotComputed("other activations, clip or input_forget")
+    if len(inputs) > 4 and inputs[4] is not None:
+        raise NotComputed("sequence lengths")
+
+
 def is_stored(value: Value) -> bool:
     """Whether it is an initializer or the output of a Constant node."""
-    return value.tensor is not None or (value.producer is not None and value.producer.type == "Constant")
+    if value.producer is not None:
+        return value.producer.type == "Constant"
+    return value.tensor is not None or value.sparse is not None
 
 
 def _body(op: Op, name: str) -> Scope:

@@ -2,39 +2,27 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import onnx
 
-from bnfold.graph import Graph, Op, Value
+from bnfold.graph import Graph, Op, Value, is_float
 from bnfold.verify.blame import changed_operators, culprit
 from bnfold.verify.border import made_up
-from bnfold.verify.evaluate import CannotEvaluate, Evaluator
-from bnfold.verify.explain import (
-    Finding,
-    Given,
-    Side,
-    changed_weights,
-    compared,
-    evaluated,
-    is_mostly_finite,
-    retuned_operators,
-)
-from bnfold.verify.kernel import as_real
+from bnfold.verify.evaluate import CannotEvaluate, Evaluator, is_stored
+from bnfold.verify.explain import Finding, compared, is_mostly_finite
+from bnfold.verify.hints import hints, is_uniform
+from bnfold.verify.kernel import Array, as_real
 from bnfold.verify.numbering import Numbering
+from bnfold.verify.ports import required_inputs
 from bnfold.verify.regions import Region
 from bnfold.verify.result import Outcome, RegionResult
 from bnfold.verify.scenes import Scene
-
-_MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
-# What these do at one size, and at one place, they do at every other.
-_UNIFORM = _MOVING | {
-    *("BatchNormalization", "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Constant", "DequantizeLinear"),
-    *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
-}
+from bnfold.verify.side import Given, Side, changed_weights, retuned_operators
+from bnfold.verify.untried import force_others, untried
 
 
 class Judge:
@@ -53,6 +41,10 @@ class Judge:
         self._after_graph = after
         self._scenes = scenes
         self._seed = seed
+        self._has_fixed_shapes = all(
+            port.shape is not None and all(isinstance(dim, int) for dim in port.shape)
+            for port in required_inputs(before.model)
+        )
         self._known: dict[object, RegionResult] = {}
 
     def may_cut(self, value: Value) -> bool:
@@ -67,14 +59,27 @@ class Judge:
         """What the comparison comes to."""
         key = (left.target, right.target, left.ops, right.ops)
         if key not in self._known:
-            sides = (
-                Side(self._before, left, changed_weights(left, before, right, after), retuned_operators(left, right)),
-                Side(self._after, right, changed_weights(right, after, left, before), retuned_operators(right, left)),
+            self._known[key] = self._result(
+                self._side(self._before, left, before, right, after),
+                self._side(self._after, right, after, left, before),
             )
-            self._known[key] = self._result(*sides)
             self._before.forget()
             self._after.forget()
         return self._known[key]
+
+    def _side(
+        self, evaluator: Evaluator, region: Region, numbering: Numbering, other: Region, others: Numbering
+    ) -> Side:
+        # where the declared shapes are fixed, a condition that reads nothing but shapes is one, too
+        fixed = numbering.constants if self._has_fixed_shapes else set[Value]()
+        decided = (op for op in region.ops if op.type == "If" and (op.data(0) in fixed or is_stored(op.data(0))))
+        return Side(
+            evaluator,
+            region,
+            changed_weights(region, numbering, other, others),
+            retuned_operators(region, other),
+            frozenset(decided),
+        )
 
     def _result(self, left: Side, right: Side) -> RegionResult:
         changed = changed_operators(left, right)
@@ -85,44 +90,67 @@ class Judge:
             suspect=_named(changed[-1]) if changed else repr(left.region.target.name),
             outcome=Outcome.NOT_EVALUATED,
         )
-        if narrow := _narrow_types(self._after_graph, right.region) - _narrow_types(self._graph, left.region):
-            detail = f"AFTER rounds to {', '.join(sorted(narrow))}, BEFORE does not"
+        types = _float_types(self._graph, left.region), _float_types(self._after_graph, right.region)
+        if narrow := _narrowed(*types):
+            detail = f"AFTER rounds to {', '.join(sorted(dtype.name for dtype in narrow))}, BEFORE does not"
             return replace(result, outcome=Outcome.DIFFERENT, detail=detail)
-        problem, was_evaluated, saw_all = "", False, False
-        one_is_enough = _is_uniform(left.region, right.region)
+        result = self._tried(left, right, result)
+        if result.outcome is Outcome.EQUAL and force_others(left, right):
+            result = self._tried(left, right, result)
+        if result.outcome is Outcome.EQUAL and (why := untried(left, right, is_exact=not result.difference)):
+            return replace(result, outcome=Outcome.NOT_EVALUATED, detail=why)
+        return result
+
+    def _tried(self, left: Side, right: Side, result: RegionResult) -> RegionResult:
+        """What the scenes say, the worst of them; as many as it takes to see all of the region."""
+        problem, saw_all = "", False
+        one_is_enough = is_uniform(left.region, right.region)
         for scene in self._scenes:
             if saw_all and (one_is_enough or not scene.is_small):
                 break
-            self._before.blind = self._after.blind = False
+            for side in (left, right):
+                side.evaluator.blind = False
             try:
                 found, given = self._found(left, right, scene)
             except CannotEvaluate as error:
                 problem = problem or str(error)
                 continue
-            was_evaluated = True
-            saw_all |= not (self._before.blind or self._after.blind)
+            if found.ratio > 1 and not (scene.is_allowed or one_is_enough):
+                continue  # AFTER may know the declared sizes by heart
+            saw_all |= not (left.evaluator.blind or right.evaluator.blind)
             if result.outcome is Outcome.NOT_EVALUATED or found.ratio > result.error:
                 result = _with(result, found)
             if result.outcome is Outcome.DIFFERENT:
                 op = culprit(left, right, given)
                 return result if op is None else replace(result, suspect=_named(op))
-        return result if was_evaluated else replace(result, detail=problem)
+        return replace(result, detail=problem) if result.outcome is Outcome.NOT_EVALUATED else result
 
     def _found(self, left: Side, right: Side, scene: Scene) -> tuple[Finding, Given]:
         """The worst of all trials, with the values at the border for it."""
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
-        for given in made_up(self._graph, scene, border, self._seed):
-            suited: Given = given
-            old = evaluated(left, given)
-            if not is_mostly_finite(old):
-                suited = {n: np.abs(x) + 0.1 if x.dtype == np.float64 else x for n, x in given.items()}
-                old = evaluated(left, suited)
-            found = compared(left, right, suited, old, np.random.default_rng(self._seed))
+        for trial in made_up(self._graph, scene, border, hints(left, right), self._seed):
+            try:
+                given, old = _suited(left, trial.given)
+                found = compared(left, right, given, old, np.random.default_rng(self._seed))
+            except CannotEvaluate:
+                if trial.is_daring:
+                    left.evaluator.blind = True  # which another scene may not be
+                    continue
+                raise
             if worst is None or found.ratio > worst[0].ratio:
-                worst = found, suited
+                worst = found, given
         assert worst is not None
         return worst
+
+
+def _suited(left: Side, given: Given) -> tuple[Given, Array]:
+    """Values that suit the operators, as negative ones do not suit a root, and what comes of them."""
+    old = left.value(given)
+    if is_mostly_finite(old):
+        return given, old
+    suited = {number: np.abs(x) + 0.1 if x.dtype == np.float64 else x for number, x in given.items()}
+    return suited, left.value(suited)
 
 
 def _with(result: RegionResult, found: Finding) -> RegionResult:
@@ -138,30 +166,20 @@ def _with(result: RegionResult, found: Finding) -> RegionResult:
     )
 
 
-def _is_uniform(left: Region, right: Region) -> bool:
-    """Whether one size tells as much as two: both sides move over their inputs alike, and nothing asks for a size."""
-    are_uniform = all(op.type in _UNIFORM for region in (left, right) for op in region.ops)
-    return are_uniform and _windows(left) == _windows(right)
+def _narrowed(before: set[np.dtype[Any]], after: set[np.dtype[Any]]) -> set[np.dtype[Any]]:
+    """Floating-point types of AFTER that hold less than those of BEFORE: both are evaluated without them."""
+    least = min((dtype.itemsize for dtype in before), default=0)
+    half = {dtype for dtype in after - before if dtype.itemsize < 4}  # float16 and bfloat16 lack different things
+    return half | {dtype for dtype in after if dtype.itemsize < least}
 
 
-def _windows(region: Region) -> Counter[bytes]:
-    """How operators move over their inputs."""
-    windows: Counter[bytes] = Counter()
-    for op in region.ops:
-        if op.type in _MOVING:
-            node = onnx.NodeProto(op_type=op.type)
-            node.attribute.extend(attribute for attribute in op.node.attribute if attribute.name != "kernel_shape")
-            windows[node.SerializeToString(deterministic=True)] += 1
-    return windows
-
-
-def _narrow_types(graph: Graph, region: Region) -> set[str]:
-    """The floating-point types under 32 bits that a region computes or stores in: it is evaluated without them."""
+def _float_types(graph: Graph, region: Region) -> set[np.dtype[Any]]:
+    """The floating-point types that a region computes or stores in."""
     values = [region.target, *region.border, *(value for op in region.ops for value in op.inputs if value is not None)]
     dtypes = [graph.dtype(value) for value in values]
     casts = [op.attribute("to") for op in region.ops if op.type == "Cast"]
     dtypes += [np.dtype(onnx.helper.tensor_dtype_to_np_dtype(to)) for to in casts]
-    return {dtype.name for dtype in dtypes if dtype is not None and dtype.itemsize < 4 and as_real(dtype) == np.float64}
+    return {dtype for dtype in dtypes if dtype is not None and is_float(dtype)}
 
 
 def _named(op: Op) -> str:

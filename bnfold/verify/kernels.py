@@ -131,14 +131,36 @@ def _global_lp_pool(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
 
 def _dequantize(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     """(x - zero point) * scale, along an axis if they are vectors"""
+    x, scale, zero = _quantized(op, inputs)
+    return [(x.astype(np.float64) - zero) * scale]
+
+
+def unrounded(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+    """A QuantizeLinear that does not round: x / scale + zero point, within the range of its integer type."""
+    x, scale, zero = _quantized(op, inputs)
+    zero_point = optional(inputs, 2)
+    kind = op.attribute("output_dtype", 0) or onnx.TensorProto.UINT8
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(kind) if zero_point is None else zero_point.dtype
+    if dtype.kind not in "iu":
+        raise NotComputed(f"quantisation to {dtype.name}")
+    limits = np.iinfo(dtype)
+    return [np.clip(x / scale + zero, limits.min, limits.max)]
+
+
+def _quantized(op: Op, inputs: Sequence[Array | None]) -> tuple[Array, Array, Array]:
+    """The value, the scale and the zero point of an operator, the latter two so that they broadcast."""
     x, scale, zero = present(inputs[0]), present(inputs[1]), optional(inputs, 2)
     if op.attribute("block_size", 0) or scale.ndim > 1:
         raise NotComputed("blocked quantisation")
     shape = [1] * x.ndim
     if scale.size > 1:
         shape[op.attribute("axis", 1)] = -1
-    centred = x.astype(np.float64) - (0.0 if zero is None else zero.astype(np.float64).reshape(shape))
-    return [centred * scale.reshape(shape if x.ndim else scale.shape)]
+    centre = np.zeros(()) if zero is None else zero.astype(np.float64)
+    return (
+        x,
+        scale.reshape(shape if x.ndim else scale.shape),
+        centre.reshape(shape if x.ndim and zero is not None else centre.shape),
+    )
 
 
 def _along_axis(function: Callable[[Array], Array]) -> Kernel:

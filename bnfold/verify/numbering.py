@@ -21,7 +21,8 @@ from bnfold.verify.kernels import RANDOM
 Number = int
 _HEAD = 1 << 12  # bytes by which constants are told apart first
 _TYPE_ONLY = {"CastLike": 1, "Shape": 0, "Size": 0}  # so many inputs of these operators are read for what they hold
-_OUTPUTS_MATTER = frozenset({"BatchNormalization", "Dropout"})  # extra outputs mean training mode in old opsets
+# Extra outputs mean training mode in old opsets; a Split without sizes makes as many parts as it has outputs.
+_OUTPUTS_MATTER = frozenset({"BatchNormalization", "Dropout", "Split"})
 
 
 class Table:
@@ -138,8 +139,10 @@ class Numbering:
             if value.tensor is not None and value not in self.numbers:
                 self.assign(value, self._table.number(self._content(value.tensor)))
                 self.constants.add(value)
-            elif value.producer is None and not value.is_input and value.scope is scope:  # a sparse initializer
-                self.assign(value, self._table.number(("sparse", value.name, id(self))))
+            elif value.sparse is not None and value not in self.numbers:
+                parts = map(self._content, (value.sparse.values, value.sparse.indices))
+                self.assign(value, self._table.number(("sparse", tuple(value.sparse.dims), *parts)))
+                self.constants.add(value)
 
     def _content(self, tensor: onnx.TensorProto) -> Hashable:
         return self._table.content(self.graph.model, tensor)
@@ -194,6 +197,12 @@ def _free(scope: Scope, inside: set[Scope]) -> Iterator[Value]:
         for entry in scope.proto.output:
             if (value := scope.lookup(entry.name)).scope not in inside:
                 yield value
+
+
+def effective_attributes(op: Op) -> dict[str, bytes]:
+    """The attributes of an op, with the defaults of those that it does not have."""
+    defaults = _defaults(op.node.domain, op.node.op_type, since_version(op.node.domain, op.node.op_type, op.opset))
+    return {**defaults, **{attribute.name: _serialized(attribute) for attribute in op.node.attribute}}
 
 
 @cache

@@ -52,7 +52,7 @@ class Ruling:
     def __str__(self) -> str:
         return (
             f"output {self.name!r} in float64: the models are {self.apart:.2g} of max |y| apart, rounding the weights "
-            f"explains {self.explained:.2g}; the run of BEFORE is off by {self.before:.2g}, of AFTER by {self.after:.2g}"
+            f"explains {self.explained:.2g}; BEFORE's run is off by {self.before:.2g}, AFTER's by {self.after:.2g}"
         )
 
 

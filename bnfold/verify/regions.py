@@ -121,7 +121,7 @@ def _reaches(value: Value, others: set[Value]) -> bool:
 
 def _end(numbering: Numbering, value: Value, border: dict[Value, Number], constants: dict[Value, None]) -> None:
     """A value that no operator makes: a constant, an input, or the input of a body."""
-    if value.tensor is not None and value in numbering.constants:
+    if value in numbering.constants:
         constants[value] = None
     else:
         border[value] = numbering.numbers[value]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -20,7 +21,7 @@ from bnfold.verify.ports import required_inputs
 Shape = tuple[int, ...]
 _SMALL_SIZES = ((37, 43), (32, 34), (75, 91), (96, 64), (128, 161))  # for two spatial axes, where the model allows it
 _MOST_SMALL = 3
-_ROWS = 2
+_ROWS = 2, 5  # samples at the first of these sizes, and at the others
 _MOST_CANDIDATES = 24
 _MOST_DECLARED = 3
 
@@ -31,10 +32,14 @@ class Scene:
     Attributes:
         inputs: The shapes of the inputs.
         is_small: Whether they are smaller than declared, on purpose.
+        is_allowed: Whether the model allows a caller to give them.
     """
 
     def __init__(self, model: Model, inputs: Mapping[str, Shape], *, is_small: bool) -> None:
         self.is_small = is_small
+        self.is_allowed = not is_small or all(
+            port.accepts(replace(port, shape=inputs.get(port.name))) for port in required_inputs(model)
+        )
         self.inputs = dict(inputs)
         self._graph = Graph(_with_inputs(model, inputs))
 
@@ -80,25 +85,26 @@ def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, 
     if len(images) != 1:
         return
     spatial = next(iter(images))
-    for sizes in _SMALL_SIZES:
+    for number, sizes in enumerate(_SMALL_SIZES):
+        rows = _ROWS[min(number, len(_ROWS) - 1)]
         small = (sizes * len(spatial))[: len(spatial)]
         if all(size < before for size, before in zip(small, spatial, strict=True)):
-            yield _resized(declared, floats, _rows(declared), small)
+            yield _resized(declared, floats, rows if _counts_samples(declared) else 0, small)
 
 
 def _with_rows(model: Model, declared: Mapping[str, Shape]) -> list[dict[str, Shape]]:
-    """The declared sizes for two samples, where they can be told and are not declared."""
-    more = _resized(declared, _float_inputs(model), _rows(declared), None)
-    return [more] if more != declared and _fits(model, more) else []
+    """The declared sizes for some samples, where those can be told."""
+    more = [_resized(declared, _float_inputs(model), rows, None) for rows in _ROWS if _counts_samples(declared)]
+    return [shapes for shapes in more if shapes != declared and _fits(model, shapes)]
 
 
 def _float_inputs(model: Model) -> set[str]:
     return {port.name for port in required_inputs(model) if _is_float(port.elem_type)}
 
 
-def _rows(declared: Mapping[str, Shape]) -> int:
-    """How many samples to make up; 0 to leave the first axes as they are, where they do not all count samples."""
-    return _ROWS if len({shape[0] for shape in declared.values() if shape}) == 1 else 0
+def _counts_samples(declared: Mapping[str, Shape]) -> bool:
+    """Whether the first axis of all inputs seems to be the same, that of the samples."""
+    return len({shape[0] for shape in declared.values() if shape}) == 1
 
 
 def _resized(

@@ -1,0 +1,162 @@
+"""One side of a region, and what rounding could have made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from bnfold.affine import FloatArray
+from bnfold.graph import Op, Value, is_float
+from bnfold.verify.evaluate import Evaluator
+from bnfold.verify.numbering import Number, Numbering
+from bnfold.verify.regions import Region
+from bnfold.verify.scatter import noisy, scattered
+
+Array = npt.NDArray[Any]
+Given = Mapping[Number, Array]
+
+_BIAS_STEP = 0.2  # of the bias of a quantised operator; five times that, see explain.py, is one step
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a region.
+
+    Attributes:
+        evaluator: Evaluates the operators of its model.
+        region: What there is to evaluate.
+        changed: Its weights that the other side does not have.
+        retuned: Its operators with floating-point attributes that no operator of the other side has.
+        decided: Its Ifs that take the same branch whatever the inputs hold.
+    """
+
+    evaluator: Evaluator
+    region: Region
+    changed: tuple[Value, ...]
+    retuned: frozenset[Op]
+    decided: frozenset[Op]
+
+    def known(self, given: Given) -> dict[Value, Array]:
+        return {value: given[number] for value, number in self.region.border.items()}
+
+    def value(self, given: Given) -> Array:
+        """The value at the end of the region."""
+        return self.evaluator.run(self.region.ops, self.known(given), self.region.target)
+
+    def weight(self, value: Value) -> FloatArray:
+        """A constant of the region, in float64."""
+        if value.producer is None:
+            return self.evaluator.constant(value)
+        return self.evaluator.run(_made_of(value), {}, value)
+
+    def moved(self, given: Given, random: np.random.Generator, *, scatter: bool) -> Array:
+        """The same with all changed weights moved by half an ulp; with ``scatter``, also every value on the way.
+
+        The latter is Monte Carlo arithmetic (Parker 1997): what float64's own rounding, magnified, comes to.
+        """
+        weights = {value: _moved(self, value, random) for value in self.changed}
+        ops = [_retuned(op, random) if op in self.retuned else op for op in self.region.ops]
+        known = self.known(given)
+        if scatter:
+            known = {value: noisy(x, random) for value, x in known.items()}
+        self.evaluator.scatter = random if scatter else None
+        try:
+            return self.evaluator.run(ops, {**known, **weights}, self.region.target)
+        finally:
+            self.evaluator.scatter = None
+
+
+def changed_weights(region: Region, numbering: Numbering, other: Region, others: Numbering) -> tuple[Value, ...]:
+    """The weights that one side has and the other has not: those that were rounded, if they are correct."""
+    theirs = {others.numbers.get(value) for value in [*other.constants, *_casts(other, others)]}
+    biases = {op.inputs[0] for op in region.ops if op.type == "DequantizeLinear" and _is_vector(op.inputs[0])}
+    return tuple(
+        value
+        for value in [*region.constants, *_casts(region, numbering)]
+        if numbering.numbers.get(value) not in theirs
+        and (is_float(kind := _stored_type(value)) or (kind == np.int32 and value in biases))
+    )
+
+
+def _casts(region: Region, numbering: Numbering) -> list[Value]:
+    """Computed constants that are rounded to another type."""
+    outputs = [op.outputs[0] for op in region.ops if op.type == "Cast"]
+    return [value for value in outputs if value in numbering.constants]
+
+
+def _made_of(value: Value) -> list[Op]:
+    """The operators that make a constant, in order."""
+    ops: dict[Op, None] = {}
+    stack = [(value, False)]
+    while stack:
+        current, done = stack.pop()
+        if current.producer is None or current.producer in ops:
+            continue
+        if done:
+            ops[current.producer] = None
+        else:
+            stack += [(current, True), *((read, False) for read in current.producer.inputs if read is not None)]
+    return list(ops)
+
+
+def _is_vector(value: Value | None) -> bool:
+    return value is not None and value.tensor is not None and len(value.tensor.dims) == 1
+
+
+def retuned_operators(region: Region, other: Region) -> frozenset[Op]:
+    """The operators of one side with floating-point attributes that no operator of the other side has."""
+    theirs = {tuning for op in other.ops if (tuning := _tuning(op))}
+    return frozenset(op for op in region.ops if (tuning := _tuning(op)) and tuning not in theirs)
+
+
+def _tuning(op: Op) -> tuple[tuple[str, float], ...]:
+    kind = onnx.AttributeProto.FLOAT
+    return tuple((attribute.name, attribute.f) for attribute in op.node.attribute if attribute.type == kind)
+
+
+def _moved(side: Side, value: Value, random: np.random.Generator) -> FloatArray:
+    """A weight with every entry moved by half an ulp of the type it is stored in, up or down."""
+    weight = side.weight(value)
+    if _stored_type(value) == np.int32:
+        return np.asarray(weight + _BIAS_STEP * random.choice((-1.0, 1.0), weight.shape))
+    return scattered(weight, random, half_ulp(value))
+
+
+def _retuned(op: Op, random: np.random.Generator) -> Op:
+    """An operator with its float32 attributes moved by half an ulp."""
+    node = onnx.NodeProto()
+    node.CopyFrom(op.node)
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.FLOAT:
+            attribute.f *= 1 + 2.0**-23 * random.choice((-1.0, 1.0))  # half an ulp would be rounded away again
+    moved = Op(op.graph, op.scope, node, op.type)
+    moved.inputs, moved.outputs, moved.bodies = op.inputs, op.outputs, op.bodies
+    return moved
+
+
+def _stored_type(constant: Value) -> np.dtype[Any]:
+    """The type that a constant is stored in, or cast to."""
+    tensor = constant.tensor if constant.sparse is None else constant.sparse.values
+    if constant.producer is not None and constant.producer.type == "Cast":
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(constant.producer.attribute("to")))
+    if tensor is None and constant.producer is not None:
+        tensor = constant.producer.attribute("value")
+        if tensor is None:
+            name = constant.producer.node.attribute[0].name
+            return np.dtype(np.float32 if "float" in name else np.int64)
+    assert tensor is not None
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+
+
+def half_ulp(constant: Value) -> float:
+    """Half an ulp of the type that a constant is stored in, relative to a value that is a power of two."""
+    if _stored_type(constant) == np.int32:
+        return 2.0**-24
+    mantissa: int = ml_dtypes.finfo(_stored_type(constant)).nmant  # type: ignore[no-untyped-call]
+    return float(2.0 ** -(mantissa + 1))

@@ -1,0 +1,87 @@
+"""What no trial of a region has shown: two sides that were equal so far need not be equal there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from bnfold.graph import Op
+from bnfold.verify.evaluate import is_stored
+from bnfold.verify.hints import UNIFORM
+from bnfold.verify.numbering import effective_attributes
+from bnfold.verify.side import Side
+
+_BRANCHES = ("then_branch", "else_branch")
+
+
+def untried(left: Side, right: Side, *, is_exact: bool) -> str:
+    """Why nothing can be said of a region whose sides were equal in all trials; empty if nothing was left out.
+
+    Args:
+        left: The side of BEFORE.
+        right: The side of AFTER.
+        is_exact: Whether the sides were equal to the last bit.
+    """
+    for op, branch in [*_untaken(left), *_untaken(right)]:
+        return f"nothing that was tried takes the {branch} of If {op.label!r}"
+    if is_exact and (names := _without_effect(left, right)):
+        return f"{names} differ, and had no effect on what was tried"
+    return ""
+
+
+def force_others(left: Side, right: Side) -> bool:
+    """Lets both sides take the branches that they have not taken, whatever the conditions say, where both have some.
+
+    Returns:
+        Whether there is something to try.
+    """
+    untaken = [dict(_untaken(side)) for side in (left, right)]
+    if not all(untaken):
+        return False
+    left.evaluator.forced, right.evaluator.forced = untaken
+    return True
+
+
+def _untaken(side: Side) -> Iterator[tuple[Op, str]]:
+    for op in _ifs(side.region.ops):
+        if op in side.evaluator.taken and op not in side.decided:
+            yield from ((op, branch) for branch in _BRANCHES if branch not in side.evaluator.taken[op])
+
+
+def _ifs(ops: Iterable[Op]) -> Iterator[Op]:
+    for op in ops:
+        if op.type == "If":
+            yield op
+        for body in op.bodies:
+            yield from _ifs(body.live_ops())
+
+
+def _without_effect(left: Side, right: Side) -> str:
+    """Attributes and numbers by which the two sides differ, of operators that onnx.reference evaluated.
+
+    It passes over attributes that it does not know, and thresholds may be where nothing that was tried comes near; in
+    our own kernels none goes unread.
+    """
+    before, after = _settings(left), _settings(right)
+    differing = set()
+    for op_type in before.keys() & after.keys():
+        first, second = before[op_type], after[op_type]
+        differing |= {f"{name} of {op_type}" for name, _ in [*(first - second), *(second - first)]}
+    return ", ".join(sorted(differing))
+
+
+def _settings(side: Side) -> dict[str, Counter[tuple[str, bytes]]]:
+    """By type, the attributes and constant numbers of the operators that onnx.reference evaluated."""
+    found: dict[str, Counter[tuple[str, bytes]]] = {}
+    for op in side.region.ops:
+        if op in side.evaluator.referred and op.type not in UNIFORM:
+            found.setdefault(op.type, Counter()).update([*effective_attributes(op).items(), *_numbers(side, op)])
+    return found
+
+
+def _numbers(side: Side, op: Op) -> Iterator[tuple[str, bytes]]:
+    for index, value in enumerate(op.inputs):
+        if value is not None and is_stored(value) and (constant := side.weight(value)).dtype == np.float64:
+            yield f"input {index}", constant.tobytes()
