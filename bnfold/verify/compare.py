@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from bnfold.verify.evaluate import CannotEvaluate
 from bnfold.verify.given import given
 from bnfold.verify.inputs import DISTRIBUTIONS, CannotGenerate, Generator
 from bnfold.verify.judge import Judge
-from bnfold.verify.ports import invalid, matched_outputs, required_inputs
+from bnfold.verify.ports import invalid, lost_defaults, matched_outputs, required_inputs
 from bnfold.verify.referee import Referee, Ruling
 from bnfold.verify.regional import Comparison, compare_regions
 from bnfold.verify.result import Outcome, Verdict, Verification
@@ -71,39 +72,73 @@ def verify(
     Raises:
         ModelError: A model cannot be read, the two have other inputs or outputs, or data does not fit them.
     """
-    left, right = _loaded(before), _loaded(after)
-    names = matched_outputs(left, right, map_output or {})
-    if not invalid(left) and (wrong := invalid(right)):
+    pair = _Pair(before, after, map_output or {})
+    if wrong := pair.spoilt:
         return Verification(Verdict.DIFFERENT, reasons=(f"AFTER is no valid model: {wrong}",), seed=seed)
-    graph = Graph(_inlined(left))
-    samples = [] if data is None else given(data, required_inputs(left))
-    shapes = {**(samples[0].shapes if samples else {}), **(shapes or {})}
-    generator = Generator(graph, shapes, dims or {}, seed)
-    after_graph = Graph(_inlined(right))
-    found, problem = _regions(graph, after_graph, names, generator, seed, progress or _silent)
-    ran = Run(problem="it was not asked for")
+    report = progress or _silent
+    samples = [] if data is None else given(data, required_inputs(pair.left))
+    known = {**(samples[0].shapes if samples else {}), **(shapes or {})}
+    generator = Generator(pair.before, known, dims or {}, seed)
+    found = _regions(pair, generator, seed, report)
+    ran, rulings = Run(problem="it was not asked for"), None
     if run:
-        (progress or _silent)("running both models", 0, 1)
+        report("running both models", 0, 1)
         with Runner(Limits(timeout, memory)) as runner:
-            files = runner.file_of(before, left), runner.file_of(after, right)
             ran = run_both(
                 runner,
-                *files,
-                lambda: runner.write(weights_moved(left, right)),
-                names,
+                runner.file_of(before, pair.left),
+                runner.file_of(after, pair.right),
+                lambda: runner.write(weights_moved(pair.left, pair.right)),
+                pair.names,
                 generator,
                 data=samples,
                 distributions=DISTRIBUTIONS if thorough else _FEW,
                 providers=providers,
                 tolerance=Tolerance(rtol, atol),
             )
-        (progress or _silent)("running both models", 1, 1)
-    rulings: list[Ruling] | None = []
-    if ran.disputes and not found.having(Outcome.DIFFERENT):
-        (progress or _silent)("running both models in float64", 0, 1)
-        rulings = _rulings(graph, after_graph, lambda: Graph(_inlined(weights_moved(right, left))), names, ran)
-        (progress or _silent)("running both models in float64", 1, 1)
-    return conclusion(found, problem, ran, rulings, seed)
+        report("running both models", 1, 1)
+    if ran.disputes and not (ran.is_final or found.having(Outcome.DIFFERENT)):
+        rulings = _rulings(pair, ran, report)
+    return conclusion(found, ran, rulings, pair.notes, seed)
+
+
+class _Pair:
+    """Two models that can be compared.
+
+    Attributes:
+        left: BEFORE as it was given.
+        right: AFTER likewise.
+        before: The index of BEFORE without functions.
+        after: The same of AFTER.
+        names: Each output of BEFORE with its name in AFTER.
+    """
+
+    def __init__(self, before: Source, after: Source, map_output: Mapping[str, str]) -> None:
+        self.left, self.right = _loaded(before), _loaded(after)
+        self.names = matched_outputs(self.left, self.right, map_output)
+
+    @cached_property
+    def before(self) -> Graph:
+        return Graph(_inlined(self.left))
+
+    @cached_property
+    def after(self) -> Graph:
+        return Graph(_inlined(self.right))
+
+    @property
+    def spoilt(self) -> str:
+        """What onnx.checker finds wrong with AFTER, if it finds nothing wrong with BEFORE."""
+        return "" if invalid(self.left) else invalid(self.right)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a caller of the models should know, though they compute the same."""
+        lost = ", ".join(map(repr, lost_defaults(self.left, self.right)))
+        return [f"AFTER has no input {lost}: a caller can no longer override the default"] if lost else []
+
+    def moved(self) -> Graph:
+        """AFTER with every weight that BEFORE does not have moved by rounding."""
+        return Graph(_inlined(weights_moved(self.right, self.left)))
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -123,23 +158,22 @@ def _inlined(model: Model) -> Model:
     return copy
 
 
-def _regions(
-    before: Graph, after: Graph, names: Mapping[str, str], generator: Generator, seed: int, progress: Progress
-) -> tuple[Comparison, str]:
+def _regions(pair: _Pair, generator: Generator, seed: int, progress: Progress) -> Comparison:
     try:
-        stage = scenes(before.model, generator.candidates())
+        stage = scenes(pair.before.model, generator.candidates())
     except CannotGenerate as error:
-        return Comparison(), str(error)
-    judge = Judge(before, after, stage, seed)
-    return compare_regions(before, after, names, judge, progress), ""
+        return Comparison(problem=str(error))
+    judge = Judge(pair.before, pair.after, stage, seed)
+    return compare_regions(pair.before, pair.after, pair.names, judge, progress)
 
 
-def _rulings(
-    before: Graph, after: Graph, moved: Callable[[], Graph], names: Mapping[str, str], ran: Run
-) -> list[Ruling] | None:
+def _rulings(pair: _Pair, ran: Run, progress: Progress) -> list[Ruling] | None:
     """What float64 has to say of the runs that were not accepted; None if it cannot be asked."""
-    referee = Referee(before, after, moved, names)
+    progress("running both models in float64", 0, 1)
+    referee = Referee(pair.before, pair.after, pair.moved, pair.names)
     try:
         return [ruling for dispute in ran.disputes for ruling in referee.rulings(dispute)]
     except CannotEvaluate:
         return None
+    finally:
+        progress("running both models in float64", 1, 1)

@@ -1,4 +1,7 @@
-"""From what was found to a verdict: regions decide where they can, running decides where they cannot."""
+"""From what was found to a verdict: regions decide where they can, running decides where they cannot.
+
+A tolerance of the user overrides both: then it is the outputs that decide.
+"""
 
 from __future__ import annotations
 
@@ -13,31 +16,35 @@ _DROWNED = 0.5  # of max |y|: noise beside which an output tells nothing
 _GROSS = 0.05  # of max |y|: what is believed to be rounding where the models cannot be run in float64
 
 
-def conclusion(found: Comparison, problem: str, ran: Run, rulings: Sequence[Ruling] | None, seed: int) -> Verification:
+def conclusion(
+    found: Comparison, ran: Run, rulings: Sequence[Ruling] | None, notes: Sequence[str], seed: int
+) -> Verification:
     """The verdict, and what it rests on.
 
     Args:
         found: The regions.
-        problem: Why there are none, if so.
         ran: Both models as a whole.
-        rulings: What float64 has to say of the runs that were not accepted; None if it could not be asked.
+        rulings: What float64 has to say of the runs that were not accepted; None if it was not asked, or had none.
+        notes: What else a reader should know.
         seed: Of the inputs.
     """
-    unknown = found.having(Outcome.NOT_EVALUATED)
-    complete = not problem and not unknown
+    different, unknown = found.having(Outcome.DIFFERENT), found.having(Outcome.NOT_EVALUATED)
+    complete = not found.problem and not unknown
     beyond = [output for output in ran.outputs if not output.passed]
     nothing = [output for output in ran.outputs if output.tolerance > _DROWNED or not output.compared]
-    if found.having(Outcome.DIFFERENT) or ran.failure or not _is_rounding(beyond, rulings, complete=complete):
+    is_off = beyond and (ran.is_final or not _is_rounding(beyond, rulings, complete=complete))
+    is_wrong = different and not ran.is_final
+    if ran.failure or is_off or is_wrong:
         verdict = Verdict.DIFFERENT
     elif complete or (ran.was_run and not nothing):
         verdict = Verdict.EQUIVALENT
     else:
         verdict = Verdict.NOT_RUN
-    reasons = [str(region) for region in found.having(Outcome.DIFFERENT)]
+    reasons = [str(region) for region in different]
     reasons += _of_the_run(ran, beyond, rulings, verdict)
-    reasons += [f"not compared region by region: {problem}"] * bool(problem)
+    reasons += [f"not compared region by region: {found.problem}"] * bool(found.problem)
     reasons += [str(region) for region in unknown]
-    reasons += [_silent(output) for output in nothing]
+    reasons += [*map(_silent, nothing), *notes]
     return Verification(
         verdict=verdict,
         outputs=ran.outputs,

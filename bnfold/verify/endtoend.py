@@ -69,6 +69,7 @@ class Run:
         problem: Why BEFORE could not be run; then nothing is known.
         failure: Why AFTER could not be run where BEFORE could.
         disputes: The runs that were not accepted.
+        is_final: Whether the user says what is accepted.
     """
 
     outputs: tuple[OutputFigures, ...] = ()
@@ -76,6 +77,7 @@ class Run:
     problem: str = ""
     failure: str = ""
     disputes: tuple[Dispute, ...] = ()
+    is_final: bool = False
 
     @property
     def was_run(self) -> bool:
@@ -174,7 +176,9 @@ def _compared(
     pairs = [(samples[number], before[number], after[number]) for number in usable]
     variants = [before[-1]]
     run = _run(pairs, setup.names, _floors(before[0], variants), tolerance, how)
-    if run.passed or reference or tolerance.is_given:
+    if tolerance.is_given:
+        return replace(run, is_final=True)
+    if run.passed or reference:
         return run
     # only now is it worth the time to know the noise well
     alone = replace(base, feeds=feeds[:1])

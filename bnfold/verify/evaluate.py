@@ -234,6 +234,8 @@ class Evaluator:
             going, step = bool(np.asarray(first).reshape(-1)[0]), step + 1
             state, scanned = rest[: len(state)], rest[len(state) :]
             rows.append(scanned)
+        if going and step == _MAX_ITERATIONS and trips is None:
+            raise NotComputed(f"more than {step} iterations")
         if not rows and len(op.outputs) > len(state):
             raise NotComputed("a Loop of no iterations with scan outputs")
         return [*state, *(np.stack(column) for column in zip(*rows, strict=True))]

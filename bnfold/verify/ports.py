@@ -59,6 +59,18 @@ def required_inputs(model: Model) -> list[Port]:
     return [_port(entry) for entry in model.proto.graph.input if entry.name not in given]
 
 
+def lost_defaults(before: Model, after: Model) -> list[str]:
+    """The inputs with a default that callers of ``before`` may give, and callers of ``after`` may not.
+
+    Before IR version 4 every initializer had to be an input, and is a constant nevertheless.
+    """
+    if before.proto.ir_version < 4:
+        return []
+    given = {port.name for port in required_inputs(before)}
+    kept = {entry.name for entry in after.proto.graph.input}
+    return [entry.name for entry in before.proto.graph.input if entry.name not in given | kept]
+
+
 def outputs_of(model: Model) -> list[Port]:
     """The outputs."""
     return [_port(entry) for entry in model.proto.graph.output]

@@ -32,11 +32,13 @@ class Comparison:
         regions: The comparisons that were made.
         shared: Values of AFTER that are computed as in BEFORE.
         doubted: Values at which the first try found a difference.
+        problem: Why nothing was compared, if so.
     """
 
     regions: list[RegionResult] = field(default_factory=list)
     shared: int = 0
     doubted: set[str] = field(default_factory=set)
+    problem: str = ""
 
     def having(self, outcome: Outcome) -> list[RegionResult]:
         return [region for region in self.regions if region.outcome is outcome]

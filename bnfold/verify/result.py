@@ -162,7 +162,8 @@ class Verification:
         parts = []
         if self.regions or self.complete:
             compared = sum(region.outcome is not Outcome.NOT_EVALUATED for region in self.regions)
-            parts.append(f"{compared} of {len(self.regions)} changed regions equal in float64")
+            rest = "" if compared == len(self.regions) else " (the rest was not evaluated)"
+            parts.append(f"{compared} of {len(self.regions)} changed regions equal in float64{rest}")
         if self.outputs:
             parts.append(f"outputs within {max(output.max_rel for output in self.outputs):.1e} of max |y| ({self.how})")
         return f"equivalent: {', '.join(parts)}"
