@@ -14,11 +14,12 @@ import onnx.inliner
 from bnfold.graph import Graph
 from bnfold.model_io import Model, load
 from bnfold.verify.conclusion import conclusion
-from bnfold.verify.endtoend import Run, Tolerance, run_both
+from bnfold.verify.endtoend import run_both
 from bnfold.verify.evaluate import CannotEvaluate
 from bnfold.verify.given import given
 from bnfold.verify.inputs import DISTRIBUTIONS, CannotGenerate, Generator
 from bnfold.verify.judge import Judge
+from bnfold.verify.outputs import Run, Tolerance
 from bnfold.verify.ports import invalid, lost_defaults, matched_outputs, required_inputs
 from bnfold.verify.referee import Referee, Ruling
 from bnfold.verify.regional import Comparison, compare_regions
