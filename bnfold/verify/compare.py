@@ -65,7 +65,7 @@ def verify(
         map_output: Outputs of ``before`` that have another name in ``after``.
         seed: Of the made-up inputs.
         thorough: Run on every kind of made-up inputs, and not on normal ones alone.
-        timeout: Seconds for running the models.
+        timeout: Seconds for comparing region by region, and as many for running the models.
         memory: Bytes for running the models; None for as much as there is.
         run: Whether to run the models as a whole, beside comparing them region by region.
         progress: Told what is being done, how much of it is done, and how much there is.
@@ -80,7 +80,7 @@ def verify(
     samples = [] if data is None else given(data, required_inputs(pair.left))
     known = {**(samples[0].shapes if samples else {}), **(shapes or {})}
     generator = Generator(pair.before, known, dims or {}, seed)
-    found = _regions(pair, generator, seed, report)
+    found = _regions(pair, generator, seed, timeout, report)
     ran, rulings = Run(problem="it was not asked for"), None
     if run:
         report("running both models", 0, 1)
@@ -159,12 +159,12 @@ def _inlined(model: Model) -> Model:
     return copy
 
 
-def _regions(pair: _Pair, generator: Generator, seed: int, progress: Progress) -> Comparison:
+def _regions(pair: _Pair, generator: Generator, seed: int, seconds: float, progress: Progress) -> Comparison:
     try:
         stage = scenes(pair.before.model, generator.candidates())
     except CannotGenerate as error:
         return Comparison(problem=str(error))
-    judge = Judge(pair.before, pair.after, stage, seed)
+    judge = Judge(pair.before, pair.after, stage, seed, seconds)
     return compare_regions(pair.before, pair.after, pair.names, judge, progress)
 
 

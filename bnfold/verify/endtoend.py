@@ -102,7 +102,7 @@ def _compared(
     if failed := [after[number].error for number in usable if after[number].error]:
         return Run(failure=failed[0], how=how)
     pairs = [Pair(samples[number], before[number], after[number]) for number in usable]
-    floors = {samples[0].name: noise(before[0], before[-1:])}
+    floors: Floors = {samples[0].name: noise(before[0], before[-1:])}
     run = held_against(pairs, setup.names, floors, tolerance, how)
     while not (run.passed or reference or tolerance.is_given):
         # only now is it worth the time to know the noise well, and only of these samples
