@@ -88,7 +88,8 @@ def made_up(
     for turn, (place, kind) in itertools.product(range(turns), enumerate(kinds)):
         random = np.random.default_rng([seed, turn, place])
         # of two conditions every combination, of more some
-        truths = iter([turn % 2 == 0, turn // 2 % 2 == 0, *(random.random(len(border)) < 0.5).tolist()])
+        more = np.random.default_rng([seed, turn]).random(len(border)) < 0.5
+        truths = iter([turn % 2 == 0, turn // 2 % 2 == 0, *more.tolist()])
         given = {
             number: _values(random, graph, scene, value, shapes[number], kind, truths)
             for number, value in border.items()
