@@ -104,9 +104,10 @@ class Subject:
             for part in outcome.measured:
                 self._refuse_nonfinite(part, outcome.batch)
                 if part.count:
-                    moments[part.target].add(part.count, part.mean, part.var)
+                    mean, var = part.mean.astype(np.float64), part.var.astype(np.float64)
+                    moments[part.target].add(part.count, mean, var)
                     with self._naming(part.target):
-                        estimators[part.target].add(part.count, *(a[0].astype(float) for a in (part.mean, part.var)))
+                        estimators[part.target].add(part.count, mean[0], var[0])
         return [each.statistics() for each in moments]
 
     def in_inference_mode(self, mean: Sequence[FloatArray], var: Sequence[FloatArray], what: str) -> list[Statistics]:
@@ -234,7 +235,7 @@ class Subject:
     def with_estimate(self, number: int, found: Statistics, estimator: Estimator) -> Statistics:
         """Statistics with the mean and variance of an estimator."""
         with self._naming(number):
-            mean, var = estimator.mean_and_var()
+            mean, var = estimator.mean_and_var(found)
         return replace(found, mean=mean, var=var)
 
     @contextmanager
@@ -248,8 +249,8 @@ class Subject:
     # --- small matters -----------------------------------------------------------------------------------
 
     def _refuse_nonfinite(self, part: Measured, batch: int) -> None:
-        bad = ~(np.isfinite(part.mean) & np.isfinite(part.var)).all(axis=1)
-        if part.count and bad.any():
+        if part.count and not (np.isfinite(part.mean).all() and np.isfinite(part.var).all()):
+            bad = ~(np.isfinite(part.mean) & np.isfinite(part.var)).all(axis=1)
             first = sum(earlier.rows for earlier in self.samples.batches[:batch])
             rows = self.samples.batches[batch].rows
             row = int(np.argmax(bad)) * rows // len(bad)  # the batch's first row if it was measured as a whole
