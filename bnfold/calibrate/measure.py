@@ -20,6 +20,7 @@ from bnfold.calibrate.moments import Moments, Statistics
 from bnfold.calibrate.program import Described, Measured, Program, Reading
 from bnfold.calibrate.segments import START, Segments, is_fed, reads
 from bnfold.calibrate.targets import Survey, Target, survey
+from bnfold.calibrate.weights import with_shared_weights
 from bnfold.graph import Graph, Op, Value
 from bnfold.model_io import Model
 
@@ -79,7 +80,7 @@ class Subject:
         self.survey: Survey = survey(graph)
         self.targets = self.survey.targets
         self.segments = Segments(graph, self.targets)
-        self._model = model
+        self._model = with_shared_weights(model, engine.folder)
         self._running = running
         self._arithmetic = running.arithmetic or running.provider != _CPU
         self._numbers = count()
