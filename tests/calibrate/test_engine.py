@@ -123,6 +123,21 @@ def test_an_unknown_provider(here):
         calibrate(bn_model(), X, executor=here, provider="TPUExecutionProvider")
 
 
+def test_types_are_asked_of_the_cpu(here):
+    """A graph whose outputs are all its values is more than OpenVINO can read."""
+    seen = []
+
+    class Watching(type(here)):
+        def submit(self, fn, /, program, *args):
+            seen.append((bool(program.describes), program.providers))
+            return super().submit(fn, program, *args)
+
+    with pytest.raises(CalibrationError, match="no TPUExecutionProvider"):
+        calibrate(bn_model(), X, executor=Watching(), provider="TPUExecutionProvider")
+    cpu = "CPUExecutionProvider"
+    assert seen == [(True, (cpu,)), (False, ("TPUExecutionProvider", cpu))]
+
+
 def test_the_self_test_finds_wrong_numbers(monkeypatch):
     """It passes here, and does not where an output is off."""
     selftest.check_runtime()
