@@ -235,7 +235,9 @@ class Subject:
                 self.forms[part.target] = replace(self.forms[part.target], in_double=True)
 
     def with_estimate(self, number: int, found: Statistics, estimator: Estimator) -> Statistics:
-        """Statistics with the mean and variance of an estimator."""
+        """Statistics with the mean and variance of an estimator; as they are where there was nothing to measure."""
+        if not found.count:
+            return found
         with self._naming(number):
             mean, var = estimator.mean_and_var(found)
         return replace(found, mean=mean, var=var)

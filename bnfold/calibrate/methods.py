@@ -63,13 +63,15 @@ class Paper:
 class Pooled:
     """The variance of all values of all batches together."""
 
-    def __init__(self, channels: int) -> None:
-        """It keeps nothing."""
+    def __init__(self, channels: int) -> None:  # noqa: ARG002 -- what it needs of them is kept for the errors anyway
+        self._largest = 0
 
-    def add(self, count: int, mean: FloatArray, var: FloatArray) -> None:
-        """Nothing: all that it needs is kept for the standard errors anyway."""
+    def add(self, count: int, mean: FloatArray, var: FloatArray) -> None:  # noqa: ARG002
+        self._largest = max(self._largest, count)
 
     def mean_and_var(self, together: Statistics) -> tuple[FloatArray, FloatArray]:
+        if self._largest < 2:
+            raise CalibrationError(f"{_ONE_VALUE} in every batch, which normalises it away: {_MORE_ROWS}")
         return together.mean, together.var
 
 

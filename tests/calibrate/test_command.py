@@ -77,6 +77,7 @@ def test_pipes(bnfold):
         pytest.param([], "give --data, or --images", id="none"),
         pytest.param(["--images", "."], "--images needs --size and --mean and --std", id="images"),
         pytest.param(["--data", TRAIN, "--cache-memory", "much"], "'much' is no size", id="size"),
+        pytest.param(["--data", TRAIN, "--seed", "-1"], "-1 is not in the range", id="seed"),
         pytest.param(["--data", TRAIN, "--momentum", "1"], "a momentum of 1.0 makes no average", id="momentum"),
         pytest.param(["--data", TRAIN, "--prior", "4", "--reset"], "give one of the two", id="prior-and-reset"),
         pytest.param(["--data", TRAIN, "-o", "none/out.onnx"], "there is no folder", id="no-folder"),

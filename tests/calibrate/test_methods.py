@@ -54,9 +54,12 @@ def test_a_last_batch_of_one_row_does_no_harm(batches):
 
 
 def test_one_value_per_channel_is_refused(batches):
-    """m/(m-1) is not defined for m = 1, nor is the variance of a batch in a moving average."""
-    with pytest.raises(CalibrationError, match="batch size of 2 or more"):
-        estimated(Paper(4), [b[:1] for b in batches])
+    """m/(m-1) is not defined for m = 1, nor is the variance of a batch in a moving average; and a batch of one value
+    is beta behind its BatchNormalization.
+    """
+    for estimator in (Paper(4), Pooled(4)):
+        with pytest.raises(CalibrationError, match="batch size of 2 or more"):
+            estimated(estimator, [b[:1] for b in batches])
     with pytest.raises(CalibrationError, match="batch size of 2 or more"):
         estimated(Ema(0.9, np.zeros(4), np.ones(4)), [batches[0][:1]])
 
