@@ -27,6 +27,7 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from bnfold import batchnorm
 from bnfold.affine import Affine
 from bnfold.calibrate.program import Reading
+from bnfold.calibrate.scratch import created
 from bnfold.calibrate.targets import Target, drops, stop_dropping
 from bnfold.graph import Graph, Op
 from bnfold.model_io import Model, write_stream
@@ -156,7 +157,7 @@ class Builder:
         """Writes the graph with these inputs and outputs, and the readings, to a file.
 
         Raises:
-            ModelError: it would be over 2 GiB.
+            ModelError: it cannot be written.
         """
         part = self._model.copy()
         needed = {name for node in self._nodes for name in _names_read(node)}
@@ -168,7 +169,7 @@ class Builder:
         graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys([*outputs, *self._outputs]))
         part.proto.graph.CopyFrom(graph)
         part.proto.ir_version = max(part.proto.ir_version, 4)  # below that, initializers have to be inputs
-        with path.open("wb") as stream:
+        with created(path) as stream:
             write_stream(part, stream)
 
     def _node(self, op_type: str, inputs: list[str], outputs: int, **attributes: Any) -> list[str]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from bnfold.calibrate.error import CalibrationError
 from bnfold.calibrate.program import Batch
+from bnfold.calibrate.scratch import created
 from bnfold.data import DataError, Dataset, Feed, lengths, open_data, rows_of
 from bnfold.data.sources import Script
 from bnfold.graph import Graph, Shape
@@ -212,7 +213,8 @@ def _kept(batches: Iterator[Any], names: Sequence[str], folder: Path) -> Path:
     kept.mkdir()
     numbers = count()
     for feed in Dataset([Script(_ORIGIN, names, lambda: batches)]).batches(1 << 10):
-        np.savez(kept / f"{next(numbers):08}.npz", **feed)  # type: ignore[arg-type]
+        with created(kept / f"{next(numbers):08}.npz") as file:
+            np.savez(file, **feed)  # type: ignore[arg-type]
     return kept
 
 
@@ -240,5 +242,6 @@ def _rows(feed: Feed) -> int:
 def _write(feed: Feed, rows: int, number: int, folder: Path) -> Batch:
     files = {name: str(folder / f"data-{number}-{index}.npy") for index, name in enumerate(feed)}
     for name, array in feed.items():
-        np.save(files[name], array, allow_pickle=False)
+        with created(Path(files[name])) as file:
+            np.save(file, array, allow_pickle=False)
     return Batch(number, files, rows)

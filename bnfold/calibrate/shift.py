@@ -178,6 +178,8 @@ def drift(
     loaded = model if isinstance(model, Model) else load(model)
     place = Place(workers, threads, executor, dask, work_dir, Running(provider, arithmetic, progress))
     with measuring(loaded, data, Choice(batch_size, max_samples, seed), place) as (subject, _):
+        for target in subject.targets:
+            target.refuse_senseless()
         stored = [target.mean for target in subject.targets], [target.var for target in subject.targets]
         met = subject.in_inference_mode(*stored, "measuring")
     layers = tuple(

@@ -69,6 +69,13 @@ class Target:
     def channels(self) -> int:
         return self.mean.size
 
+    def refuse_senseless(self) -> None:
+        """Raises a CalibrationError if what it holds can be no statistics."""
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.var).all()):
+            raise CalibrationError(f"{self.name}: holds statistics that are not finite")
+        if not (self.var + batchnorm.epsilon(self.op) > 0).all():
+            raise CalibrationError(f"{self.name}: holds a variance of {self.var.min():.3g}")
+
     def stored(self, values: FloatArray) -> FloatArray:
         """The values as the model will hold them, as float64."""
         with np.errstate(over="ignore"):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bnfold.calibrate.scratch import created
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import all_tensors, is_external, is_packed
 from bnfold.model_io.write import move_outside, write_data
@@ -28,7 +29,7 @@ def with_shared_weights(model: Model, folder: Path) -> Model:
         if is_external(tensor) and (payload := result.payload(tensor)):
             result.attach(tensor, payload)
     result.has_data_files = False
-    with (folder / _FILE).open("wb") as stream:
+    with created(folder / _FILE) as stream:
         offsets, _ = write_data([payload for _, payload in outside], stream)
     for (tensor, payload), offset in zip(outside, offsets, strict=True):
         move_outside(tensor, _FILE, offset, payload.nbytes)

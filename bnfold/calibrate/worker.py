@@ -20,6 +20,7 @@ import onnxruntime as ort
 
 from bnfold.calibrate.error import CalibrationError
 from bnfold.calibrate.program import Batch, Cache, Described, Measured, Outcome, Program, Reading
+from bnfold.calibrate.scratch import created
 from bnfold.calibrate.selftest import check_runtime
 
 _FATAL = 4  # what is less is raised, and ONNX Runtime would print it too
@@ -125,7 +126,7 @@ def _put(cache: Cache, batch: Batch, name: str, value: ort.OrtValue) -> int:
             return 0
     target = path(cache, batch, name)
     partial = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}")
-    with partial.open("wb") as file:
+    with created(partial) as file:
         np.save(file, value.numpy(), allow_pickle=False)
     partial.replace(target)  # whole or not at all: a task may run twice, and be killed
     return size

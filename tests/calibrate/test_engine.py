@@ -2,7 +2,10 @@
 
 import ctypes
 import os
+import resource
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from multiprocessing import get_context
@@ -144,6 +147,26 @@ def test_the_self_test_finds_wrong_numbers(monkeypatch):
     monkeypatch.setattr(selftest.np, "maximum", lambda y, zero: y + 1)
     with pytest.raises(CalibrationError, match=r"computes a wrong output \(opset 9\)"):
         selftest.check_runtime.__wrapped__()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="limits the size of files")
+@pytest.mark.parametrize("size", [100, 2_000, 20_000])
+def test_a_full_disk(size, tmp_path):
+    """One line that says what to do, wherever it happens: data, weights or activations; nothing is written."""
+    code = "import sys; from bnfold.commands import main; sys.argv[0] = 'bnfold'; main()"
+    args = ["calibrate", MODEL, "--data", TRAIN, "-o", tmp_path / "out.onnx", "--cache-memory", "0", "--workers", "2"]
+
+    def limited():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # what is left is an error of write
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, preexec_fn=limited, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("bnfold: temporary files cannot be written to ")
+    assert ended.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_left_on_disk(tmp_path):
