@@ -61,7 +61,7 @@ def measuring(
     graph = Graph(model, assume_constant=True)
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(place.work_dir))
-        executor = stack.enter_context(dask_executor(place.dask)) if place.dask else place.executor
+        executor = place.executor if place.dask is None else stack.enter_context(dask_executor(place.dask))
         samples = prepare(data, inputs_of(graph), folder, choice.batch_size, choice.max_samples, choice.seed)
         free = default_budget(folder)
         budget = Budget(free.memory if memory is None else memory, free.disk if disk is None else disk)
