@@ -27,6 +27,7 @@ import onnx
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibrate.data import Data
+from bnfold.calibrate.error import CalibrationError
 from bnfold.calibrate.measure import Report, Running
 from bnfold.calibrate.moments import Statistics
 from bnfold.calibrate.place import Choice, Place, measuring, named
@@ -187,6 +188,8 @@ def drift(
         for target, found in zip(subject.targets, met, strict=True)
         if found.count
     )
+    if not layers:
+        raise CalibrationError("nothing reached a BatchNormalization, so there is nothing to compare")
     seconds = time.monotonic() - started
     found = subject.survey
     return Drift(named(model), subject.samples.count, layers, found.skipped, found.notes, seconds)

@@ -43,6 +43,14 @@ def test_fail_above(bnfold):
     assert result.exit_code == 1
 
 
+@pytest.mark.parametrize("score", ["nan", "-1", "much"])
+def test_fail_above_takes_a_score(score, bnfold):
+    """NaN would let everything pass."""
+    result = bnfold("drift", MODELS / "digits_mlp.onnx", "--data", TEST, "--fail-above", score)
+    assert result.exit_code == 2
+    assert "--fail-above" in result.stderr
+
+
 def test_options_reach_the_verb(bnfold):
     """A moving average with PyTorch's variance, from nothing, of an even stride."""
     result = bnfold(

@@ -141,6 +141,15 @@ def test_types_are_asked_of_the_cpu(here):
     assert seen == [(True, (cpu,)), (False, ("TPUExecutionProvider", cpu))]
 
 
+@pytest.mark.parametrize(
+    "name", ["batch_size", "max_samples", "workers", "threads", "seed", "cache_memory", "cache_disk"]
+)
+def test_numbers_that_make_no_sense(name, here):
+    """Refused before anything starts."""
+    with pytest.raises(CalibrationError, match=f"{name} is -1: it has to be [01] or more"):
+        calibrate(bn_model(), X, executor=here, **{name: -1})
+
+
 def test_the_self_test_finds_wrong_numbers(monkeypatch):
     """It passes here, and does not where an output is off."""
     selftest.check_runtime()
