@@ -6,159 +6,222 @@
 
     python benchmarks/calibrate.py [--size 112] [--images 128] [--rounds 5]
 
-Everything is measured in turn in each round; the figures are the least of each over all rounds, which other load on the
-machine disturbs least, and the medians of the ratios within a round. "Inference" is the
-same model in inference mode under ONNX Runtime, with all its optimisations. Start-up is left out on both sides. All
-of it runs with the settings of malloc that bnfold gives its child processes.
+Every task has a process of its own, so that none meets the heap, the caches and the garbage collector of another. They
+take turns, each after plain inference; the figures are the ratios within a turn. "Inference" is the same model in
+inference mode under ONNX Runtime, with all its optimisations, and with the settings of malloc that bnfold gives its
+child processes. Of bnfold, the child and its parent both count. What is done but once is left out: imports, the export,
+the sessions of inference and of the statistics pass.
 
 A second table shows the memory of the child process against the limit on cached activations.
 """
 
 import argparse
-import io
-import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 import warnings
-from concurrent.futures import Executor, Future
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
-import torch
-from torch import library
 
-for op in ("nms", "qnms"):  # lets a torchvision without compiled operators import
-    library.define(f"torchvision::{op}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-import torchvision  # noqa: E402 -- after the line above
-
-from bnfold.calibrate.children import ENVIRONMENT  # noqa: E402 -- after the line above
-from bnfold.calibrate.cuts import Budget  # noqa: E402 -- after the line above
-from bnfold.calibrate.measure import Running  # noqa: E402 -- after the line above
-from bnfold.calibrate.methods import Pooled  # noqa: E402 -- after the line above
-from bnfold.calibrate.place import Choice, Place, measuring  # noqa: E402 -- after the line above
-from bnfold.calibrate.program import Cache  # noqa: E402 -- after the line above
-from bnfold.calibrate.sequential import sequential  # noqa: E402 -- after the line above
-from bnfold.model_io import load  # noqa: E402 -- after the line above
+from bnfold import malloc
+from bnfold.calibrate import calibrate
+from bnfold.calibrate.cuts import Budget
+from bnfold.calibrate.measure import Running
+from bnfold.calibrate.methods import Pooled
+from bnfold.calibrate.place import Choice, Place, measuring
+from bnfold.calibrate.sequential import sequential
+from bnfold.model_io import load
 
 BATCH = 16
+NETWORKS = ("resnet18", "mobilenet_v2")
+PASS, SEQUENTIAL, CHECK = "statistics pass (paper, pooled, ema)", "sequential", "residual or drift pass"
+INFERENCE, UPDATE_BN = "inference", "torch update_bn"
+PLENTY = 1 << 40
+LIMITS = ((None, None), (64 << 20, PLENTY), (0, PLENTY), (64 << 20, 0), (0, 0))
 
 
-class Here(Executor):
-    """Runs tasks in this process, so that their CPU time can be told."""
-
-    def submit(self, fn, /, *args, **kwargs):
-        future = Future()
-        future.set_result(fn(*args, **kwargs))
-        return future
+# --- in a process of its own, which imports no more than its task needs ---------------------------------------
 
 
-def exported(net, size, mode):
-    net = net.train() if mode is torch.onnx.TrainingMode.TRAINING else net.eval()
-    with warnings.catch_warnings(action="ignore"):
-        file = io.BytesIO()
+def network(name):
+    from torch import library  # noqa: PLC0415
+
+    for op in ("nms", "qnms"):  # lets a torchvision without compiled operators import
+        library.define(f"torchvision::{op}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torchvision  # noqa: PLC0415
+
+    return getattr(torchvision.models, name)(weights=None)
+
+
+def export(name, folder):
+    """Writes the network as it is for inference, folded, and in training mode."""
+    import torch  # noqa: PLC0415
+
+    torch.manual_seed(0)
+    net = network(name)
+    example = torch.from_numpy(np.load(folder / "x.npy")[:2])
+    warnings.simplefilter("ignore")
+    for mode in (torch.onnx.TrainingMode.EVAL, torch.onnx.TrainingMode.TRAINING):
+        inference = mode is torch.onnx.TrainingMode.EVAL
         torch.onnx.export(
-            net, (torch.randn(2, 3, size, size),), file, training=mode, dynamo=False, input_names=["x"],
-            dynamic_axes={"x": {0: "batch"}}, do_constant_folding=mode is torch.onnx.TrainingMode.EVAL,
-            opset_version=17,
+            net.train(not inference), (example,), folder / f"{mode.name}.onnx", training=mode, dynamo=False,
+            input_names=["x"], dynamic_axes={"x": {0: "batch"}}, do_constant_folding=inference, opset_version=17,
         )  # fmt: skip
-    return file.getvalue()
 
 
-def cpu(function):
-    start = time.process_time()
-    function()
-    return time.process_time() - start
+def inference(folder):
+    import onnxruntime  # noqa: PLC0415
 
-
-def inference(data, x):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-
-    def run():
-        for start in range(0, len(x), BATCH):
-            session.run(None, {"x": x[start : start + BATCH]})
-
-    return run
+    session = onnxruntime.InferenceSession(folder / "EVAL.onnx", options, providers=["CPUExecutionProvider"])
+    batches = in_batches(folder)
+    answer(lambda: [session.run(None, {"x": batch}) for batch in batches])
 
 
-def update_bn(net, x):
-    batches = [torch.from_numpy(x[start : start + BATCH]) for start in range(0, len(x), BATCH)]
-    return lambda: torch.optim.swa_utils.update_bn(batches, net)
+def update_bn(name, folder):
+    import torch  # noqa: PLC0415
+
+    torch.set_num_threads(1)
+    net = network(name)
+    batches = [torch.from_numpy(batch) for batch in in_batches(folder)]
+    answer(lambda: torch.optim.swa_utils.update_bn(batches, net))
 
 
-def compare(build, size, images, rounds):
-    """For one network: rows of (name, least over least of inference, median of the ratios)."""
-    torch.manual_seed(0)
-    net = build()
-    x = np.random.default_rng(0).normal(size=(images, 3, size, size)).astype(np.float32)
-    plain = inference(exported(net, size, torch.onnx.TrainingMode.EVAL), x)
-    model = load(exported(net, size, torch.onnx.TrainingMode.TRAINING))
-    place = Place(1, 1, Here(), None, None, Running())
-    with measuring(model, x, Choice(BATCH), place) as (subject, _):
-        subject.engine.cache = Cache(str(subject.engine.folder), 1 << 40)
-        held = [(t.mean, t.var) for t in subject.targets]
-
-        def blend(_, found):
-            return found.mean, found.var
-
+def measure(task, folder):
+    place = Place(workers=1, threads=1, executor=None, dask=None, work_dir=None, running=Running())
+    with measuring(load(folder / "TRAINING.onnx"), folder / "x.npy", Choice(BATCH), place, PLENTY) as (subject, _):
+        targets = subject.targets
         program = subject._training_program()
-        subject._training_program = lambda: program  # PyTorch and plain inference have their networks ready, too
-
+        subject._training_program = lambda: program  # the others have their networks ready, too
+        child = subject.engine._executor
         tasks = {
-            "statistics pass (paper, pooled, ema)": lambda: subject.in_training_mode(
-                [Pooled(target.channels) for target in subject.targets]
-            ),
-            "sequential": lambda: sequential(subject, Budget(1 << 40, 0), blend),
-            "residual or drift pass": lambda: subject.in_inference_mode(
-                [mean for mean, _ in held], [var for _, var in held], ""
-            ),
-            "torch update_bn": update_bn(net, x),
+            PASS: lambda: subject.in_training_mode([Pooled(target.channels) for target in targets]),
+            SEQUENTIAL: lambda: sequential(subject, Budget(PLENTY, 0), lambda _, found: (found.mean, found.var)),
+            CHECK: lambda: subject.in_inference_mode([t.mean for t in targets], [t.var for t in targets], ""),
         }
-        plain()
-        bases, found, ratios = [], {name: [] for name in tasks}, {name: [] for name in tasks}
-        for _ in range(rounds):
-            for name, task in tasks.items():
-                bases.append(cpu(plain))
-                found[name].append(cpu(task))
-                ratios[name].append(found[name][-1] / bases[-1])
-    return [(name, min(found[name]) / min(bases), statistics.median(ratios[name])) for name in tasks]
+        answer(tasks[task], lambda: time.process_time() + child.submit(time.process_time).result())
 
 
-MEMORY = """
-import json, resource, sys
-from bnfold.calibrate import calibrate  # noqa: E402 -- after the line above
-memory, disk = (None if limit == "default" else int(limit) for limit in sys.argv[3:5])
-result = calibrate(*sys.argv[1:3], batch_size=16, threads=1, cache_memory=memory, cache_disk=disk, check=False)
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps([used.ru_maxrss >> 10, used.ru_utime + used.ru_stime, result.cuts.work / result.cuts.least]))
-"""
+def in_batches(folder):
+    x = np.load(folder / "x.npy")
+    return [x[start : start + BATCH] for start in range(0, len(x), BATCH)]
 
 
-def memory_table(build, size, images):
-    """Peak memory and CPU time of the child process, start-up included."""
-    torch.manual_seed(0)
-    x = np.random.default_rng(0).normal(size=(images, 3, size, size)).astype(np.float32)
-    print("\n| network | memory for activations | disk | child's peak, MB | its CPU time, s | work, times the least |")
+def answer(work, clock=time.process_time):
+    """Works once to warm up, then for each line of standard input, and says how much CPU time it took."""
+    work()
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        start = clock()
+        work()
+        print(clock() - start, flush=True)
+
+
+def limited(folder, memory, disk):
+    """Calibrates once. Says the peak memory of the child process, its CPU time, and how much work the limits made."""
+    limits = {"cache_memory": memory, "cache_disk": disk}
+    result = calibrate(folder / "TRAINING.onnx", folder / "x.npy", batch_size=BATCH, threads=1, check=False, **limits)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(used.ru_maxrss >> 10, used.ru_utime + used.ru_stime, result.cuts.work / result.cuts.least)
+
+
+def run_task(task, name, folder, limits):
+    if task == "export":
+        export(name, folder)
+    elif task == INFERENCE:
+        inference(folder)
+    elif task == UPDATE_BN:
+        update_bn(name, folder)
+    elif task == "limited":
+        limited(folder, *limits)
+    else:
+        measure(task, folder)
+
+
+# --- what starts them -----------------------------------------------------------------------------------------
+
+
+def command(task, name, folder, *limits):
+    return [sys.executable, __file__, "--task", task, name, str(folder), *map(str, limits)]
+
+
+class Turns:
+    """A process that does a task whenever it is asked to."""
+
+    def __init__(self, task, name, folder):
+        # a child of bnfold sees to its malloc itself
+        environment = {**os.environ, **malloc.ENVIRONMENT} if task == INFERENCE else None
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command(task, name, folder), env=environment, **pipes)
+        assert self.process.stdout.readline() == "ready\n"
+
+    def take(self):
+        """Seconds of CPU time."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def end(self):
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def prepare(name, folder, size, images):
+    np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(images, 3, size, size)).astype(np.float32))
+    subprocess.run(command("export", name, folder), check=True, stdout=subprocess.DEVNULL)
+
+
+def compare(name, folder, rounds):
+    """For each task, the ratios to inference."""
+    tasks = {task: Turns(task, name, folder) for task in (INFERENCE, PASS, SEQUENTIAL, CHECK, UPDATE_BN)}
+    plain = tasks[INFERENCE]
+    ratios = {task: [] for task in tasks if task != INFERENCE}
+    for _ in range(rounds):
+        for task, found in ratios.items():
+            base = plain.take()
+            found.append(tasks[task].take() / base)
+    for process in tasks.values():
+        process.end()
+    return ratios
+
+
+def compare_all(args):
+    print("| network | what | inference passes (median) | least | most |\n| --- | --- | ---: | ---: | ---: |")
+    for name in NETWORKS:
+        with tempfile.TemporaryDirectory() as folder:
+            prepare(name, Path(folder), args.size, args.images)
+            ratios = compare(name, Path(folder), args.rounds)
+        for task, found in ratios.items():
+            print(f"| {name} | {task} | {statistics.median(found):.2f} | {min(found):.2f} | {max(found):.2f} |")
+        faster = statistics.median(b / a for a, b in zip(ratios[PASS], ratios[UPDATE_BN], strict=True))
+        print(f"| {name} | *update_bn / statistics pass* | {faster:.2f} | | |", flush=True)
+
+
+def limit_memory(name, size, images):
+    print(f"\n{name}, {images} images of {size}x{size}, batch {BATCH}, start-up included:\n")
+    print("| network | memory for activations | disk | child's peak, MB | its CPU time, s | work, times the least |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:
-        model, data = Path(folder) / "model.onnx", Path(folder) / "x.npy"
-        model.write_bytes(exported(build(), size, torch.onnx.TrainingMode.TRAINING))
-        np.save(data, x)
-        for memory, disk in (("default", "default"), (64 << 20, 1 << 40), (0, 1 << 40), (64 << 20, 0), (0, 0)):
-            command = [sys.executable, "-c", MEMORY, model, data, str(memory), str(disk)]
-            answer = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-            peak, seconds, work = json.loads(answer)
-            limits = ["default" if limit == "default" else f"{limit >> 20} MB" for limit in (memory, disk)]
-            limits[1] = "any" if disk == 1 << 40 else limits[1]
-            print(f"| {build.__name__} | {limits[0]} | {limits[1]} | {peak} | {seconds:.1f} | {work:.2f} |")
+        prepare(name, Path(folder), size, images)
+        for limits in LIMITS:
+            answer = subprocess.run(
+                command("limited", name, folder, *limits), check=True, capture_output=True, text=True
+            ).stdout
+            peak, seconds, work = map(float, answer.split())
+            memory, disk = map(said, limits)
+            print(f"| {name} | {memory} | {disk} | {peak:.0f} | {seconds:.1f} | {work:.2f} |", flush=True)
+
+
+def said(limit):
+    return {None: "default", PLENTY: "any"}.get(limit, f"{(limit or 0) >> 20} MB")
 
 
 def main():
@@ -166,26 +229,18 @@ def main():
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--images", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--task", nargs="+", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.set_num_threads(1)
+    if args.task:
+        task, name, folder, *limits = args.task
+        run_task(task, name, Path(folder), [None if limit == "None" else int(limit) for limit in limits])
+        return
     print(f"{args.images} images of {args.size}x{args.size}, batch {BATCH}, 1 thread, {args.rounds} rounds; ", end="")
-    print(
-        f"Python {platform.python_version()}, onnxruntime {onnxruntime.__version__}, torch {torch.__version__}, ",
-        end="",
-    )
-    print(f"onnx {onnx.__version__}, numpy {np.__version__}\n")
-    print("| network | what | inference passes (least) | median |\n| --- | --- | ---: | ---: |")
-    for build in (torchvision.models.resnet18, torchvision.models.mobilenet_v2):
-        rows = compare(build, args.size, args.images, args.rounds)
-        for name, least, median in rows:
-            print(f"| {build.__name__} | {name} | {least:.2f} | {median:.2f} |")
-        (pass_least, pass_median), (torch_least, torch_median) = rows[0][1:], rows[-1][1:]
-        ratios = f"{torch_least / pass_least:.2f} | {torch_median / pass_median:.2f}"
-        print(f"| {build.__name__} | *update_bn / statistics pass* | {ratios} |")
-    memory_table(torchvision.models.resnet18, args.size, 2 * args.images)
+    versions = (f"{package} {version(package)}" for package in ("onnxruntime", "torch", "onnx", "numpy"))
+    print(f"Python {platform.python_version()}, {', '.join(versions)}\n")
+    compare_all(args)
+    limit_memory(NETWORKS[0], args.size, 3 * args.images)
 
 
 if __name__ == "__main__":
-    if ENVIRONMENT.items() - os.environ.items():  # malloc reads it when a process starts
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
     main()

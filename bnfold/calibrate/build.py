@@ -25,13 +25,18 @@ import onnx
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from bnfold import batchnorm
+from bnfold.affine import Affine
 from bnfold.calibrate.program import Reading
+from bnfold.calibrate.scratch import created
 from bnfold.calibrate.targets import Target, drops, stop_dropping
 from bnfold.graph import Graph, Op
 from bnfold.model_io import Model, write_stream
+from bnfold.reasons import Refused
 
 _EXPAND_FROM = 8
+_BLOCK = 16  # channels that ONNX Runtime's convolutions take at a time, where the processor allows most
 _TRAINING_ATTRIBUTE_FROM = 14
+_UNSQUEEZE_AXES_ARE_AN_INPUT_FROM = 13
 _AXES_ARE_AN_INPUT_FROM = 18
 _DOUBLE = TensorProto.DOUBLE
 
@@ -88,6 +93,9 @@ class Builder:
 
     def frozen(self, target: Target, mean: npt.NDArray[Any], var: npt.NDArray[Any], form: Form) -> None:
         """The BatchNormalization in inference mode, with these statistics, `[C]`."""
+        if affine := self._early(target, mean, var, form):
+            self._convolution(target, affine)
+            return
         x, gamma, beta = list(target.op.node.input)[:3]
         if form.kind == TensorProto.BFLOAT16:  # there is no kernel
             x, gamma, beta = (self.node("Cast", [name], to=TensorProto.FLOAT) for name in (x, gamma, beta))
@@ -126,13 +134,11 @@ class Builder:
         if self._arithmetic or self._opset < _EXPAND_FROM:
             mean, var = self._moments(x, list(range(2, form.rank)))
             return self._reading(number, shape, mean, var, by_sample=True)
-        rows = self._product(shape, [0, 1])
-        to = self.node(
-            "Concat", [self.constant(np.array([1])), rows, self._product(shape, range(2, form.rank))], axis=0
-        )
+        rows = self.node("Flatten", [x], axis=2)  # one for each channel of each sample
+        length = self.node("Gather", [self.node("Shape", [rows]), self.constant(np.array([0]))], axis=0)
         kind = np.float64 if form.in_double or form.kind == _DOUBLE else np.float32
-        zero, one = (self.node("Expand", [self.constant(np.full(1, value, kind)), rows]) for value in (0, 1))
-        _, mean, var = self._training_node([self.node("Reshape", [x, to]), one, zero, zero, one], 1e-5)
+        ones = self.node("Expand", [self.constant(np.ones(1, kind)), length])
+        _, mean, var = self._training_node([self._unsqueeze(rows), ones, ones, ones, ones], 1e-5)
         return self._reading(number, shape, mean, var, by_sample=True)
 
     def node(self, op_type: str, inputs: Iterable[str], **attributes: Any) -> str:
@@ -151,7 +157,7 @@ class Builder:
         """Writes the graph with these inputs and outputs, and the readings, to a file.
 
         Raises:
-            ModelError: it would be over 2 GiB.
+            ModelError: it cannot be written.
         """
         part = self._model.copy()
         needed = {name for node in self._nodes for name in _names_read(node)}
@@ -163,7 +169,7 @@ class Builder:
         graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys([*outputs, *self._outputs]))
         part.proto.graph.CopyFrom(graph)
         part.proto.ir_version = max(part.proto.ir_version, 4)  # below that, initializers have to be inputs
-        with path.open("wb") as stream:
+        with created(path) as stream:
             write_stream(part, stream)
 
     def _node(self, op_type: str, inputs: list[str], outputs: int, **attributes: Any) -> list[str]:
@@ -193,10 +199,30 @@ class Builder:
             return self.node("ReduceMean", [x], axes=axes, keepdims=int(keep))
         return self.node("ReduceMean", [x, self.constant(np.array(axes, np.int64))], keepdims=int(keep))
 
-    def _product(self, shape: str, axes: Iterable[int]) -> str:
-        """The product of some entries of a shape, `[1]`."""
-        some = self.node("Gather", [shape, self.constant(np.array(list(axes), np.int64))], axis=0)
-        return self.node("ReduceProd", [some], keepdims=1)
+    def _unsqueeze(self, x: str) -> str:
+        """`[1, …]`"""
+        if self._opset < _UNSQUEEZE_AXES_ARE_AN_INPUT_FROM:
+            return self.node("Unsqueeze", [x], axes=[0])
+        return self.node("Unsqueeze", [x, self.constant(np.array([0]))])
+
+    def _early(self, target: Target, mean: npt.NDArray[Any], var: npt.NDArray[Any], form: Form) -> Affine | None:
+        """What a BatchNormalization computes, if ONNX Runtime would make a depthwise convolution of it.
+
+        It does so too late to fuse the activation behind it: done here, a pass takes a fifth less on MobileNetV2.
+        """
+        if self._arithmetic or form != Form(TensorProto.FLOAT, 4) or target.channels % _BLOCK:
+            return None
+        try:
+            return target.affine(mean, var)
+        except Refused:
+            return None
+
+    def _convolution(self, target: Target, affine: Affine) -> None:
+        """s*x + t, depthwise"""
+        with np.errstate(over="ignore"):
+            weight, bias = affine.scale.astype(np.float32), affine.shift.astype(np.float32)
+        inputs = [target.x.name, self.constant(weight.reshape(-1, 1, 1, 1)), self.constant(bias.reshape(-1))]
+        self._as_type(self.node("Conv", inputs, group=target.channels), None, target)
 
     def _as_type(self, y: str, kind: int | None, target: Target) -> None:
         """Makes `y`, cast if need be, the output of a BatchNormalization."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 
 from bnfold.calibrate.error import CalibrationError
@@ -26,8 +27,18 @@ def dask_executor(address: str) -> Iterator[Executor]:
     except ImportError:
         raise CalibrationError("a Dask cluster needs Dask: pip install bnfold[dask]") from None
     try:
-        client = Client(address, timeout=_PATIENCE, set_as_default=False)
+        with ThreadPoolExecutor(1) as pool:  # the caller's thread may run an event loop of its own, as notebooks do
+            pool.submit(asyncio.run, _reach(address)).result()
     except (OSError, ValueError, TypeError) as error:
-        raise CalibrationError(f"no Dask scheduler answers at {address}") from error
-    with client:
+        raise CalibrationError(f"no Dask scheduler answers at {address!r}: {error}") from error
+    with Client(address, timeout=_PATIENCE, set_as_default=False) as client:
         yield client.get_executor(pure=False)
+
+
+async def _reach(address: str) -> None:
+    """Connects once: a client that cannot hangs when it is thrown away, and then prints a traceback."""
+    from distributed import Security  # noqa: PLC0415
+    from distributed.comm import connect  # noqa: PLC0415
+
+    comm = await connect(address, timeout=_PATIENCE, **Security().get_connection_args("client"))
+    await comm.close()

@@ -19,7 +19,8 @@ import numpy.typing as npt
 
 from bnfold.calibrate.error import CalibrationError
 from bnfold.calibrate.program import Batch
-from bnfold.data import DataError, Dataset, Feed, open_data
+from bnfold.calibrate.scratch import created
+from bnfold.data import DataError, Dataset, Feed, lengths, open_data, rows_of
 from bnfold.data.sources import Script
 from bnfold.graph import Graph, Shape
 
@@ -40,11 +41,19 @@ Data = str | Path | Sequence[str | Path] | Mapping[str, Any] | npt.NDArray[Any] 
 
 @dataclass(frozen=True)
 class Input:
-    """What an input of the model takes: a name, a type and, where they are fixed, sizes."""
+    """What an input of the model takes.
+
+    Attributes:
+        name: of the input.
+        dtype: None if it is no tensor.
+        shape: fixed sizes; None for what is open.
+        first: the name of the first axis, where it is open and has one. Inputs that share it have as many samples.
+    """
 
     name: str
     dtype: np.dtype[Any] | None
     shape: tuple[int | None, ...] | None
+    first: str | None = None
 
     def __str__(self) -> str:
         sizes = "" if self.shape is None else f" [{', '.join('?' if d is None else str(d) for d in self.shape)}]"
@@ -83,7 +92,12 @@ def inputs_of(graph: Graph) -> list[Input]:
     """The inputs that a caller of the model has to give."""
     values = [graph.main.own(entry.name) for entry in graph.main.proto.input]
     fed = [value for value in values if value.tensor is None]
-    return [Input(value.name, graph.dtype(value), _sizes(graph.shape(value))) for value in fed]
+    return [_input(value.name, graph.dtype(value), graph.shape(value)) for value in fed]
+
+
+def _input(name: str, dtype: np.dtype[Any] | None, shape: Shape | None) -> Input:
+    first = shape[0] if shape else None
+    return Input(name, dtype, _sizes(shape), first if isinstance(first, str) else None)
 
 
 def _sizes(shape: Shape | None) -> tuple[int | None, ...] | None:
@@ -123,10 +137,10 @@ def prepare(
     for feed in dataset.batches(size, max_samples=max_samples, seed=seed):
         _check(feed, inputs, samples + left_over, where)
         rows = _rows(feed)
-        if fixed and rows != fixed:
+        if fixed and rows != fixed and len(lengths(feed)) == 1:
             left_over += rows
             continue
-        few = few or (feed if fixed or rows == 1 else {name: array[:_FEW] for name, array in feed.items()})
+        few = few or (feed if fixed or rows == 1 else rows_of(feed, slice(_FEW)))
         batches.append(_write(feed, rows, len(batches), folder))
         samples += rows
     if not batches:
@@ -199,7 +213,8 @@ def _kept(batches: Iterator[Any], names: Sequence[str], folder: Path) -> Path:
     kept.mkdir()
     numbers = count()
     for feed in Dataset([Script(_ORIGIN, names, lambda: batches)]).batches(1 << 10):
-        np.savez(kept / f"{next(numbers):08}.npz", **feed)  # type: ignore[arg-type]
+        with created(kept / f"{next(numbers):08}.npz") as file:
+            np.savez(file, **feed)  # type: ignore[arg-type]
     return kept
 
 
@@ -211,15 +226,22 @@ def _check(feed: Feed, inputs: Sequence[Input], start: int, where: Callable[[int
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             row = int(np.argwhere(~np.isfinite(array))[0][0])
             raise DataError(f"{where(start + row)}: holds NaN or infinity (input {entry.name!r})")
+    for first in {entry.first for entry in inputs if entry.first}:
+        rows = {entry.name: len(feed[entry.name]) for entry in inputs if entry.first == first}
+        if len(set(rows.values())) > 1:
+            counts = ", ".join(f"{name!r} {count}" for name, count in rows.items())
+            raise DataError(f"{where(start)}: the inputs have different numbers of samples: {counts}")
 
 
 def _rows(feed: Feed) -> int:
-    rows = {array.shape[0] for array in feed.values() if array.ndim}
-    return rows.pop() if len(rows) == 1 else 1
+    """How many samples; a feed without a common first axis is one."""
+    found = lengths(feed)
+    return found.pop() if len(found) == 1 else 1
 
 
 def _write(feed: Feed, rows: int, number: int, folder: Path) -> Batch:
     files = {name: str(folder / f"data-{number}-{index}.npy") for index, name in enumerate(feed)}
     for name, array in feed.items():
-        np.save(files[name], array, allow_pickle=False)
+        with created(Path(files[name])) as file:
+            np.save(file, array, allow_pickle=False)
     return Batch(number, files, rows)

@@ -20,6 +20,7 @@ from bnfold.calibrate.moments import Moments, Statistics
 from bnfold.calibrate.program import Described, Measured, Program, Reading
 from bnfold.calibrate.segments import START, Segments, is_fed, reads
 from bnfold.calibrate.targets import Survey, Target, survey
+from bnfold.calibrate.weights import with_shared_weights
 from bnfold.graph import Graph, Op, Value
 from bnfold.model_io import Model
 
@@ -79,7 +80,7 @@ class Subject:
         self.survey: Survey = survey(graph)
         self.targets = self.survey.targets
         self.segments = Segments(graph, self.targets)
-        self._model = model
+        self._model = with_shared_weights(model, engine.folder)
         self._running = running
         self._arithmetic = running.arithmetic or running.provider != _CPU
         self._numbers = count()
@@ -104,9 +105,10 @@ class Subject:
             for part in outcome.measured:
                 self._refuse_nonfinite(part, outcome.batch)
                 if part.count:
-                    moments[part.target].add(part.count, part.mean, part.var)
+                    mean, var = part.mean.astype(np.float64), part.var.astype(np.float64)
+                    moments[part.target].add(part.count, mean, var)
                     with self._naming(part.target):
-                        estimators[part.target].add(part.count, *(a[0].astype(float) for a in (part.mean, part.var)))
+                        estimators[part.target].add(part.count, mean[0], var[0])
         return [each.statistics() for each in moments]
 
     def in_inference_mode(self, mean: Sequence[FloatArray], var: Sequence[FloatArray], what: str) -> list[Statistics]:
@@ -210,6 +212,7 @@ class Subject:
         inputs = [target.x for target in self.targets if target.x.producer is None]
         names = {builder.node("Identity", [value.name]): value.name for value in dict.fromkeys(inputs)}
         program = self.program(builder, ops, inputs, describes=[*(value.name for value in made), *names])
+        program = replace(program, providers=(_CPU,))  # others stumble over graphs whose outputs are all values
         (outcome,) = self.engine.run(program, [self.samples.few])
         return {names.get(entry.name, entry.name): entry for entry in outcome.described}
 
@@ -232,9 +235,11 @@ class Subject:
                 self.forms[part.target] = replace(self.forms[part.target], in_double=True)
 
     def with_estimate(self, number: int, found: Statistics, estimator: Estimator) -> Statistics:
-        """Statistics with the mean and variance of an estimator."""
+        """Statistics with the mean and variance of an estimator; as they are where there was nothing to measure."""
+        if not found.count:
+            return found
         with self._naming(number):
-            mean, var = estimator.mean_and_var()
+            mean, var = estimator.mean_and_var(found)
         return replace(found, mean=mean, var=var)
 
     @contextmanager
@@ -248,8 +253,8 @@ class Subject:
     # --- small matters -----------------------------------------------------------------------------------
 
     def _refuse_nonfinite(self, part: Measured, batch: int) -> None:
-        bad = ~(np.isfinite(part.mean) & np.isfinite(part.var)).all(axis=1)
-        if part.count and bad.any():
+        if part.count and not (np.isfinite(part.mean).all() and np.isfinite(part.var).all()):
+            bad = ~(np.isfinite(part.mean) & np.isfinite(part.var)).all(axis=1)
             first = sum(earlier.rows for earlier in self.samples.batches[:batch])
             rows = self.samples.batches[batch].rows
             row = int(np.argmax(bad)) * rows // len(bad)  # the batch's first row if it was measured as a whole

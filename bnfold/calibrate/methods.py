@@ -21,7 +21,7 @@ import numpy as np
 
 from bnfold.affine import FloatArray
 from bnfold.calibrate.error import CalibrationError
-from bnfold.calibrate.moments import Moments
+from bnfold.calibrate.moments import Statistics
 
 
 class Method(Enum):
@@ -39,41 +39,40 @@ class Estimator(Protocol):
     def add(self, count: int, mean: FloatArray, var: FloatArray) -> None:
         """A batch of `count` values per channel, with the biased variance."""
 
-    def mean_and_var(self) -> tuple[FloatArray, FloatArray]:
-        """What a BatchNormalization should hold."""
+    def mean_and_var(self, together: Statistics) -> tuple[FloatArray, FloatArray]:
+        """What a BatchNormalization should hold, given the statistics of all values of all batches together."""
 
 
 class Paper:
     """Algorithm 2. The variance is sum m·var_B / sum (m - 1): Bessel's correction for batches of any sizes."""
 
     def __init__(self, channels: int) -> None:
-        self._moments = Moments(channels)
         self._squares = np.zeros(channels)
         self._freedom = 0
 
-    def add(self, count: int, mean: FloatArray, var: FloatArray) -> None:
-        self._moments.add(count, mean[None], var[None])
+    def add(self, count: int, mean: FloatArray, var: FloatArray) -> None:  # noqa: ARG002 -- E_B[mu_B] is their mean
         self._squares += count * var
-        self._freedom += max(count - 1, 0)
+        self._freedom += count - 1
 
-    def mean_and_var(self) -> tuple[FloatArray, FloatArray]:
+    def mean_and_var(self, together: Statistics) -> tuple[FloatArray, FloatArray]:
         if not self._freedom:
             raise CalibrationError(f"{_ONE_VALUE}, and m/(m-1) is not defined: {_MORE_ROWS}")
-        return self._moments.statistics().mean, self._squares / self._freedom
+        return together.mean, self._squares / self._freedom
 
 
 class Pooled:
     """The variance of all values of all batches together."""
 
-    def __init__(self, channels: int) -> None:
-        self._moments = Moments(channels)
+    def __init__(self, channels: int) -> None:  # noqa: ARG002 -- what it needs of them is kept for the errors anyway
+        self._largest = 0
 
-    def add(self, count: int, mean: FloatArray, var: FloatArray) -> None:
-        self._moments.add(count, mean[None], var[None])
+    def add(self, count: int, mean: FloatArray, var: FloatArray) -> None:  # noqa: ARG002
+        self._largest = max(self._largest, count)
 
-    def mean_and_var(self) -> tuple[FloatArray, FloatArray]:
-        statistics = self._moments.statistics()
-        return statistics.mean, statistics.var
+    def mean_and_var(self, together: Statistics) -> tuple[FloatArray, FloatArray]:
+        if self._largest < 2:
+            raise CalibrationError(f"{_ONE_VALUE} in every batch, which normalises it away: {_MORE_ROWS}")
+        return together.mean, together.var
 
 
 @dataclass
@@ -101,7 +100,7 @@ class Ema:
         self.mean = self.momentum * self.mean + (1 - self.momentum) * mean
         self.var = self.momentum * self.var + (1 - self.momentum) * var
 
-    def mean_and_var(self) -> tuple[FloatArray, FloatArray]:
+    def mean_and_var(self, together: Statistics) -> tuple[FloatArray, FloatArray]:  # noqa: ARG002 -- order matters here
         return self.mean, self.var
 
 

@@ -62,11 +62,14 @@ class Moments:
         """
         if not count or not len(mean):
             return
-        mean, var = mean.astype(np.float64), var.astype(np.float64)
+        mean, var = mean.astype(np.float64, copy=False), var.astype(np.float64, copy=False)
         if samples and len(mean) > samples and len(mean) % samples == 0:  # the tokens of a text, say
             count, mean, var = _joined(count, mean, var, len(mean) // samples)
-        for start in range(0, len(mean), GROUPS):
-            self._deal(count, mean[start : start + GROUPS], var[start : start + GROUPS])
+        start = 0
+        while start < len(mean):
+            stop = start + GROUPS - self._next
+            self._deal(count, mean[start:stop], var[start:stop])
+            start = stop
 
     def statistics(self) -> Statistics:
         """What all parts together say. NaN where there was none."""
@@ -87,13 +90,14 @@ class Moments:
         )
 
     def _deal(self, count: int, mean: FloatArray, var: FloatArray) -> None:
-        slots = (self._next + np.arange(len(mean))) % GROUPS
-        self._next = (self._next + len(mean)) % GROUPS
+        """Adds a part to each of the next groups, of which there are enough before the last."""
+        slots = slice(self._next, self._next + len(mean))
+        self._next = slots.stop % GROUPS
         before = self._count[slots]
         after = before + count
         apart = mean - self._mean[slots]
-        self._m2[slots] += count * var + apart**2 * before * count / after
-        self._mean[slots] += apart * count / after
+        self._m2[slots] += count * var + apart**2 * (before * count / after)
+        self._mean[slots] += apart * (count / after)
         self._count[slots] = after
 
 

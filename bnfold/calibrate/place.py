@@ -58,10 +58,13 @@ def measuring(
     Raises:
         ModelError: data and model do not fit, or there is nothing to measure, or nothing to run on.
     """
+    _refuse_less(0, seed=choice.seed, cache_memory=memory, cache_disk=disk)
+    _refuse_less(1, batch_size=choice.batch_size, max_samples=choice.max_samples)
+    _refuse_less(1, workers=place.workers, threads=place.threads)
     graph = Graph(model, assume_constant=True)
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(place.work_dir))
-        executor = stack.enter_context(dask_executor(place.dask)) if place.dask else place.executor
+        executor = place.executor if place.dask is None else stack.enter_context(dask_executor(place.dask))
         samples = prepare(data, inputs_of(graph), folder, choice.batch_size, choice.max_samples, choice.seed)
         free = default_budget(folder)
         budget = Budget(free.memory if memory is None else memory, free.disk if disk is None else disk)
@@ -69,6 +72,12 @@ def measuring(
         engine = Engine(folder, memory=budget.memory, workers=place.workers, threads=threads, executor=executor)
         subject = Subject(model, graph, samples, stack.enter_context(engine), place.running)
         yield subject, budget
+
+
+def _refuse_less(least: int, **numbers: int | None) -> None:
+    for name, number in numbers.items():
+        if number is not None and number < least:
+            raise CalibrationError(f"{name} is {number}: it has to be {least} or more")
 
 
 @contextmanager

@@ -27,6 +27,7 @@ import onnx
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibrate.data import Data
+from bnfold.calibrate.error import CalibrationError
 from bnfold.calibrate.measure import Report, Running
 from bnfold.calibrate.moments import Statistics
 from bnfold.calibrate.place import Choice, Place, measuring, named
@@ -178,6 +179,8 @@ def drift(
     loaded = model if isinstance(model, Model) else load(model)
     place = Place(workers, threads, executor, dask, work_dir, Running(provider, arithmetic, progress))
     with measuring(loaded, data, Choice(batch_size, max_samples, seed), place) as (subject, _):
+        for target in subject.targets:
+            target.refuse_senseless()
         stored = [target.mean for target in subject.targets], [target.var for target in subject.targets]
         met = subject.in_inference_mode(*stored, "measuring")
     layers = tuple(
@@ -185,6 +188,8 @@ def drift(
         for target, found in zip(subject.targets, met, strict=True)
         if found.count
     )
+    if not layers:
+        raise CalibrationError("nothing reached a BatchNormalization, so there is nothing to compare")
     seconds = time.monotonic() - started
     found = subject.survey
     return Drift(named(model), subject.samples.count, layers, found.skipped, found.notes, seconds)

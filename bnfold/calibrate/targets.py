@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
 from bnfold import batchnorm
-from bnfold.affine import FloatArray
+from bnfold.affine import Affine, FloatArray
+from bnfold.batchnorm import BatchNorm
 from bnfold.calibrate.error import CalibrationError
 from bnfold.graph import Graph, Op, Value
 from bnfold.reasons import Refused
@@ -51,9 +53,28 @@ class Target:
         """What it normalises, `[N, C, …]`."""
         return self.op.data(0)
 
+    @cached_property
+    def _gamma_and_beta(self) -> tuple[FloatArray, FloatArray]:
+        return self.op.constant(batchnorm.GAMMA).float64(), self.op.constant(batchnorm.BETA).float64()
+
+    def affine(self, mean: FloatArray, var: FloatArray) -> Affine:
+        """What it computes with these statistics, for an input of rank 4.
+
+        Raises:
+            Refused: gamma or beta is computed, or variance + epsilon is not positive.
+        """
+        return BatchNorm(*self._gamma_and_beta, mean, var, batchnorm.epsilon(self.op)).affine(4)
+
     @property
     def channels(self) -> int:
         return self.mean.size
+
+    def refuse_senseless(self) -> None:
+        """Raises a CalibrationError if what it holds can be no statistics."""
+        if not (np.isfinite(self.mean).all() and np.isfinite(self.var).all()):
+            raise CalibrationError(f"{self.name}: holds statistics that are not finite")
+        if not (self.var + batchnorm.epsilon(self.op) > 0).all():
+            raise CalibrationError(f"{self.name}: holds a variance of {self.var.min():.3g}")
 
     def stored(self, values: FloatArray) -> FloatArray:
         """The values as the model will hold them, as float64."""

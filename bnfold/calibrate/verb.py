@@ -177,6 +177,9 @@ def _options(
 
 
 def _measure(subject: Subject, options: Options, budget: Budget) -> tuple[tuple[Layer, ...], Cuts | None]:
+    if options.prior or (options.method is Method.EMA and not options.reset):
+        for target in subject.targets:
+            target.refuse_senseless()
     if options.method is Method.SEQUENTIAL:
         run = sequential(subject, budget, lambda *found: _held(subject, options, *found))
         held = [_held(subject, options, number, statistics) for number, statistics in enumerate(run.measured)]

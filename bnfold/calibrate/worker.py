@@ -20,9 +20,10 @@ import onnxruntime as ort
 
 from bnfold.calibrate.error import CalibrationError
 from bnfold.calibrate.program import Batch, Cache, Described, Measured, Outcome, Program, Reading
+from bnfold.calibrate.scratch import created
 from bnfold.calibrate.selftest import check_runtime
 
-_SEVERITY_ERROR = 3
+_FATAL = 4  # what is less is raised, and ONNX Runtime would print it too
 
 
 def run(program: Program, batches: Sequence[Batch], cache: Cache | None, threads: int = 1) -> list[Outcome]:
@@ -93,7 +94,7 @@ def _session(path: str, providers: Sequence[str], *, arena: bool) -> ort.Inferen
 def _new_session(path: str, providers: Sequence[str], arena: bool) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = _SEVERITY_ERROR
+    options.log_severity_level = _FATAL
     options.enable_cpu_mem_arena = arena
     # by default the little Shape nodes run last, and keep every activation alive until then
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
@@ -125,7 +126,7 @@ def _put(cache: Cache, batch: Batch, name: str, value: ort.OrtValue) -> int:
             return 0
     target = path(cache, batch, name)
     partial = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}")
-    with partial.open("wb") as file:
+    with created(partial) as file:
         np.save(file, value.numpy(), allow_pickle=False)
     partial.replace(target)  # whole or not at all: a task may run twice, and be killed
     return size
@@ -159,4 +160,4 @@ def path(cache: Cache, batch: Batch, name: str) -> Path:
 
 def _short(error: Exception) -> str:
     text = " ".join(str(error).split())
-    return text if len(text) < 400 else text[:400] + " …"
+    return text if len(text) < 400 else f"{text[:150]} … {text[-250:]}"  # the reason stands at either end

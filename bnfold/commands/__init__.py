@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -82,6 +83,7 @@ def main() -> None:
     """The entry point `bnfold`."""
     # Starting a thread per core costs numpy more than the vectors of a fold could gain from them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: no temporary file stays
     gc.disable()  # a short process full of small objects, none of them in cycles
     program(prog_name="bnfold")
 

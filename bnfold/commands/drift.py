@@ -13,10 +13,16 @@ from bnfold.commands import options
 from bnfold.commands.samples import arguments, samples
 
 
+def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) -> float | None:
+    if score is not None and not score >= 0:  # NaN would let everything pass
+        raise click.BadParameter(f"{score} is no score")
+    return score
+
+
 @click.command
 @click.argument("model")
 @samples
-@click.option("--fail-above", type=float, metavar="SCORE", help="Exit 1 if the score is higher.")
+@click.option("--fail-above", type=float, metavar="SCORE", callback=_score, help="Exit 1 if the score is higher.")
 @click.option("--plot", metavar="FILE.svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw it.")
 @options.report_format
 @options.verbose

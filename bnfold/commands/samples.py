@@ -29,7 +29,7 @@ _OPTIONS = (
     click.option("--rgb/--bgr", default=True, show_default=True, help="Order of colours."),
     click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Samples in a batch.  [default: 32]"),
     click.option("--max-samples", type=click.IntRange(1), metavar="N", help="No more than these, evenly spread."),
-    click.option("--seed", type=int, help="Draw --max-samples at random instead."),
+    click.option("--seed", type=click.IntRange(0), metavar="N", help="Draw --max-samples at random instead."),
     click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes."),
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Batches at a time.  [default: all cores]"),
     click.option("--dask", metavar="ADDRESS", help="Scheduler of a Dask cluster to run on."),

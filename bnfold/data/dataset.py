@@ -19,8 +19,10 @@ from bnfold.data.sources import (
     Script,
     Selection,
     Source,
+    lengths,
     read_npz,
     read_test_data,
+    rows_of,
 )
 
 _GLOB = frozenset("*?[")
@@ -94,7 +96,7 @@ class Dataset:
         for source in self._sources:
             if selection.ends_before(offset):
                 return
-            yield from source.pick(selection, offset, size)
+            yield from map(_native, source.pick(selection, offset, size))
             offset += source.rows if source is not self._sources[-1] else 0  # the last may be a script without end
 
 
@@ -161,7 +163,7 @@ def _function(source: str) -> Callable[[], object] | None:
     sys.modules.setdefault(spec.name, module)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(f"{script}: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -169,17 +171,22 @@ def _function(source: str) -> Callable[[], object] | None:
     return function  # type: ignore[no-any-return]
 
 
+def _native(feed: Feed) -> Feed:
+    """The same in this machine's order of bytes."""
+    return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in feed.items()}
+
+
 def _rebatched(pieces: Iterable[Feed], size: int) -> Iterator[Feed]:
     """The same samples in batches of exactly ``size``, but for the last before a change of shape."""
     held: list[Feed] = []
     count = 0
     for piece in pieces:
-        rows = len(next(iter(piece.values())))
+        rows = max(lengths(piece))
         if held and (count + rows > size or not _alike(held[-1], piece)):
             room = size - count if _alike(held[-1], piece) else 0
             if room > 0:
-                held.append({name: array[:room] for name, array in piece.items()})
-                piece = {name: array[room:] for name, array in piece.items()}  # noqa: PLW2901 -- what is left of it
+                held.append(rows_of(piece, slice(room)))
+                piece = rows_of(piece, slice(room, None))  # noqa: PLW2901 -- what is left of it
                 rows -= room
             yield _joined(held)
             held, count = [], 0
@@ -196,7 +203,7 @@ def _joined(feeds: Sequence[Feed]) -> Feed:
 
 
 def _alike(left: Feed, right: Feed) -> bool:
-    return all(
+    return len(lengths(left)) == len(lengths(right)) == 1 and all(
         array.ndim > 0 and left[name].dtype == array.dtype and left[name].shape[1:] == array.shape[1:]
         for name, array in right.items()
     )

@@ -98,15 +98,18 @@ class Arrays:
             has = ", ".join(map(repr, feed)) or "nothing"
             raise DataError(f"{origin}: has no array for input {missing[0]!r} of the model; it has {has}")
         self._names = names
-        self._whole = len({_length(feed[name]) for name in names}) > 1  # no common axis of samples
-        self.rows = 1 if self._whole else _rows({name: feed[name] for name in names}, origin)
+        given = {name: feed[name] for name in names}
+        self._whole = len(lengths(given)) > 1  # no common axis of samples
+        self.rows = 1 if self._whole else _rows(given, origin)
 
     def pick(self, selection: Selection, offset: int, size: int) -> Iterator[Feed]:
         wanted = selection.within(offset, offset + self.rows)
-        feed = self._read() if wanted.size else {}
+        if not wanted.size:
+            return
+        feed = self._read()
+        given = {name: feed[name] for name in self._names}
         for at in range(0, wanted.size, size):
-            take = wanted[at : at + size]
-            yield {name: feed[name] if self._whole else feed[name][take] for name in self._names}
+            yield given if self._whole else rows_of(given, wanted[at : at + size])
 
 
 class Script:
@@ -124,7 +127,7 @@ class Script:
     @property
     def rows(self) -> int:
         if self._rows is None:
-            self._rows = sum(_length(next(iter(feed.values()))) for feed in self._feeds())
+            self._rows = sum(_rows(feed, Path(self.origin)) for feed in self._feeds())
         return self._rows
 
     def pick(self, selection: Selection, offset: int, size: int) -> Iterator[Feed]:
@@ -133,8 +136,7 @@ class Script:
             rows = _rows(feed, Path(self.origin))
             wanted = selection.within(at, at + rows)
             for first in range(0, wanted.size, size):
-                take = wanted[first : first + size]
-                yield {name: array[take] for name, array in feed.items()}
+                yield rows_of(feed, wanted[first : first + size])
             at += rows
             if selection.ends_before(at):
                 return
@@ -150,7 +152,7 @@ class Script:
                 yield self._feed(batch)
         except DataError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError(f"{self.origin}: {type(error).__name__}: {error}") from error
 
     def _feed(self, batch: object) -> Feed:
@@ -198,12 +200,20 @@ class _reading:  # noqa: N801 -- reads as the statement that it is
         if isinstance(error, DecodeError):
             raise DataError(f"{self._path}: is not a tensor, or is damaged") from error
         if isinstance(error, ValueError | KeyError | EOFError | TypeError) or type(error).__name__ == "BadZipFile":
-            hint = "holds pickled objects, which are not read" if "pickle" in str(error) else "is damaged or no array"
+            # (numpy takes everything that is no array for a pickle)
+            objects = "Object arrays" in str(error) or "Python objects" in str(error)
+            hint = "holds pickled objects, which are not read" if objects else "is damaged or no array"
             raise DataError(f"{self._path}: {hint}") from error
 
 
-def _length(array: Array) -> int:
-    return int(array.shape[0]) if array.ndim else 1
+def lengths(feed: Feed) -> set[int]:
+    """The lengths of first axes: one if it counts samples, several if a feed is a whole. Scalars have none."""
+    return {int(array.shape[0]) for array in feed.values() if array.ndim}
+
+
+def rows_of(feed: Feed, rows: slice | Indices) -> Feed:
+    """Some samples; scalars are for all of them."""
+    return {name: array[rows] if array.ndim else array for name, array in feed.items()}
 
 
 def _rows(feed: Feed, origin: Path) -> int:

@@ -101,6 +101,32 @@ def test_rows_may_depend_on_data(here):
     layer = calibrate(model, x, executor=here, batch_size=8, check=False).layers[0]
     assert layer.measured.count == len(kept)
     np.testing.assert_allclose(layer.measured.mean, kept.astype(float).mean(0))
-    empty = calibrate(model, np.minimum(x, 0), executor=here)
-    assert any("nothing reached bn" in warning for warning in empty.warnings)
-    np.testing.assert_array_equal(statistics_in(empty.proto())[1], 1)
+    for method in ("sequential", "paper", "pooled", "ema"):
+        empty = calibrate(model, np.minimum(x, 0), method=method, executor=here)
+        assert any("nothing reached bn" in warning for warning in empty.warnings)
+        np.testing.assert_array_equal(statistics_in(empty.proto())[1], 1)
+
+
+@pytest.mark.parametrize("computed", [False, True], ids=["constant-gamma", "computed-gamma"])
+def test_behind_a_frozen_node(computed, here):
+    """With 16 channels it is written as a convolution if gamma is constant; what is met behind it is the same."""
+    model = bn_model(channels=16, after=[("Relu", {})])
+    gamma, beta = (numpy_helper.to_array(tensor) for tensor in model.graph.initializer[:2])
+    if computed:
+        model.graph.node.insert(0, helper.make_node("Neg", ["gamma"], ["less"]))
+        model.graph.node.insert(1, helper.make_node("ReduceMax", ["x"], ["one"], axes=[0, 1, 2, 3], keepdims=0))
+        model.graph.node.insert(2, helper.make_node("Mul", ["less", "one"], ["changed"]))
+        model.graph.node[3].input[1] = "changed"
+    model.graph.node[-1].CopyFrom(helper.make_node("BatchNormalization", ["after_0", *"gbmv"], ["y"], "bn2"))
+    zeros, ones = np.zeros(16, np.float32), np.ones(16, np.float32)
+    for name, values in zip("gbmv", (ones, zeros, zeros, ones), strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    x = np.random.default_rng(0).normal(3, 2, (12, 16, 5, 4)).astype(np.float32)
+    mean, var = moments(x)
+    gamma = -gamma * x.max() if computed else gamma
+    scale = gamma / np.sqrt(var + 1e-5)
+    behind = np.maximum((x.swapaxes(1, 3) - mean) * scale + beta, 0).swapaxes(1, 3)
+    layer = calibrate(model, x, batch_size=12, executor=here).layers[1]
+    np.testing.assert_allclose(layer.measured.mean, moments(behind)[0], rtol=2e-6, atol=1e-6)
+    np.testing.assert_allclose(layer.measured.var, moments(behind)[1], rtol=3e-6, atol=1e-9)
+    assert layer.residual < 1e-6

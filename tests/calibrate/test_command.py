@@ -43,6 +43,14 @@ def test_fail_above(bnfold):
     assert result.exit_code == 1
 
 
+@pytest.mark.parametrize("score", ["nan", "-1", "much"])
+def test_fail_above_takes_a_score(score, bnfold):
+    """NaN would let everything pass."""
+    result = bnfold("drift", MODELS / "digits_mlp.onnx", "--data", TEST, "--fail-above", score)
+    assert result.exit_code == 2
+    assert "--fail-above" in result.stderr
+
+
 def test_options_reach_the_verb(bnfold):
     """A moving average with PyTorch's variance, from nothing, of an even stride."""
     result = bnfold(
@@ -77,6 +85,7 @@ def test_pipes(bnfold):
         pytest.param([], "give --data, or --images", id="none"),
         pytest.param(["--images", "."], "--images needs --size and --mean and --std", id="images"),
         pytest.param(["--data", TRAIN, "--cache-memory", "much"], "'much' is no size", id="size"),
+        pytest.param(["--data", TRAIN, "--seed", "-1"], "-1 is not in the range", id="seed"),
         pytest.param(["--data", TRAIN, "--momentum", "1"], "a momentum of 1.0 makes no average", id="momentum"),
         pytest.param(["--data", TRAIN, "--prior", "4", "--reset"], "give one of the two", id="prior-and-reset"),
         pytest.param(["--data", TRAIN, "-o", "none/out.onnx"], "there is no folder", id="no-folder"),

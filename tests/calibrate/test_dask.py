@@ -1,5 +1,6 @@
 """On a real Dask cluster of this machine. Skipped where there is no Dask."""
 
+import asyncio
 import os
 import signal
 from pathlib import Path
@@ -60,7 +61,18 @@ def test_a_killed_worker(cluster):
     assert bits(found) == bits(expected)
 
 
-def test_an_address_where_nobody_is():
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense", "http://127.0.0.1:9", "tls://127.0.0.1:9", ""])
+def test_an_address_where_nobody_is(address):
     """One line."""
-    with pytest.raises(CalibrationError, match=r"no Dask scheduler answers at tcp://127.0.0.1:9"):
-        calibrate(MODEL, TRAIN, dask="tcp://127.0.0.1:9")
+    with pytest.raises(CalibrationError, match=f"no Dask scheduler answers at '{address}': .") as caught:
+        calibrate(MODEL, TRAIN, dask=address)
+    assert "\n" not in str(caught.value)
+
+
+def test_in_a_notebook(cluster):
+    """Where the caller's thread runs an event loop."""
+
+    async def cell():
+        return calibrate(MODEL, TRAIN, max_samples=20, dask=cluster.scheduler_address, check=False)
+
+    assert asyncio.run(cell()).samples == 20

@@ -198,6 +198,40 @@ def test_two_inputs(tmp_path, here):
         mean_of(npy(tmp_path), here, model)
 
 
+def scaled(shape):
+    """A model with a factor for `x` as another input."""
+    model = bn_model()
+    model.graph.input.append(helper.make_tensor_value_info("factor", 1, shape))
+    model.graph.node.insert(0, helper.make_node("Mul", ["x", "factor"], ["product"]))
+    model.graph.node[1].input[0] = "product"
+    return model
+
+
+@pytest.mark.parametrize("source", ["npz", "script", "dict"])
+def test_a_scalar_is_for_all_samples(source, tmp_path, here):
+    """An input without a first axis goes with every batch."""
+    feed = {"factor": np.float32(3), "x": X}
+    if source == "npz":
+        np.savez(tmp_path / "x.npz", **feed)
+    data = {"npz": tmp_path / "x.npz", "script": script("yield {'factor': np.float32(3), 'x': x}")(tmp_path)}
+    found = mean_of(data.get(source, feed), here, scaled([]), batch_size=8)
+    np.testing.assert_allclose(found, moments(3 * X)[0], atol=1e-6)
+
+
+def test_an_input_that_is_no_samples(tmp_path, here):
+    """Where first axes have different lengths, and the model allows it, a file is one batch."""
+    np.savez(tmp_path / "x.npz", factor=np.arange(3, dtype=np.float32)[:, None, None], x=X)
+    found = mean_of(tmp_path / "x.npz", here, scaled([3, 1, 1]))
+    np.testing.assert_allclose(found, moments(X)[0] * np.arange(3), atol=1e-6)
+
+
+def test_as_many_samples_for_each_input(tmp_path, here):
+    """Inputs whose first axes have one name."""
+    np.savez(tmp_path / "x.npz", factor=np.ones((7, 1, 1, 1), np.float32), x=X)
+    with pytest.raises(DataError, match=r"row 0: the inputs have different numbers of samples: 'x' 20, 'factor' 7"):
+        mean_of(tmp_path / "x.npz", here, scaled(["N", 1, 1, 1]))
+
+
 def test_images(tmp_path, here):
     """Resized, scaled, normalised and laid out as told."""
     pillow = pytest.importorskip("PIL.Image")

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from onnx import helper, numpy_helper
 from small import MODELS, TEST, TRAIN, bn_model, moments
 
-from bnfold.calibrate import Verdict, calibrate, drift
+from bnfold.calibrate import CalibrationError, Verdict, calibrate, drift
 from bnfold.calibrate.moments import Statistics
 from bnfold.calibrate.shift import compare
 from bnfold.report.calibration import render
@@ -117,6 +118,23 @@ def test_it_measures_what_numpy_does(here):
     layer = drift(bn_model(), x, executor=here).layers[0]
     np.testing.assert_allclose(layer.mean_shift, np.abs(moments(x)[0]) / np.sqrt(1 + 1e-5), rtol=1e-5, atol=1e-6)
     assert layer.ranked()[0] == 2
+
+
+def test_nothing_to_compare(here):
+    """A layer that nothing reaches has no drift, and where there is no other, there is no score."""
+    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    model = bn_model(rank=2)
+    model.graph.node[0].input[0] = "some"
+    for node in (
+        helper.make_node("Compress", ["x", "chosen"], ["some"], axis=0),
+        helper.make_node("Greater", ["largest", "limit"], ["chosen"]),
+        helper.make_node("ReduceMax", ["x"], ["largest"], axes=[1], keepdims=0),
+    ):
+        model.graph.node.insert(0, node)
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(2), "limit"))
+    assert len(drift(model, x, executor=here).layers) == 1
+    with pytest.raises(CalibrationError, match="nothing reached a BatchNormalization"):
+        drift(model, np.minimum(x, 0), executor=here)
 
 
 def test_reports(here):

@@ -2,7 +2,10 @@
 
 import ctypes
 import os
+import resource
 import signal
+import subprocess
+import sys
 import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from multiprocessing import get_context
@@ -123,12 +126,56 @@ def test_an_unknown_provider(here):
         calibrate(bn_model(), X, executor=here, provider="TPUExecutionProvider")
 
 
+def test_types_are_asked_of_the_cpu(here):
+    """A graph whose outputs are all its values is more than OpenVINO can read."""
+    seen = []
+
+    class Watching(type(here)):
+        def submit(self, fn, /, program, *args):
+            seen.append((bool(program.describes), program.providers))
+            return super().submit(fn, program, *args)
+
+    with pytest.raises(CalibrationError, match="no TPUExecutionProvider"):
+        calibrate(bn_model(), X, executor=Watching(), provider="TPUExecutionProvider")
+    cpu = "CPUExecutionProvider"
+    assert seen == [(True, (cpu,)), (False, ("TPUExecutionProvider", cpu))]
+
+
+@pytest.mark.parametrize(
+    "name", ["batch_size", "max_samples", "workers", "threads", "seed", "cache_memory", "cache_disk"]
+)
+def test_numbers_that_make_no_sense(name, here):
+    """Refused before anything starts."""
+    with pytest.raises(CalibrationError, match=f"{name} is -1: it has to be [01] or more"):
+        calibrate(bn_model(), X, executor=here, **{name: -1})
+
+
 def test_the_self_test_finds_wrong_numbers(monkeypatch):
     """It passes here, and does not where an output is off."""
     selftest.check_runtime()
     monkeypatch.setattr(selftest.np, "maximum", lambda y, zero: y + 1)
     with pytest.raises(CalibrationError, match=r"computes a wrong output \(opset 9\)"):
         selftest.check_runtime.__wrapped__()
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="limits the size of files")
+@pytest.mark.parametrize("size", [100, 2_000, 20_000])
+def test_a_full_disk(size, tmp_path):
+    """One line that says what to do, wherever it happens: data, weights or activations; nothing is written."""
+    code = "import sys; from bnfold.commands import main; sys.argv[0] = 'bnfold'; main()"
+    args = ["calibrate", MODEL, "--data", TRAIN, "-o", tmp_path / "out.onnx", "--cache-memory", "0", "--workers", "2"]
+
+    def limited():
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # what is left is an error of write
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+    ended = subprocess.run(
+        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, preexec_fn=limited, check=False
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("bnfold: temporary files cannot be written to ")
+    assert ended.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_left_on_disk(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from small import MODELS, bn_model, statistics_in
 
-from bnfold.calibrate import CalibrationError, calibrate
+from bnfold.calibrate import CalibrationError, calibrate, drift
 
 X = np.random.default_rng(0).normal(size=(8, 3, 4, 4)).astype(np.float32)
 
@@ -46,6 +46,21 @@ def test_read_statistics_are_refused(here):
     model.graph.output.append(helper.make_tensor_value_info("minus", 1, [3]))
     with pytest.raises(CalibrationError, match="'new_mean' are read by reader"):
         calibrate(model, X, executor=here)
+
+
+@pytest.mark.parametrize(("value", "message"), [(np.nan, "not finite"), (-1.0, "a variance of -1")])
+def test_senseless_statistics(value, message, here):
+    """They are no matter to methods that replace them, and an error where they are used."""
+    model = bn_model(var=np.array([1, value, 1]))
+    for use in (
+        lambda: drift(model, X, executor=here),
+        lambda: calibrate(model, X, method="ema", executor=here),
+        lambda: calibrate(model, X, prior=4, executor=here),
+    ):
+        with pytest.raises(CalibrationError, match=f"bn: holds .*{message}"):
+            use()
+    for method in ("sequential", "pooled", "ema"):
+        assert calibrate(model, X, method=method, reset=True, executor=here).layers[0].var.min() > 0
 
 
 def test_wrong_number_of_channels(here):

@@ -26,6 +26,7 @@ def folder(tmp_path: Path) -> Path:
         "def batches():\n    for k in range(5): yield np.arange(3, dtype=np.float32)[:, None] + 3 * k\n"
         "def endless():\n    while True: yield {'x': np.zeros((2, 1), np.float32)}\n"
         "def broken():\n    raise KeyError('no')\n"
+        "def leaving():\n    raise SystemExit(3)\n"
     )
     return tmp_path
 
@@ -54,6 +55,14 @@ def test_some_samples_are_spread_over_all(folder, source):
     assert drawn != values(dataset, 10, max_samples=5, seed=2)
 
 
+def test_the_order_of_bytes_is_this_machines(tmp_path):
+    """Whatever machine the file was written on."""
+    np.save(tmp_path / "x.npy", np.arange(3, dtype=">f4")[:, None])
+    (batch,) = open_data([tmp_path / "x.npy"], ["x"]).batches(3)
+    assert batch["x"].dtype == np.dtype(np.float32)
+    assert batch["x"][:, 0].tolist() == [0, 1, 2]
+
+
 def test_an_endless_script_can_be_cut_short(folder):
     """A script is not run to its end if nobody asks how long it is."""
     assert len(values(open_data([folder / "script.py:endless"], ["x"]), 4, stop=8)) == 2
@@ -76,7 +85,9 @@ def test_a_folder_of_files(tmp_path):
         ("0.npz", ["z"], "no array for input 'z'"),
         ("bad.npz", ["x"], "damaged"),
         ("pickled.npy", ["x"], "pickled"),
+        ("text.npy", ["x"], "no array"),
         ("script.py:broken", ["x"], "KeyError"),
+        ("script.py:leaving", ["x"], "SystemExit"),
         ("script.py:nothing", ["x"], "no function"),
         ("model.onnx", ["x"], "neither"),
     ],
@@ -86,6 +97,7 @@ def test_what_is_wrong_is_said_in_one_line(folder, source, names, message):
     (folder / "empty").mkdir()
     (folder / "bad.npz").write_bytes(b"PK\x03\x04 nothing")
     np.save(folder / "pickled.npy", np.array([{}], dtype=object))
+    (folder / "text.npy").write_text("no array")
     onnx.save(onnx.ModelProto(), folder / "model.onnx")
     with pytest.raises(DataError, match=message) as error:
         list(open_data([folder / source], names).batches(4))
