@@ -81,8 +81,7 @@ class _Planner:
         self._graph = graph
         self._writer = Writer(graph)
         self._most_copied = most_copied
-        self._places = {op: place for place, op in enumerate(graph.ops())}
-        for op in self._places if keep else ():
+        for op in graph.ops() if keep else ():
             op.is_kept = any(fnmatchcase(op.node.name, pattern) for pattern in keep)
         self._entries: dict[Op, Entry] = {}
         self._merged: list[Entry] = []
@@ -91,7 +90,7 @@ class _Planner:
     @property
     def entries(self) -> tuple[Entry, ...]:
         """Affine nodes in graph order, then what was merged."""
-        return (*(self._entries[op] for op in sorted(self._entries, key=self._places.__getitem__)), *self._merged)
+        return (*(self._entries[op] for op in sorted(self._entries, key=lambda op: op.place)), *self._merged)
 
     def fold_all(self) -> None:
         """Folds and merges until nothing goes any more."""

@@ -154,7 +154,7 @@ class Graph:
         else:
             node = onnx.helper.make_node("Constant", [], [value.name], value=tensor)
             value.tensor = node.attribute[0].t
-            scope.ops.insert(0, self._new_op(scope, node))
+            scope.ops.insert(0, self._new_op(scope, node, (scope.number,)))
             scope.is_edited = True
         return value
 
@@ -166,8 +166,9 @@ class Graph:
 
     def add_op(self, after: Op, node: NodeProto) -> Op:
         """Adds a node of ``after``'s scope behind it; its inputs and outputs are looked up by name."""
-        op = self._new_op(after.scope, node)
-        after.scope.followers.setdefault(after, []).insert(0, op)
+        followers = after.scope.followers.setdefault(after, [])
+        op = self._new_op(after.scope, node, (*after.place, -len(followers)))
+        followers.insert(0, op)
         after.scope.is_edited = True
         return op
 
@@ -238,11 +239,11 @@ class Graph:
         self.names.update(scope.values)
 
     def _index_nodes(self, scope: Scope, nodes: Sequence[NodeProto]) -> None:
-        for node in nodes:
-            scope.ops.append(self._new_op(scope, node))
+        for index, node in enumerate(nodes):
+            scope.ops.append(self._new_op(scope, node, (scope.number, index)))
 
-    def _new_op(self, scope: Scope, node: NodeProto) -> Op:
-        op = Op(self, scope, node, self._type_of(node))
+    def _new_op(self, scope: Scope, node: NodeProto, place: tuple[int, ...]) -> Op:
+        op = Op(self, scope, node, self._type_of(node), place)
         if node.name:
             self.names.add(node.name)
         for index, name in enumerate(node.input[:]):

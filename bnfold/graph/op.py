@@ -141,15 +141,17 @@ class Op:
         "is_removed",
         "node",
         "outputs",
+        "place",
         "scope",
         "type",
     )
 
-    def __init__(self, graph: Graph, scope: Scope, node: NodeProto, op_type: str) -> None:
+    def __init__(self, graph: Graph, scope: Scope, node: NodeProto, op_type: str, place: tuple[int, ...] = ()) -> None:
         self.graph = graph
         self.scope = scope
         self.node = node
         self.type = op_type
+        self.place = place  # its position in the model: what reads a result comes later than what makes it
         self.inputs: list[Value | None] = []
         self.outputs: list[Value | None] = []
         self.bodies: list[Scope] = []

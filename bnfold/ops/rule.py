@@ -78,16 +78,19 @@ Edits = Sequence[Edit]
 class Step:
     """One way on: edits of the operator, and the affines that still have to go somewhere.
 
-    ``to`` maps input indices (going up) or output indices (going down) to what they get.
+    ``to`` maps input indices (going up) or output indices (going down) to what they get; ``beside``, going down, the
+    inputs that the affine did not come to, to what they need: what makes them has to take it.
     """
 
     to: Mapping[int, Affine]
     edits: Edits = ()
+    beside: Mapping[int, Affine] = field(default_factory=dict)
 
 
 AbsorbOutput = Callable[[Op, Affine], Edits]
 AbsorbInput = Callable[[Op, int, Affine], Edits]
 Pass = Callable[[Op, int, Affine], Sequence[Step]]
+Meet = Callable[[Op, Mapping[int, Affine]], Sequence[Step]]
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,7 @@ class OpRule:
         absorb_input: ``op(A(x))`` becomes ``op'(x)``, A sitting on the input of the given index.
         lift: An affine on the output of the given index goes on to inputs; several ways, the best first.
         sink: An affine on the input of the given index goes on to outputs; several ways, the best first.
+        meet: The same for affines on several inputs at once.
     """
 
     affine: Callable[[Op], tuple[int, Affine]] | None = None
@@ -107,6 +111,7 @@ class OpRule:
     absorb_input: AbsorbInput | None = None
     lift: Pass | None = None
     sink: Pass | None = None
+    meet: Meet | None = None
 
 
 @dataclass(frozen=True)
