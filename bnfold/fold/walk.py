@@ -183,9 +183,12 @@ class Walk:
     def _lifted(self, value: Value, step: Step, answer: Answered) -> Way:
         op = answer[0]
         way = Way([*step.edits, Moved(value)], through=[op], answers=[answer])
-        for index, affine in step.to.items():
-            if not affine.is_identity:
-                way.join(self._above(op, index, affine))
+        needed = {index: affine for index, affine in step.to.items() if not affine.is_identity}
+        for index in needed:  # before any long walk is begun
+            if op.graph.constant(op.data(index)) is None:
+                refuse_if_shared(op.data(index), op)
+        for index, affine in needed.items():
+            way.join(self._above(op, index, affine))
         return way
 
     def _above(self, op: Op, index: int, affine: Affine) -> Way:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from bnfold.graph.constants import Constant, Constants
-from bnfold.graph.op import STANDARD_DOMAINS, Op, Scope, Use, Value, bodies
+from bnfold.graph.op import STANDARD_DOMAINS, Op, Scope, Use, Value, bodies, may_have_bodies
 from bnfold.graph.shapes import Shape, Shapes
 from bnfold.model_io import Model, Payload
 from bnfold.reasons import Reason, Refused
@@ -52,8 +53,7 @@ class Graph:
 
     def ops(self) -> Iterator[Op]:
         """Every op of every scope; within a scope in graph order."""
-        for scope in self.scopes:
-            yield from scope.live_ops()
+        return chain.from_iterable(scope.live_ops() for scope in self.scopes)
 
     def constant(self, value: Value) -> Constant | None:
         """The constant behind a value; None if it depends on an input or may be overridden."""
@@ -63,6 +63,13 @@ class Graph:
         """The shape of a value, None where not even the rank is known."""
         constant = self.constant(value)
         return constant.shape if constant else self._shapes.of(value)
+
+    def at_least_shape(self, value: Value) -> Shape:
+        """The rank of a value, and of its sizes those that are easily known; refuses where not even the rank is."""
+        shape = self._shapes.at_least(value)
+        if shape is None:
+            raise Refused(Reason.SHAPE_UNKNOWN, value=value.name)
+        return shape
 
     def known_shape(self, value: Value) -> Shape:
         """The shape of a value; refuses where not even the rank is known."""
@@ -244,14 +251,14 @@ class Graph:
 
     def _new_op(self, scope: Scope, node: NodeProto, place: tuple[int, ...]) -> Op:
         op = Op(self, scope, node, self._type_of(node), place)
-        if node.name:
-            self.names.add(node.name)
+        self.names.add(node.name)
         for index, name in enumerate(node.input[:]):
             value = scope.lookup(name) if name else None
             op.inputs.append(value)
             if value is not None:
                 value.readers[Use(op, index)] = None
-        op.bodies = [self._index_graph(body, scope, scope.opsets) for body in bodies(node)]
+        if may_have_bodies(op.type):
+            op.bodies = [self._index_graph(body, scope, scope.opsets) for body in bodies(node)]
         for index, name in enumerate(node.output[:]):
             value = scope.own(name) if name else None
             op.outputs.append(value)
@@ -260,9 +267,10 @@ class Graph:
         return op
 
     def _type_of(self, node: NodeProto) -> str:
-        if (node.domain, node.op_type) in self._local_functions:
-            return f"function {node.domain}::{node.op_type}"
-        return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
+        domain, op_type = node.domain, node.op_type
+        if (domain, op_type) in self._local_functions:
+            return f"function {domain}::{op_type}"
+        return op_type if domain in STANDARD_DOMAINS else f"{domain}::{op_type}"
 
 
 @contextmanager
@@ -275,6 +283,19 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def spared_by_collector() -> Iterator[None]:
+    """What is there is not looked through again and again while more is made: an index is large, and is no garbage."""
+    is_ours = gc.get_freeze_count() == 0
+    if is_ours:
+        gc.freeze()
+    try:
+        yield
+    finally:
+        if is_ours:
+            gc.unfreeze()
 
 
 def _opsets(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:

@@ -27,6 +27,7 @@ Shape = tuple[Dim, ...]
 _MAX_REFINEMENTS = 8
 _FILLED_IN = "\0filled in "  # names of initializers in the copy that is inferred, and nowhere else
 _FEW = 64  # elements of a shape or a list of axes
+_NEAR = 32  # operators between a value and the Conv that tells its rank
 _SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Identity", "Dropout"})
 
 
@@ -49,6 +50,10 @@ class Shapes:
             self._refine()
             shape = _shape(self._type(value))
         return self._from_neighbours(value) if shape is None else shape
+
+    def at_least(self, value: Value) -> Shape | None:
+        """The rank of a value and perhaps sizes; without inferring anything where a Conv beside it says as much."""
+        return (self._from_neighbours(value) if self._inferred is None else None) or self.of(value)
 
     def dtype(self, value: Value) -> np.dtype[Any] | None:
         """The element type of a value, None where it is not known."""
@@ -98,12 +103,14 @@ class Shapes:
         return False
 
     def _from_neighbours(self, value: Value) -> Shape | None:
-        """What a Conv on either side says of a value whose shape cannot be inferred (in functions, above all)."""
+        """What a Conv on either side says of a value: its rank and channels, be it in a function."""
         for use in value.readers:
             if use.op.type == "Conv" and use.index == 0 and (kernel := self._kernel(use.op)):
                 return None, kernel[1] * use.op.attribute("group", 1), *[None] * (len(kernel) - 2)
         op = value.producer
-        while op is not None and op.type in _SHAPE_KEEPING and (above := op.input(0)) is not None:
+        for _ in range(_NEAR):
+            if op is None or op.type not in _SHAPE_KEEPING or (above := op.input(0)) is None:
+                break
             op = above.producer
         if op is None or op.type not in ("Conv", "ConvTranspose") or not (kernel := self._kernel(op)):
             return None

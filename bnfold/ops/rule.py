@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -185,6 +186,15 @@ def refuse_along(op: Op, affine: Affine, axes: Iterable[int]) -> None:
 def refuse_rank_other_than(op: Op, affine: Affine, rank: int) -> None:
     if affine.rank != rank:
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"rank {rank} beside a value of rank {affine.rank}")
+
+
+def operands_type(op: Op) -> np.dtype[Any]:
+    """The type that all operands have; a constant one says it without inference."""
+    values = [value for value in op.inputs if value is not None]
+    for value in sorted(values, key=lambda value: op.graph.constant(value) is None):
+        if (dtype := op.graph.dtype(value)) is not None:
+            return dtype
+    raise Refused(Reason.SHAPE_UNKNOWN, value=op.output.name)
 
 
 def static(op: Op, index: int) -> tuple[int, ...]:
