@@ -43,7 +43,7 @@ class Graph:
         self._local_functions = {(function.domain, function.name) for function in model.proto.functions}
         legacy = model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR
         self._constants = Constants(self, inputs_are_constant=assume_constant or legacy)
-        self._shapes = Shapes(self)
+        self._shapes = Shapes(self, self._constants)
         with _collector_paused():
             self.main = self._index_graph(model.proto.graph, None, _opsets(model.proto.opset_import))
             for function in model.proto.functions:

@@ -20,6 +20,7 @@ from bnfold.graph.evaluate import EVALUATORS
 from bnfold.graph.op import STANDARD_DOMAINS, Op, Value, bodies
 
 if TYPE_CHECKING:
+    from bnfold.graph.constants import Constants
     from bnfold.graph.index import Graph
 
 Dim = int | str | None  # a size, the name of a symbolic one, or nothing known
@@ -27,6 +28,7 @@ Shape = tuple[Dim, ...]
 _MAX_REFINEMENTS = 8
 _FILLED_IN = "\0filled in "  # names of initializers in the copy that is inferred, and nowhere else
 _FEW = 64  # elements of a shape or a list of axes
+_UNNAMED = "unk__"  # how inference calls a size that it does not know
 _NEAR = 32  # operators between a value and the Conv that tells its rank
 _SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Identity", "Dropout"})
 
@@ -34,8 +36,9 @@ _SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "
 class Shapes:
     """The shapes and types of a graph's values. No edit changes them: they are inferred from the model as it came."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, constants: Constants) -> None:
         self._graph = graph
+        self._constants = constants
         self._snapshot = graph.model.proto.SerializeToString()
         self._inferred: list[dict[str, TypeProto]] | None = None  # one for each graph, in the order of its scopes
         self._alike: dict[Value, Value] = {}
@@ -46,7 +49,7 @@ class Shapes:
         if value.tensor is not None:
             return tuple(value.tensor.dims)
         shape = _shape(self._type(value))
-        if shape is None and not self._is_refined:
+        if (shape is None or any(map(_is_unknown, shape))) and not self._is_refined:
             self._refine()
             shape = _shape(self._type(value))
         return self._from_neighbours(value) if shape is None else shape
@@ -82,6 +85,7 @@ class Shapes:
             if not any(filled):
                 break
             self._inferred = _infer(model)
+            self._constants.ask_again()
 
     def _fill_in(self, model: onnx.ModelProto, node: NodeProto, values: dict[str, Value]) -> bool:
         """Replaces a node that computes a few integers by a Constant, the target of a Reshape by an initializer."""
@@ -131,6 +135,11 @@ def _shape(kind: TypeProto | None) -> Shape | None:
 
 def _dim(dim: TensorShapeProto.Dimension) -> Dim:
     return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+
+
+def _is_unknown(dim: Dim) -> bool:
+    """Whether a size is neither a number nor one that the model has a name for."""
+    return dim is None or (isinstance(dim, str) and dim.startswith(_UNNAMED))
 
 
 def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
