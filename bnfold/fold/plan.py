@@ -21,7 +21,7 @@ from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan
 from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, malformed_is_refused, refusal_of
 from bnfold.fold.ways import Choice, choose
-from bnfold.graph import Graph, Op, Value, spared_by_collector
+from bnfold.graph import Graph, Op, Value, old_objects_left_alone
 from bnfold.model_io import Model
 from bnfold.ops import RULES
 from bnfold.reasons import Reason, Refusal, Refused
@@ -67,7 +67,7 @@ def _fold_in_place(
     graph = Graph(folded, assume_constant=assume_constant)
     planner = _Planner(graph, keep, math.inf if max_growth is None else max_growth)
     nodes_before = sum(1 for _ in graph.ops())
-    with spared_by_collector():
+    with old_objects_left_alone():
         planner.fold_all()
         if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now

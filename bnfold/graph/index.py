@@ -24,6 +24,7 @@ from bnfold.model_io import Model, Payload
 from bnfold.reasons import Reason, Refused
 
 _INITIALIZERS_ARE_INPUTS_BELOW_IR = 4
+_NEVER = 1 << 30
 
 
 class Graph:
@@ -286,16 +287,14 @@ def _collector_paused() -> Iterator[None]:
 
 
 @contextmanager
-def spared_by_collector() -> Iterator[None]:
-    """What is there is not looked through again and again while more is made: an index is large, and is no garbage."""
-    is_ours = gc.get_freeze_count() == 0
-    if is_ours:
-        gc.freeze()
+def old_objects_left_alone() -> Iterator[None]:
+    """Without this, the collector looks through an index again and again while it is worked on; it is no garbage."""
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, middle, _NEVER)
     try:
         yield
     finally:
-        if is_ours:
-            gc.unfreeze()
+        gc.set_threshold(young, middle, old)
 
 
 def _opsets(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:

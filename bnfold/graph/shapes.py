@@ -71,18 +71,22 @@ class Shapes:
 
     def _type(self, value: Value) -> TypeProto | None:
         if self._inferred is None:
-            self._inferred = _infer(onnx.ModelProto.FromString(self._snapshot))
+            model = onnx.ModelProto.FromString(self._snapshot)
+            _forget_notes(model)
+            self._inferred = _infer(model)
         value = self._alike.get(value, value)
         return self._inferred[value.scope.number].get(value.origin) if not value.scope.is_function else None
 
     def _refine(self) -> None:
-        """Infers again with the integers filled in that ONNX's inference does not evaluate (axes, target shapes)."""
+        """Infers again with what ONNX's inference leaves out: computed integers, and channels of normalised values."""
         self._is_refined = True
         values = {value.origin: value for value in self._graph.main.values.values()}
         model = onnx.ModelProto.FromString(self._snapshot)
+        _forget_notes(model)
         for _ in range(_MAX_REFINEMENTS):  # what one round fills in, the next can build on
             filled = [self._fill_in(model, node, values) for node in model.graph.node]
-            if not any(filled):
+            noted = [_note_channels(*pair) for pair in zip(_graphs(model.graph), self._inferred or (), strict=True)]
+            if not any(filled) and not any(noted):
                 break
             self._inferred = _infer(model)
             self._constants.ask_again()
@@ -142,9 +146,33 @@ def _is_unknown(dim: Dim) -> bool:
     return dim is None or (isinstance(dim, str) and dim.startswith(_UNNAMED))
 
 
-def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
+def _note_channels(graph: GraphProto, types: dict[str, TypeProto]) -> bool:
+    """Notes that a BatchNormalization reads and makes as many channels as it has parameters; whether that is news."""
+    channels = {tensor.name: tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1}
+    made = {name for node in graph.node for name in node.output}
+    notes = []
+    for node in graph.node:
+        is_norm = node.op_type == "BatchNormalization" and node.domain in STANDARD_DOMAINS
+        if not is_norm or len(node.input) < 2 or node.input[1] not in channels:
+            continue
+        for name in (node.input[0], node.output[0]):
+            kind = types.get(name) if name in made else None
+            shape = _shape(kind)
+            if shape is not None and len(shape) > 1 and not isinstance(shape[1], int):
+                note = onnx.ValueInfoProto(name=name, type=kind)
+                note.type.tensor_type.shape.dim[1].dim_value = channels[node.input[1]]
+                notes.append(note)
+    graph.value_info.extend(notes)
+    return bool(notes)
+
+
+def _forget_notes(model: onnx.ModelProto) -> None:
     for graph in _graphs(model.graph):
         del graph.value_info[:]
+
+
+def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
+    for graph in _graphs(model.graph):
         _forget_vague_outputs(graph)
         for node in graph.node:
             if node.domain in STANDARD_DOMAINS:

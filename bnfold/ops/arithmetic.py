@@ -11,7 +11,7 @@ from bnfold.graph import Op
 from bnfold.ops.rule import Step, refuse_shift
 from bnfold.reasons import Reason, Refused
 
-_LEAST_SCALE = 2.0**-10  # that other operands are divided by: they must stay in range, of float16 too
+_MOST = 2.0**10  # that other operands are multiplied or divided by: they must stay in range, of float16 too
 
 
 def sum_lifts(op: Op, affine: Affine) -> Sequence[Step]:
@@ -45,7 +45,8 @@ def sum_meets(op: Op, affines: Mapping[int, Affine]) -> Sequence[Step]:
 
 def _unscaled(op: Op, indices: Sequence[int], affine: Affine) -> dict[int, Affine]:
     """What operands need that a scale did not come to: its inverse."""
-    if indices and not (np.abs(affine.scale) >= _LEAST_SCALE).all():
+    size = np.abs(affine.scale)
+    if indices and not ((size >= 1 / _MOST) & (size <= _MOST)).all():
         raise Refused(Reason.SCALE_MEETS_SUM, op_type=op.type)
     return {index: _narrowed(op, index, affine.only_scale().inverse()) for index in indices}
 

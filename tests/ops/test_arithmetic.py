@@ -60,6 +60,7 @@ def test_a_product_meets_any_two_scales(op_type):
     [
         pytest.param({}, Affine(SCALE.scale * [[[1], [0], [1]]], SCALE.shift), Reason.SCALE_MEETS_SUM, id="zero"),
         pytest.param({}, Affine(SCALE.scale / 5000, SCALE.shift), Reason.SCALE_MEETS_SUM, id="tiny"),
+        pytest.param({}, Affine(SCALE.scale * 5000, SCALE.shift), Reason.SCALE_MEETS_SUM, id="huge"),
         pytest.param({"y": ["N", 1, 4]}, SCALE, Reason.EXPANDS, id="broadcast"),
         pytest.param({"y": ["N", "C", 4]}, SCALE, Reason.EXPANDS, id="perhaps-broadcast"),
         pytest.param({"y": None}, SCALE, Reason.SHAPE_UNKNOWN, id="rank-unknown"),
