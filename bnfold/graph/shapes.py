@@ -148,19 +148,20 @@ def _is_unknown(dim: Dim) -> bool:
 
 def _note_channels(graph: GraphProto, types: dict[str, TypeProto]) -> bool:
     """Notes that a BatchNormalization reads and makes as many channels as it has parameters; whether that is news."""
-    channels = {tensor.name: tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1}
+    shapes = {name: _shape(kind) for name, kind in types.items()}
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     made = {name for node in graph.node for name in node.output}
     notes = []
     for node in graph.node:
         is_norm = node.op_type == "BatchNormalization" and node.domain in STANDARD_DOMAINS
-        if not is_norm or len(node.input) < 2 or node.input[1] not in channels:
+        parameters = shapes.get(node.input[1]) if is_norm and len(node.input) > 1 else None
+        if parameters is None or len(parameters) != 1 or not isinstance(parameters[0], int):
             continue
-        for name in (node.input[0], node.output[0]):
-            kind = types.get(name) if name in made else None
-            shape = _shape(kind)
+        for name in made & {node.input[0], node.output[0]}:
+            shape = shapes.get(name)
             if shape is not None and len(shape) > 1 and not isinstance(shape[1], int):
-                note = onnx.ValueInfoProto(name=name, type=kind)
-                note.type.tensor_type.shape.dim[1].dim_value = channels[node.input[1]]
+                note = onnx.ValueInfoProto(name=name, type=types[name])
+                note.type.tensor_type.shape.dim[1].dim_value = parameters[0]
                 notes.append(note)
     graph.value_info.extend(notes)
     return bool(notes)
