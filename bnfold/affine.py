@@ -69,6 +69,10 @@ class Affine:
     def has_shift(self) -> bool:
         return bool(self.shift.any())
 
+    def agrees_with(self, other: Affine) -> bool:
+        """Whether both are the same map."""
+        return bool((self.scale == other.scale).all() and (self.shift == other.shift).all())
+
     def __call__(self, x: npt.ArrayLike) -> FloatArray:
         return np.asarray(self.scale * np.asarray(x, np.float64) + self.shift)
 

@@ -95,6 +95,11 @@ def sink(model: ModelProto, affine: Affine, index: int = 0) -> Sequence[Step]:
     return RULES[op.type].sink(op, index, affine)
 
 
+def meet(model: ModelProto, affines: Mapping[int, Affine]) -> Sequence[Step]:
+    op = only_op(model)
+    return RULES[op.type].meet(op, affines)
+
+
 def absorb_output(model: ModelProto, affine: Affine) -> Edits:
     op = only_op(model)
     return RULES[op.type].absorb_output(op, affine)
@@ -129,13 +134,26 @@ def assert_lifts(model: ModelProto, affine: Affine, output: int = 0, relative: f
 
 def assert_sinks(model: ModelProto, affine: Affine, index: int = 0, relative: float = _RELATIVE, **dims: int) -> None:
     """Each way computes op(A(x)) on every output."""
-    feeds = feeds_of(model, dims)
-    name = model.graph.node[0].input[index]
-    expected = run(model, feeds | {name: np.asarray(affine(feeds[name]), np.float64)})
-    answers = sink(model, affine, index)
+    _assert_passed(model, {index: affine}, sink(model, affine, index), relative, dims)
+
+
+def assert_meets(model: ModelProto, affines: Mapping[int, Affine], relative: float = _RELATIVE, **dims: int) -> None:
+    """Each way computes op(A(x), B(y)) on every output."""
+    _assert_passed(model, affines, meet(model, affines), relative, dims)
+
+
+def _assert_passed(
+    model: ModelProto, affines: Mapping[int, Affine], answers: Sequence[Step], relative: float, dims: Mapping[str, int]
+) -> None:
+    names, feeds = model.graph.node[0].input, feeds_of(model, dims)
+
+    def fed(affines: Mapping[int, Affine]) -> dict[str, Array]:
+        return feeds | {names[at]: np.asarray(affine(feeds[names[at]]), np.float64) for at, affine in affines.items()}
+
+    expected = run(model, fed(affines))
     assert answers
     for step in answers:
-        results = run(carried_out(model, step.edits), feeds)
+        results = run(carried_out(model, step.edits), fed(step.beside))
         for output, part in step.to.items():
             result = model.graph.node[0].output[output]
             assert results[result].ndim == part.rank

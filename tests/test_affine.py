@@ -89,6 +89,14 @@ def test_nan_is_something():
     assert Affine(np.array([1.0]), np.array([np.nan])).has_shift
 
 
+def test_agreement_is_that_of_the_maps():
+    """One number for all agrees with the same number for each; another scale or shift does not."""
+    each = Affine(np.full((1, 3, 1), 2.0), np.full((1, 3, 1), 5.0))
+    assert each.agrees_with(Affine(np.full((1, 1, 1), 2.0), np.full((1, 1, 1), 5.0)))
+    assert not each.agrees_with(Affine(each.scale, each.shift * [[[1], [1], [2]]]))
+    assert not each.agrees_with(Affine(-each.scale, each.shift))
+
+
 def test_ranks_must_agree():
     """Scale and shift of one value have its rank."""
     with pytest.raises(ValueError, match="rank"):

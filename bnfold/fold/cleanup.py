@@ -36,14 +36,14 @@ def remove_dead(graph: Graph) -> None:
 def drop_stale_notes(graph: Graph) -> None:
     """Removes the shape and quantization notes of values that are gone from the scopes that were edited."""
     for scope in graph.scopes:
-        if not scope.is_edited:
-            continue
         proto = scope.proto
+        notes = proto.quantization_annotation if isinstance(proto, GraphProto) else []
+        if not scope.is_edited or not (proto.value_info or notes):
+            continue
         live = {name for op in scope.live_ops() for name in op.node.output}
         if isinstance(proto, GraphProto):
             live.update(entry.name for entries in (proto.input, proto.initializer) for entry in entries)
             live.update(sparse.values.name for sparse in proto.sparse_initializer)
-            notes = proto.quantization_annotation
             _drop(notes, [note.tensor_name not in live for note in notes])
         else:
             live.update(proto.input)

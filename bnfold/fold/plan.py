@@ -21,7 +21,7 @@ from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan
 from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, malformed_is_refused, refusal_of
 from bnfold.fold.ways import Choice, choose
-from bnfold.graph import Graph, Op, Value
+from bnfold.graph import Graph, Op, Value, old_objects_left_alone
 from bnfold.model_io import Model
 from bnfold.ops import RULES
 from bnfold.reasons import Reason, Refusal, Refused
@@ -67,9 +67,10 @@ def _fold_in_place(
     graph = Graph(folded, assume_constant=assume_constant)
     planner = _Planner(graph, keep, math.inf if max_growth is None else max_growth)
     nodes_before = sum(1 for _ in graph.ops())
-    planner.fold_all()
-    if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
-        planner.fold_all()  # so that a second run finds nothing to do with what stands there now
+    with old_objects_left_alone():
+        planner.fold_all()
+        if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
+            planner.fold_all()  # so that a second run finds nothing to do with what stands there now
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
     graph.commit()
@@ -81,8 +82,7 @@ class _Planner:
         self._graph = graph
         self._writer = Writer(graph)
         self._most_copied = most_copied
-        self._places = {op: place for place, op in enumerate(graph.ops())}
-        for op in self._places if keep else ():
+        for op in graph.ops() if keep else ():
             op.is_kept = any(fnmatchcase(op.node.name, pattern) for pattern in keep)
         self._entries: dict[Op, Entry] = {}
         self._merged: list[Entry] = []
@@ -91,7 +91,7 @@ class _Planner:
     @property
     def entries(self) -> tuple[Entry, ...]:
         """Affine nodes in graph order, then what was merged."""
-        return (*(self._entries[op] for op in sorted(self._entries, key=self._places.__getitem__)), *self._merged)
+        return (*(self._entries[op] for op in sorted(self._entries, key=lambda op: op.place)), *self._merged)
 
     def fold_all(self) -> None:
         """Folds and merges until nothing goes any more."""

@@ -5,8 +5,8 @@ A walk edits nothing. It returns the edits, or raises ``Refused`` with the place
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -30,6 +30,12 @@ _MAX_DEPTH = 80  # operators between an affine and where it ends
 Asked = tuple[Ability, Callable[..., Any] | None, Affine]
 Answered = tuple[Op, Asked]
 """An operator; what it did, by which rule, and what was asked of it."""
+Answer = tuple[Ability, Callable[..., Any] | None, Step]
+"""What an operator does, by which rule, and what follows from it."""
+Arrived = dict[int, Affine]
+"""The affines that have come to inputs of an operator."""
+Front = dict[Op, Arrived]
+"""How far a walk down has come."""
 
 
 @dataclass
@@ -121,29 +127,42 @@ class Walk:
 
     def down(self, value: Value, affine: Affine) -> Way:
         """Puts an affine of a value into everything that reads it."""
+        front: Front = {}
+        _arrive(front, value, affine)
+        return self._onwards(front)
+
+    def _onwards(self, front: Front) -> Way:
+        """Goes on until all have absorbed; at the first in the graph, for what else can come to it has done so."""
         way = Way()
-        if value.is_output:
-            raise Refused(Reason.GRAPH_OUTPUT, value=value.name)
-        readers = data_readers(value)
-        if not readers:
-            raise Refused(Reason.NO_READER, value=value.name)
-        for use in readers:
-            way.join(self._into_reader(use, affine))
+        while front:
+            op = min(front, key=lambda op: op.place)
+            arrived = front.pop(op)
+            with self._entered(op) as rule:
+                *first, last = _answers(op, rule, arrived)
+                for answer in first:
+                    with suppress(Refused):
+                        beyond = {reader: dict(affines) for reader, affines in front.items()}
+                        here = self._passed(op, arrived, answer, beyond)
+                        return way.join(here.join(self._onwards(beyond)))
+                way.join(self._passed(op, arrived, last, front))
         return way
 
-    def _into_reader(self, use: Use, affine: Affine) -> Way:
-        with self._entered(use.op) as rule:
-            return _first(use.op, self._ways_down(use, rule, affine))
-
-    def _ways_down(self, use: Use, rule: OpRule, affine: Affine) -> Iterator[Callable[[], Way]]:
-        op, index = use
-        if rule.absorb_input is not None:
-            absorb = rule.absorb_input
-            taken: Answered = op, (Ability.TOOK_INPUT, absorb, affine)
-            yield lambda: Way(list(absorb(op, index, affine)), [op], answers=[taken])
-        if rule.sink is not None:
-            for step in rule.sink(op, index, affine):
-                yield partial(self._sunk, step, (op, (Ability.SANK, rule.sink, affine)))
+    def _passed(self, op: Op, arrived: Arrived, answer: Answer, front: Front) -> Way:
+        """What is done at an operator; the front is then behind it."""
+        ability, rule, step = answer
+        way = Way(list(step.edits), answers=[(op, (ability, rule, affine)) for affine in arrived.values()])
+        (way.into if ability is Ability.TOOK_INPUT else way.through).append(op)
+        for index, affine in step.beside.items():
+            try:
+                way.join(self._above(op, index, affine))
+            except Refused as error:  # only sums ask for it
+                raise Refused(Reason.SCALE_MEETS_SUM, op_type=op.type) from error
+        for index, affine in step.to.items():
+            value = op.outputs[index]
+            if value is not None and not affine.is_identity:
+                way.edits.append(Moved(value))
+                _arrive(front, value, affine)
+        return way
 
     @contextmanager
     def _entered(self, op: Op) -> Iterator[OpRule]:
@@ -156,15 +175,20 @@ class Walk:
             raise Blocked(Refused(Reason.TOO_FAR, op_type=op.type), op)
         try:
             yield RULES.get(op.type, _NO_RULE)
+        except Refused as refused:
+            raise refused if isinstance(refused, Blocked) else Blocked(refused, op) from refused
         finally:
             self._depth -= 1
 
     def _lifted(self, value: Value, step: Step, answer: Answered) -> Way:
         op = answer[0]
         way = Way([*step.edits, Moved(value)], through=[op], answers=[answer])
-        for index, affine in step.to.items():
-            if not affine.is_identity:
-                way.join(self._above(op, index, affine))
+        needed = {index: affine for index, affine in step.to.items() if not affine.is_identity}
+        for index in needed:  # before any long walk is begun
+            if op.graph.constant(op.data(index)) is None:
+                refuse_if_shared(op.data(index), op)
+        for index, affine in needed.items():
+            way.join(self._above(op, index, affine))
         return way
 
     def _above(self, op: Op, index: int, affine: Affine) -> Way:
@@ -185,15 +209,39 @@ class Walk:
             way.join(self.up(inner, affine))
         return way
 
-    def _sunk(self, step: Step, answer: Answered) -> Way:
-        op = answer[0]
-        way = Way(list(step.edits), through=[op], answers=[answer])
-        for index, affine in step.to.items():
-            value = op.outputs[index]
-            if value is not None and not affine.is_identity:
-                way.edits.append(Moved(value))
-                way.join(self.down(value, affine))
-        return way
+
+def _arrive(front: Front, value: Value, affine: Affine) -> None:
+    """Brings an affine of a value to everything that reads it."""
+    if value.is_output:
+        raise Refused(Reason.GRAPH_OUTPUT, value=value.name)
+    readers = data_readers(value)
+    if not readers:
+        raise Refused(Reason.NO_READER, value=value.name)
+    for op, index in readers:
+        front.setdefault(op, {})[index] = affine
+
+
+def _answers(op: Op, rule: OpRule, arrived: Arrived) -> Sequence[Answer]:
+    """How an operator can deal with what has come to its inputs: absorb it, or else let it pass, one way or another."""
+    if len(arrived) > 1 and rule.meet is not None:
+        return [(Ability.SANK, rule.meet, step) for step in rule.meet(op, arrived)]
+    alone = [_answers_alone(op, rule, index, affine) for index, affine in arrived.items()]  # a refusal of one says more
+    if len(arrived) > 1:
+        raise Refused(Reason.PATHS_MEET, op_type=op.type)
+    return alone[0]
+
+
+def _answers_alone(op: Op, rule: OpRule, index: int, affine: Affine) -> Sequence[Answer]:
+    refused = Refused(Reason.NO_RULE, op_type=op.type)
+    if rule.absorb_input is not None:
+        try:
+            return [(Ability.TOOK_INPUT, rule.absorb_input, Step({}, rule.absorb_input(op, index, affine)))]
+        except Refused as error:
+            refused = error
+    steps = rule.sink(op, index, affine) if rule.sink is not None else ()
+    if not steps:
+        raise refused
+    return [(Ability.SANK, rule.sink, step) for step in steps]
 
 
 def _first(op: Op, ways: Iterator[Callable[[], Way]]) -> Way:
@@ -207,7 +255,7 @@ def _first(op: Op, ways: Iterator[Callable[[], Way]]) -> Way:
             return way()
         except Refused as error:
             refused = error
-    raise refused if isinstance(refused, Blocked) else Blocked(refused, op)
+    raise refused
 
 
 def _moved(op: Op, constant: Constant, affine: Affine) -> Exact:

@@ -1,7 +1,7 @@
 """The index of a model: what a value is, who makes it, who reads it."""
 
 from bnfold.graph.constants import Constant, Sparse, Stored, is_float
-from bnfold.graph.index import Graph
+from bnfold.graph.index import Graph, old_objects_left_alone
 from bnfold.graph.op import Op, Scope, Use, Value
 from bnfold.graph.quantization import Dequantized, Grid, Quantized, is_dequantize, is_quantize
 from bnfold.graph.shapes import Shape
@@ -22,4 +22,5 @@ __all__ = [
     "is_dequantize",
     "is_float",
     "is_quantize",
+    "old_objects_left_alone",
 ]

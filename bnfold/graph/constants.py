@@ -7,7 +7,7 @@ what is computed from those. A dependence on an input's type or static shape is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +23,7 @@ from bnfold.reasons import Refused
 
 if TYPE_CHECKING:
     from bnfold.graph.index import Graph
+    from bnfold.graph.shapes import Dim
     from bnfold.model_io import Model
 
 Array = npt.NDArray[Any]
@@ -141,6 +142,10 @@ class Constants:
     def set(self, value: Value, constant: Constant) -> None:
         self._known[value] = constant
 
+    def ask_again(self) -> None:
+        """To be called when more shapes are known: what was not constant may be so now."""
+        self._known = {value: constant for value, constant in self._known.items() if constant is not None}
+
     def forget(self, op: Op) -> None:
         """To be called when an input of an op, or what it holds, has changed."""
         for value in op.outputs:
@@ -162,6 +167,8 @@ class Constants:
             return self._constant_node(value.producer)
         if value.producer.type == "Shape":
             return self._shape_node(value.producer, depth)
+        if value.producer.type == "Gather" and (sizes := self._gathered_sizes(value.producer, depth)) is not None:
+            return sizes
         if is_dequantize(value.producer) or is_quantize(value.producer):
             return self._on_grid(value.producer, depth)
         evaluator = EVALUATORS.get(value.producer.type)
@@ -193,13 +200,24 @@ class Constants:
         return None if dtype is None else _given(np.zeros((), dtype))
 
     def _shape_node(self, op: Op, depth: int) -> Constant | None:
+        sizes = self._sizes(op, depth)
+        return None if sizes is None else _if_known(np.array(sizes, object))
+
+    def _gathered_sizes(self, op: Op, depth: int) -> Constant | None:
+        """What a Gather takes out of a Shape, where other sizes need not be known."""
+        shape = op.data(0).producer
+        indices = self.of(op.data(1), depth + 1)
+        if shape is None or shape.type != "Shape" or indices is None or prod(indices.shape) > _SMALL:
+            return None
+        sizes = self._sizes(shape, depth + 1)
+        return None if sizes is None else _if_known(np.array(sizes, object)[indices.array()])
+
+    def _sizes(self, op: Op, depth: int) -> Sequence[Dim] | None:
+        """What a Shape gives."""
         value = op.data(0)
         constant = self.of(value, depth + 1)
         shape = constant.shape if constant else self._graph.shape(value)
-        if shape is None:
-            return None
-        sizes = shape[op.attribute("start", 0) : op.attribute("end", len(shape))]
-        return _given(np.asarray(sizes, np.int64)) if all(isinstance(size, int) for size in sizes) else None
+        return None if shape is None else shape[op.attribute("start", 0) : op.attribute("end", len(shape))]
 
     def _on_grid(self, op: Op, depth: int) -> Constant | None:
         known = [self.of(value, depth + 1) if value is not None else None for value in op.inputs]
@@ -227,6 +245,12 @@ class Constants:
 
 def _given(array: Array) -> Evaluated:
     return Evaluated(array, lambda: array)
+
+
+def _if_known(sizes: Array) -> Evaluated | None:
+    """Sizes as a constant, if there is a number for each."""
+    known = all(isinstance(size, int) for size in np.ravel(sizes))
+    return _given(np.asarray(sizes, np.int64)) if known else None
 
 
 def _reader(constant: Constant) -> Callable[[], Array]:

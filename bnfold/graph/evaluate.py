@@ -131,8 +131,6 @@ def _slice(op: Op, arrays: Sequence[Array]) -> Array:
     steps = arrays[4] if len(arrays) > 4 else np.ones(len(starts), np.int64)
     index: list[slice] = [slice(None)] * arrays[0].ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        if step < 0:
-            raise NotEvaluated
         index[axis] = slice(int(start), int(end), int(step))
     return arrays[0][tuple(index)]
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,13 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from bnfold.graph.constants import Constant, Constants
-from bnfold.graph.op import STANDARD_DOMAINS, Op, Scope, Use, Value, bodies
+from bnfold.graph.op import STANDARD_DOMAINS, Op, Scope, Use, Value, bodies, may_have_bodies
 from bnfold.graph.shapes import Shape, Shapes
 from bnfold.model_io import Model, Payload
 from bnfold.reasons import Reason, Refused
 
 _INITIALIZERS_ARE_INPUTS_BELOW_IR = 4
+_NEVER = 1 << 30
 
 
 class Graph:
@@ -42,7 +44,7 @@ class Graph:
         self._local_functions = {(function.domain, function.name) for function in model.proto.functions}
         legacy = model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR
         self._constants = Constants(self, inputs_are_constant=assume_constant or legacy)
-        self._shapes = Shapes(self)
+        self._shapes = Shapes(self, self._constants)
         with _collector_paused():
             self.main = self._index_graph(model.proto.graph, None, _opsets(model.proto.opset_import))
             for function in model.proto.functions:
@@ -52,8 +54,7 @@ class Graph:
 
     def ops(self) -> Iterator[Op]:
         """Every op of every scope; within a scope in graph order."""
-        for scope in self.scopes:
-            yield from scope.live_ops()
+        return chain.from_iterable(scope.live_ops() for scope in self.scopes)
 
     def constant(self, value: Value) -> Constant | None:
         """The constant behind a value; None if it depends on an input or may be overridden."""
@@ -63,6 +64,13 @@ class Graph:
         """The shape of a value, None where not even the rank is known."""
         constant = self.constant(value)
         return constant.shape if constant else self._shapes.of(value)
+
+    def at_least_shape(self, value: Value) -> Shape:
+        """The rank of a value, and of its sizes those that are easily known; refuses where not even the rank is."""
+        shape = self._shapes.at_least(value)
+        if shape is None:
+            raise Refused(Reason.SHAPE_UNKNOWN, value=value.name)
+        return shape
 
     def known_shape(self, value: Value) -> Shape:
         """The shape of a value; refuses where not even the rank is known."""
@@ -154,7 +162,7 @@ class Graph:
         else:
             node = onnx.helper.make_node("Constant", [], [value.name], value=tensor)
             value.tensor = node.attribute[0].t
-            scope.ops.insert(0, self._new_op(scope, node))
+            scope.ops.insert(0, self._new_op(scope, node, (scope.number,)))
             scope.is_edited = True
         return value
 
@@ -166,8 +174,9 @@ class Graph:
 
     def add_op(self, after: Op, node: NodeProto) -> Op:
         """Adds a node of ``after``'s scope behind it; its inputs and outputs are looked up by name."""
-        op = self._new_op(after.scope, node)
-        after.scope.followers.setdefault(after, []).insert(0, op)
+        followers = after.scope.followers.setdefault(after, [])
+        op = self._new_op(after.scope, node, (*after.place, -len(followers)))
+        followers.insert(0, op)
         after.scope.is_edited = True
         return op
 
@@ -238,19 +247,19 @@ class Graph:
         self.names.update(scope.values)
 
     def _index_nodes(self, scope: Scope, nodes: Sequence[NodeProto]) -> None:
-        for node in nodes:
-            scope.ops.append(self._new_op(scope, node))
+        for index, node in enumerate(nodes):
+            scope.ops.append(self._new_op(scope, node, (scope.number, index)))
 
-    def _new_op(self, scope: Scope, node: NodeProto) -> Op:
-        op = Op(self, scope, node, self._type_of(node))
-        if node.name:
-            self.names.add(node.name)
+    def _new_op(self, scope: Scope, node: NodeProto, place: tuple[int, ...]) -> Op:
+        op = Op(self, scope, node, self._type_of(node), place)
+        self.names.add(node.name)
         for index, name in enumerate(node.input[:]):
             value = scope.lookup(name) if name else None
             op.inputs.append(value)
             if value is not None:
                 value.readers[Use(op, index)] = None
-        op.bodies = [self._index_graph(body, scope, scope.opsets) for body in bodies(node)]
+        if may_have_bodies(op.type):
+            op.bodies = [self._index_graph(body, scope, scope.opsets) for body in bodies(node)]
         for index, name in enumerate(node.output[:]):
             value = scope.own(name) if name else None
             op.outputs.append(value)
@@ -259,9 +268,10 @@ class Graph:
         return op
 
     def _type_of(self, node: NodeProto) -> str:
-        if (node.domain, node.op_type) in self._local_functions:
-            return f"function {node.domain}::{node.op_type}"
-        return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}::{node.op_type}"
+        domain, op_type = node.domain, node.op_type
+        if (domain, op_type) in self._local_functions:
+            return f"function {domain}::{op_type}"
+        return op_type if domain in STANDARD_DOMAINS else f"{domain}::{op_type}"
 
 
 @contextmanager
@@ -274,6 +284,17 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if was_enabled:
             gc.enable()
+
+
+@contextmanager
+def old_objects_left_alone() -> Iterator[None]:
+    """Without this, the collector looks through an index again and again while it is worked on; it is no garbage."""
+    young, middle, old = gc.get_threshold()
+    gc.set_threshold(young, middle, _NEVER)
+    try:
+        yield
+    finally:
+        gc.set_threshold(young, middle, old)
 
 
 def _opsets(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:

@@ -110,18 +110,16 @@ class Scope:
             self._infos = {info.name: info for info in self.proto.value_info}
         return self._infos
 
-    def live_ops(self) -> Iterator[Op]:
+    def live_ops(self) -> list[Op]:
         """The ops in graph order, with those that were added and without those that were removed."""
-        for op in self.ops:
-            if not op.is_removed:
-                yield op
-            if op in self.followers:
-                yield from self._behind(op)
+        ops = self.ops
+        if self.followers:
+            ops = [each for op in ops for each in (op, *self._behind(op))]
+        return [op for op in ops if not op.is_removed]
 
     def _behind(self, op: Op) -> Iterator[Op]:
         for follower in self.followers.get(op, ()):
-            if not follower.is_removed:
-                yield follower
+            yield follower
             yield from self._behind(follower)
 
 
@@ -141,15 +139,17 @@ class Op:
         "is_removed",
         "node",
         "outputs",
+        "place",
         "scope",
         "type",
     )
 
-    def __init__(self, graph: Graph, scope: Scope, node: NodeProto, op_type: str) -> None:
+    def __init__(self, graph: Graph, scope: Scope, node: NodeProto, op_type: str, place: tuple[int, ...] = ()) -> None:
         self.graph = graph
         self.scope = scope
         self.node = node
         self.type = op_type
+        self.place = place  # its position in the model: what reads a result comes later than what makes it
         self.inputs: list[Value | None] = []
         self.outputs: list[Value | None] = []
         self.bodies: list[Scope] = []
@@ -234,6 +234,11 @@ class Op:
 
 def _attribute_value(attribute: AttributeProto) -> Any:
     return _UNKNOWN if attribute.ref_attr_name else onnx.helper.get_attribute_value(attribute)
+
+
+def may_have_bodies(op_type: str) -> bool:
+    """Whether an operator of that type, the domain included where it is not ONNX's own, can have graphs inside."""
+    return op_type in _WITH_BODIES or "::" in op_type
 
 
 def bodies(node: NodeProto) -> Iterator[GraphProto]:

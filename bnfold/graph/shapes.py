@@ -20,6 +20,7 @@ from bnfold.graph.evaluate import EVALUATORS
 from bnfold.graph.op import STANDARD_DOMAINS, Op, Value, bodies
 
 if TYPE_CHECKING:
+    from bnfold.graph.constants import Constants
     from bnfold.graph.index import Graph
 
 Dim = int | str | None  # a size, the name of a symbolic one, or nothing known
@@ -27,14 +28,17 @@ Shape = tuple[Dim, ...]
 _MAX_REFINEMENTS = 8
 _FILLED_IN = "\0filled in "  # names of initializers in the copy that is inferred, and nowhere else
 _FEW = 64  # elements of a shape or a list of axes
+_UNNAMED = "unk__"  # how inference calls a size that it does not know
+_NEAR = 32  # operators between a value and the Conv that tells its rank
 _SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Identity", "Dropout"})
 
 
 class Shapes:
     """The shapes and types of a graph's values. No edit changes them: they are inferred from the model as it came."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, constants: Constants) -> None:
         self._graph = graph
+        self._constants = constants
         self._snapshot = graph.model.proto.SerializeToString()
         self._inferred: list[dict[str, TypeProto]] | None = None  # one for each graph, in the order of its scopes
         self._alike: dict[Value, Value] = {}
@@ -45,10 +49,14 @@ class Shapes:
         if value.tensor is not None:
             return tuple(value.tensor.dims)
         shape = _shape(self._type(value))
-        if shape is None and not self._is_refined:
+        if (shape is None or any(map(_is_unknown, shape))) and not self._is_refined:
             self._refine()
             shape = _shape(self._type(value))
         return self._from_neighbours(value) if shape is None else shape
+
+    def at_least(self, value: Value) -> Shape | None:
+        """The rank of a value and perhaps sizes; without inferring anything where a Conv beside it says as much."""
+        return (self._from_neighbours(value) if self._inferred is None else None) or self.of(value)
 
     def dtype(self, value: Value) -> np.dtype[Any] | None:
         """The element type of a value, None where it is not known."""
@@ -63,20 +71,25 @@ class Shapes:
 
     def _type(self, value: Value) -> TypeProto | None:
         if self._inferred is None:
-            self._inferred = _infer(onnx.ModelProto.FromString(self._snapshot))
+            model = onnx.ModelProto.FromString(self._snapshot)
+            _forget_notes(model)
+            self._inferred = _infer(model)
         value = self._alike.get(value, value)
         return self._inferred[value.scope.number].get(value.origin) if not value.scope.is_function else None
 
     def _refine(self) -> None:
-        """Infers again with the integers filled in that ONNX's inference does not evaluate (axes, target shapes)."""
+        """Infers again with what ONNX's inference leaves out: computed integers, and channels of normalised values."""
         self._is_refined = True
         values = {value.origin: value for value in self._graph.main.values.values()}
         model = onnx.ModelProto.FromString(self._snapshot)
+        _forget_notes(model)
         for _ in range(_MAX_REFINEMENTS):  # what one round fills in, the next can build on
             filled = [self._fill_in(model, node, values) for node in model.graph.node]
-            if not any(filled):
+            noted = [_note_channels(*pair) for pair in zip(_graphs(model.graph), self._inferred or (), strict=True)]
+            if not any(filled) and not any(noted):
                 break
             self._inferred = _infer(model)
+            self._constants.ask_again()
 
     def _fill_in(self, model: onnx.ModelProto, node: NodeProto, values: dict[str, Value]) -> bool:
         """Replaces a node that computes a few integers by a Constant, the target of a Reshape by an initializer."""
@@ -98,12 +111,14 @@ class Shapes:
         return False
 
     def _from_neighbours(self, value: Value) -> Shape | None:
-        """What a Conv on either side says of a value whose shape cannot be inferred (in functions, above all)."""
+        """What a Conv on either side says of a value: its rank and channels, be it in a function."""
         for use in value.readers:
             if use.op.type == "Conv" and use.index == 0 and (kernel := self._kernel(use.op)):
                 return None, kernel[1] * use.op.attribute("group", 1), *[None] * (len(kernel) - 2)
         op = value.producer
-        while op is not None and op.type in _SHAPE_KEEPING and (above := op.input(0)) is not None:
+        for _ in range(_NEAR):
+            if op is None or op.type not in _SHAPE_KEEPING or (above := op.input(0)) is None:
+                break
             op = above.producer
         if op is None or op.type not in ("Conv", "ConvTranspose") or not (kernel := self._kernel(op)):
             return None
@@ -126,9 +141,39 @@ def _dim(dim: TensorShapeProto.Dimension) -> Dim:
     return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
 
 
-def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
+def _is_unknown(dim: Dim) -> bool:
+    """Whether a size is neither a number nor one that the model has a name for."""
+    return dim is None or (isinstance(dim, str) and dim.startswith(_UNNAMED))
+
+
+def _note_channels(graph: GraphProto, types: dict[str, TypeProto]) -> bool:
+    """Notes that a BatchNormalization reads and makes as many channels as it has parameters; whether that is news."""
+    shapes = {name: _shape(kind) for name, kind in types.items()}
+    shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    made = {name for node in graph.node for name in node.output}
+    notes = []
+    for node in graph.node:
+        is_norm = node.op_type == "BatchNormalization" and node.domain in STANDARD_DOMAINS
+        parameters = shapes.get(node.input[1]) if is_norm and len(node.input) > 1 else None
+        if parameters is None or len(parameters) != 1 or not isinstance(parameters[0], int):
+            continue
+        for name in made & {node.input[0], node.output[0]}:
+            shape = shapes.get(name)
+            if shape is not None and len(shape) > 1 and not isinstance(shape[1], int):
+                note = onnx.ValueInfoProto(name=name, type=types[name])
+                note.type.tensor_type.shape.dim[1].dim_value = parameters[0]
+                notes.append(note)
+    graph.value_info.extend(notes)
+    return bool(notes)
+
+
+def _forget_notes(model: onnx.ModelProto) -> None:
     for graph in _graphs(model.graph):
         del graph.value_info[:]
+
+
+def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
+    for graph in _graphs(model.graph):
         _forget_vague_outputs(graph)
         for node in graph.node:
             if node.domain in STANDARD_DOMAINS:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from bnfold.affine import Affine
 from bnfold.graph import Op
 from bnfold.ops.rule import Step, refuse_shift
 from bnfold.reasons import Reason, Refused
+
+_MOST = 2.0**10  # that other operands are multiplied or divided by: they must stay in range, of float16 too
 
 
 def sum_lifts(op: Op, affine: Affine) -> Sequence[Step]:
@@ -25,11 +27,28 @@ def sum_lifts(op: Op, affine: Affine) -> Sequence[Step]:
 
 
 def sum_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
-    """(a + t) ± b = (a ± b) + t; a scale would have to come with both operands."""
-    if affine.has_scale:
+    """(s a + t) ± b = s(a ± b / s) + t"""
+    return sum_meets(op, {index: affine})
+
+
+def sum_meets(op: Op, affines: Mapping[int, Affine]) -> Sequence[Step]:
+    """(s a + t) ± (s b + u) ± c = s(a ± b ± c / s) + (t ± u)"""
+    affines = {index: _widened(op, affine) for index, affine in affines.items()}
+    first, *others = affines.values()
+    if any((other.scale != first.scale).any() for other in others):
         raise Refused(Reason.SCALE_MEETS_SUM, op_type=op.type)
-    sign = -1 if op.type == "Sub" and index == 1 else 1
-    return [Step({0: _widened(op, Affine(affine.scale, sign * affine.shift))})]
+    shift = sum(-affine.shift if op.type == "Sub" and index == 1 else affine.shift for index, affine in affines.items())
+    missing = [index for index in range(len(op.inputs)) if index not in affines]
+    whole = Affine(first.scale, np.asarray(shift))
+    return [Step({0: whole}, beside=_unscaled(op, missing, whole) if whole.has_scale else {})]
+
+
+def _unscaled(op: Op, indices: Sequence[int], affine: Affine) -> dict[int, Affine]:
+    """What operands need that a scale did not come to: its inverse."""
+    size = np.abs(affine.scale)
+    if indices and not ((size >= 1 / _MOST) & (size <= _MOST)).all():
+        raise Refused(Reason.SCALE_MEETS_SUM, op_type=op.type)
+    return {index: _narrowed(op, index, affine.only_scale().inverse()) for index in indices}
 
 
 def product_lifts(op: Op, affine: Affine) -> Sequence[Step]:
@@ -49,9 +68,18 @@ def product_lifts(op: Op, affine: Affine) -> Sequence[Step]:
 
 def product_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
     """(s a) b = s(a b), a / (s b) = (a / b) / s"""
-    refuse_shift(op, affine)
-    scale = _inverted(op, affine) if op.type == "Div" and index == 1 else affine
-    return [Step({0: _widened(op, scale)})]
+    return product_meets(op, {index: affine})
+
+
+def product_meets(op: Op, affines: Mapping[int, Affine]) -> Sequence[Step]:
+    """(s a)(r b) = s r(a b), (s a) / (r b) = (s / r)(a / b)"""
+    whole = None
+    for index, affine in affines.items():
+        refuse_shift(op, affine)
+        scale = _widened(op, _inverted(op, affine) if op.type == "Div" and index == 1 else affine)
+        whole = scale if whole is None else whole.then(scale)
+    assert whole is not None
+    return [Step({0: whole})]
 
 
 def _inverted(op: Op, affine: Affine) -> Affine:

@@ -8,13 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from bnfold.affine import Affine, FloatArray
 from bnfold.graph import Op
-from bnfold.ops.rule import AddBehind, Assign, Edit, Edits, OpRule, Step, refuse_rank_other_than, refuse_shift
+from bnfold.ops.rule import (
+    AddBehind,
+    Assign,
+    Edit,
+    Edits,
+    OpRule,
+    Step,
+    operands_type,
+    refuse_rank_other_than,
+    refuse_shift,
+)
 from bnfold.ops.weights import Exact, Scaled
 from bnfold.reasons import Reason, Refused
 
@@ -52,7 +61,7 @@ def einsum_absorbs_output(op: Op, affine: Affine) -> Edits:
     refuse_rank_other_than(op, affine, len(equation.result))
     edits = _into_a_constant(op, equation, affine.scale, equation.result)
     if affine.has_shift:
-        edits.append(AddBehind(op, Exact(affine.shift, _type(op))))
+        edits.append(AddBehind(op, Exact(affine.shift, operands_type(op))))
     return edits
 
 
@@ -63,7 +72,7 @@ def einsum_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
     refuse_rank_other_than(op, affine, len(term))
     edits = _into_a_constant(op, equation, affine.scale, term, besides=index)
     if affine.has_shift:
-        edits.append(AddBehind(op, Exact(_sum_of_shifts(op, equation, index, affine.shift), _type(op))))
+        edits.append(AddBehind(op, Exact(_sum_of_shifts(op, equation, index, affine.shift), operands_type(op))))
     return edits
 
 
@@ -166,13 +175,6 @@ def _sum_of_shifts(op: Op, equation: Equation, index: int, shift: FloatArray) ->
             count *= size
     whole = np.broadcast_to(shift, [sizes[label] for label in term])
     return np.asarray(count * np.einsum(f"{term},{weight_term}->{equation.result}", whole, weight))
-
-
-def _type(op: Op) -> np.dtype[Any]:
-    for value in op.inputs:
-        if value is not None and (dtype := op.graph.dtype(value)) is not None:
-            return dtype
-    raise Refused(Reason.SHAPE_UNKNOWN, value=op.output.name)
 
 
 RULES: dict[str, OpRule] = {

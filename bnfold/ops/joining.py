@@ -6,7 +6,7 @@ of the whole by the identity on all other parts: ``A'(concat(x, y)) = concat(A(x
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -34,11 +34,23 @@ def concat_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
 
 def concat_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
     """concat(A(x), y) = A'(concat(x, y)), where A' is the identity on y; for constant y also A(concat(x, A⁻¹(y)))"""
-    axis = _concat_axis(op, affine)
-    if affine.shape[axis] == 1 and (edits := _constants_adapt(op, index, affine)):
-        return [Step({0: affine}, edits)]
+    return concat_meets(op, {index: affine})
+
+
+def concat_meets(op: Op, affines: Mapping[int, Affine]) -> Sequence[Step]:
+    """concat(A(x), B(y), z) = C(concat(x, y, z)), where C is A on x, B on y and the identity on z
+
+    Along another axis than the affines vary on, they have to be the same: concat(A(x), A(y)) = A(concat(x, y)).
+    """
+    first, *others = affines.values()
+    axis = _concat_axis(op, first)
+    if first.shape[axis] == 1 and all(map(first.agrees_with, others)):
+        rest = [index for index in range(len(op.inputs)) if index not in affines]
+        edits = _constants_adapt(op, rest, first)
+        if edits or not rest:
+            return [Step({0: first}, edits)]
     sizes = [_size(op, op.shape(part), axis, part) for part in range(len(op.inputs))]
-    return [Step({0: _between_identities(op, affine, axis, sizes, index)})]
+    return [Step({0: _between_identities(op, affines, axis, sizes)})]
 
 
 def _concat_axis(op: Op, affine: Affine) -> int:
@@ -46,9 +58,9 @@ def _concat_axis(op: Op, affine: Affine) -> int:
     return _axis(op, affine, op.attribute("axis", default))
 
 
-def _constants_adapt(op: Op, index: int, affine: Affine) -> list[Edit]:
-    """The other inputs as A⁻¹ of what they are; nothing where one is computed or A has no inverse."""
-    others = [other for other in range(len(op.inputs)) if other != index]
+def _constants_adapt(op: Op, others: Iterable[int], affine: Affine) -> list[Edit]:
+    """Other inputs as A⁻¹ of what they are; nothing where one is computed or A has no inverse."""
+    others = list(others)
     constants = [op.graph.constant(op.data(other)) for other in others]
     if not affine.scale.all():
         return []
@@ -69,7 +81,7 @@ def _constants_adapt(op: Op, index: int, affine: Affine) -> list[Edit]:
 def split_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
     """A on one part is A' on the whole, where A' is the identity on the other parts"""
     axis = _axis(op, affine, op.attribute("axis", 0))
-    return [Step({0: _between_identities(op, affine, axis, _split_sizes(op, axis), output)})]
+    return [Step({0: _between_identities(op, {output: affine}, axis, _split_sizes(op, axis))})]
 
 
 def split_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
@@ -131,17 +143,17 @@ def _cut(op: Op, affine: Affine, axis: int, sizes: Sequence[int]) -> list[Affine
     ]
 
 
-def _between_identities(op: Op, affine: Affine, axis: int, sizes: Sequence[int], part: int) -> Affine:
-    """The affine of the whole that is A on one part and changes nothing on the others."""
-    own_scale, own_shift = along(op, affine, axis, sizes[part])
-    start = sum(sizes[:part])
-    stretch = slice(start, start + sizes[part])
+def _between_identities(op: Op, affines: Mapping[int, Affine], axis: int, sizes: Sequence[int]) -> Affine:
+    """The affine of the whole that is what is given on some parts and changes nothing on the others."""
     scale, shift = np.ones(sum(sizes), WIDE), np.zeros(sum(sizes), WIDE)
-    scale[stretch], shift[stretch] = own_scale, own_shift
+    for part, affine in affines.items():
+        start = sum(sizes[:part])
+        stretch = slice(start, start + sizes[part])
+        scale[stretch], shift[stretch] = along(op, affine, axis, sizes[part])
     return Affine.along(axis, affine.rank, scale, shift)
 
 
 RULES: dict[str, OpRule] = {
-    "Concat": OpRule(lift=concat_lifts, sink=concat_sinks),
+    "Concat": OpRule(lift=concat_lifts, sink=concat_sinks, meet=concat_meets),
     "Split": OpRule(lift=split_lifts, sink=split_sinks),
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from bnfold.ops.rule import (
     Retype,
     SetAttribute,
     along,
+    operands_type,
     refuse_rank_other_than,
     static,
 )
@@ -161,7 +161,7 @@ def _new_addend(gemm: Op, affine: Affine) -> list[Edit]:
     if not present and not affine.has_shift:
         return []
     if not present:
-        dtype = _weight_type(gemm)
+        dtype = operands_type(gemm)
         addend = affine.shift
     else:
         constant = gemm.constant(ADDEND)
@@ -233,7 +233,7 @@ def _fitted(op: Op, factor: FloatArray, weight: Constant, summed: int) -> FloatA
 
 def _shift_behind(matmul: Op, shift: FloatArray) -> list[Edit]:
     """The shift of a MatMul's result: a Gemm's addend where both operands are matrices, else an Add behind it."""
-    dtype = _weight_type(matmul)
+    dtype = operands_type(matmul)
     if all(len(matmul.shape(side)) == 2 for side in (LEFT, RIGHT)) and matmul.opset >= _ADDEND_IS_OPTIONAL_FROM:
         return [Retype(matmul, "Gemm"), Assign(matmul, ADDEND, Exact(_flat_if_row(shift), dtype))]
     if matmul.opset < _BROADCAST_IS_NUMPYS_FROM:
@@ -290,20 +290,12 @@ def _new_bias(conv: Op, channels: int, scale: FloatArray, shift: FloatArray) -> 
     """B' = s b + t; no bias is made where there was none and none is needed."""
     bias = conv.optional_constant(BIAS)
     if bias is None:
-        return [Assign(conv, BIAS, Exact(shift.copy(), _weight_type(conv)))] if shift.any() else []
+        return [Assign(conv, BIAS, Exact(shift.copy(), operands_type(conv)))] if shift.any() else []
     if bias.shape != (channels,):
         raise Refused(Reason.WRONG_SIZE, value=conv.data(BIAS).name, size=f"shape {bias.shape}", expected=channels)
     if (scale == 1).all() and not shift.any():
         return []
     return [Assign(conv, BIAS, Exact(scale * bias.float64() + shift, bias.dtype))]
-
-
-def _weight_type(op: Op) -> np.dtype[Any]:
-    """The type of the op's operands."""
-    for value in op.inputs:
-        if value is not None and (dtype := op.graph.dtype(value)) is not None:
-            return dtype
-    raise Refused(Reason.SHAPE_UNKNOWN, value=op.output.name)
 
 
 RULES = {

@@ -31,7 +31,7 @@ from bnfold.reasons import Reason, Refused
 def batchnorm_affine(op: Op) -> tuple[int, Affine]:
     """BN(x) = g x + (beta - mean g) with g = gamma / sqrt(var + epsilon)"""
     parameters = batchnorm.read(op)
-    shape = op.shape(0)
+    shape = op.graph.at_least_shape(op.data())
     if len(shape) < 2:
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"an input of rank {len(shape)}")
     channels = shape[CHANNEL_AXIS]

@@ -8,7 +8,7 @@ fits the operator, and let pass on what does not. With ``m`` and ``k`` the opera
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -16,7 +16,14 @@ import numpy as np
 from bnfold.affine import WIDE, Affine, FloatArray, narrowed
 from bnfold.graph import Op, is_float
 from bnfold.graph.evaluate import aligned
-from bnfold.ops.arithmetic import product_lifts, product_sinks, sum_lifts, sum_sinks
+from bnfold.ops.arithmetic import (
+    product_lifts,
+    product_meets,
+    product_sinks,
+    sum_lifts,
+    sum_meets,
+    sum_sinks,
+)
 from bnfold.ops.rule import (
     Assign,
     Edits,
@@ -151,6 +158,13 @@ def arithmetic_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
     return steps
 
 
+def arithmetic_meets(op: Op, affines: Mapping[int, Affine]) -> Sequence[Step]:
+    """A(a) ± B(b) = C(a ± b), A(a) B(b) = C(a b), where the operands are computed values"""
+    if not _is_computed(op):
+        raise Refused(Reason.PATHS_MEET, op_type=op.type)
+    return sum_meets(op, affines) if _is_sum(op) else product_meets(op, affines)
+
+
 def _steps(op: Op, wanted: Affine, to: dict[int, Affine], *, may_grow: bool = False) -> list[Step]:
     """The step in which the op becomes this affine, if it can."""
     try:
@@ -251,6 +265,7 @@ _ARITHMETIC = OpRule(
     absorb_input=arithmetic_absorbs_input,
     lift=arithmetic_lifts,
     sink=arithmetic_sinks,
+    meet=arithmetic_meets,
 )
 
 RULES = {
@@ -258,7 +273,7 @@ RULES = {
     "Div": _ARITHMETIC,
     "Add": _ARITHMETIC,
     "Sub": _ARITHMETIC,
-    "Sum": OpRule(lift=lambda op, output, affine: sum_lifts(op, affine), sink=sum_sinks),
+    "Sum": OpRule(lift=lambda op, output, affine: sum_lifts(op, affine), sink=sum_sinks, meet=sum_meets),
     "Neg": OpRule(affine=neg_affine, lift=neg_lifts, sink=neg_sinks),
     "Max": passes(max_with_zero),
     "Relu": passes(homogeneous),

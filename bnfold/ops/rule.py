@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -78,16 +79,19 @@ Edits = Sequence[Edit]
 class Step:
     """One way on: edits of the operator, and the affines that still have to go somewhere.
 
-    ``to`` maps input indices (going up) or output indices (going down) to what they get.
+    ``to`` maps input indices (going up) or output indices (going down) to what they get; ``beside``, going down, the
+    inputs that the affine did not come to, to what they need: what makes them has to take it.
     """
 
     to: Mapping[int, Affine]
     edits: Edits = ()
+    beside: Mapping[int, Affine] = field(default_factory=dict)
 
 
 AbsorbOutput = Callable[[Op, Affine], Edits]
 AbsorbInput = Callable[[Op, int, Affine], Edits]
 Pass = Callable[[Op, int, Affine], Sequence[Step]]
+Meet = Callable[[Op, Mapping[int, Affine]], Sequence[Step]]
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class OpRule:
         absorb_input: ``op(A(x))`` becomes ``op'(x)``, A sitting on the input of the given index.
         lift: An affine on the output of the given index goes on to inputs; several ways, the best first.
         sink: An affine on the input of the given index goes on to outputs; several ways, the best first.
+        meet: The same for affines on several inputs at once.
     """
 
     affine: Callable[[Op], tuple[int, Affine]] | None = None
@@ -107,6 +112,7 @@ class OpRule:
     absorb_input: AbsorbInput | None = None
     lift: Pass | None = None
     sink: Pass | None = None
+    meet: Meet | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +186,15 @@ def refuse_along(op: Op, affine: Affine, axes: Iterable[int]) -> None:
 def refuse_rank_other_than(op: Op, affine: Affine, rank: int) -> None:
     if affine.rank != rank:
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"rank {rank} beside a value of rank {affine.rank}")
+
+
+def operands_type(op: Op) -> np.dtype[Any]:
+    """The type that all operands have; a constant one says it without inference."""
+    values = [value for value in op.inputs if value is not None]
+    for value in sorted(values, key=lambda value: op.graph.constant(value) is None):
+        if (dtype := op.graph.dtype(value)) is not None:
+            return dtype
+    raise Refused(Reason.SHAPE_UNKNOWN, value=op.output.name)
 
 
 def static(op: Op, index: int) -> tuple[int, ...]:

@@ -60,6 +60,8 @@ CHAINS = {
     "gather": ("y = Gather <axis = 1> ({a: 2, 3}, i)", 17),
     "slice": ("y = Slice ({a: 5, 6}, from, to)", 17),
     "slice-axes-steps": ("y = Slice ({a: 5, 6}, zero, last, one, two)", 17),
+    "slice-backwards": ("y = Slice ({a: 5, 6}, minus, least, zero, minus)", 17),
+    "slice-backwards-by-two": ("y = Slice ({a: 5, 6}, last, zero, one, minus2)", 17),
     "slice-attributes": ("y = Slice <starts = [1], ends = [3], axes = [1]> ({a: 5, 6})", 9),
     "arithmetic": ("p = Add ({a: 3}, {b: 2, 1}) q = Mul (p, a) r = Sub (q, b) y = Div (r, {c: 1 positive})", 17),
     "arithmetic-integers": ("p = Add (s, s) q = Mul (p, n2) y = Div (q, two)", 17),
@@ -79,7 +81,8 @@ CHAINS = {
     ),
 }
 INTEGERS = {"s": [3, 4], "n": [0, -1], "n2": [2, 2], "zero": [0], "one": [1], "two": [2], "i": [[2, -1], [0, 0]],
-            "from": [1, -3], "to": [-1, 100], "last": [6]}  # fmt: skip
+            "from": [1, -3], "to": [-1, 100], "last": [6],
+            "minus": [-1], "minus2": [-2], "least": [1 - 2**63]}  # fmt: skip
 
 
 def with_integers(parsed: onnx.ModelProto) -> onnx.ModelProto:
@@ -143,6 +146,14 @@ def test_shape_of_a_dynamic_input():
     assert constant(model("y = Shape (x)", inputs="float[N, 3, 4] x")) is None
     known = constant(model("y = Shape <start = 1> (x)", inputs="float[N, 3, 4] x"))
     assert known.array().tolist() == [3, 4]
+
+
+def test_a_size_of_a_dynamic_input():
+    """What is taken out of a shape is constant if it is known, whatever the rest; torch cuts a value into chunks so."""
+    body, inputs = "i = Constant <value_ints = {}> () s = Shape (x) y = Gather (s, i)", "float[N, 3, 4] x"
+    assert constant(model(body.format("[-1, 1]"), inputs=inputs)).array().tolist() == [4, 3]
+    assert constant(model(body.format("[1, 0]"), inputs=inputs)) is None
+    assert constant(model(body.format("[3]"), inputs=inputs)) is None
 
 
 @pytest.mark.parametrize(("ir", "assume", "is_constant"), [(3, False, True), (4, False, False), (8, True, True)])

@@ -1,5 +1,6 @@
 """The index: who makes a value, who reads it, in which scope."""
 
+import gc
 import sys
 from collections.abc import Callable
 
@@ -9,7 +10,7 @@ import pytest
 from helpers import folded, model_of
 
 from bnfold.fold import plan
-from bnfold.graph import Graph
+from bnfold.graph import Graph, old_objects_left_alone
 from bnfold.model_io import load
 from bnfold.reasons import Reason
 
@@ -161,6 +162,26 @@ def test_attributes():
     assert op.attribute("alpha") == 0.5
     assert op.attribute("beta") is None
     assert op.attribute("beta", 3) == 3
+
+
+def test_what_reads_a_result_has_a_later_place():
+    """Whether it is from the model, was put behind another, or is in a body."""
+    graph = graph_of(BODIES)
+    op = next(iter(graph.main.ops))
+    for number in range(3):
+        graph.add_op(op, onnx.helper.make_node("Relu", ["x"], [f"new{number}"]))
+    ops = list(graph.ops())
+    assert [op.label for op in ops[1:4]] == ["new2", "new1", "new0"]
+    assert ops == sorted(ops, key=lambda op: op.place)
+
+
+def test_the_collector_works_again_as_it_did():
+    """What is set while an index is worked on is set back."""
+    before = gc.get_threshold()
+    with old_objects_left_alone():
+        assert gc.get_threshold()[:2] == before[:2]
+        assert gc.get_threshold() != before
+    assert gc.get_threshold() == before
 
 
 # --- cost ----------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from one_op import an_affine, assert_lifts, assert_sinks, lift, one_op, sink, uniform
+from one_op import an_affine, assert_lifts, assert_meets, assert_sinks, lift, meet, one_op, sink, uniform
 
 from bnfold.affine import Affine
 from bnfold.reasons import Reason, Refused
@@ -125,6 +125,38 @@ def test_a_scale_of_zero_has_no_inverse():
     model = one_op("out = Concat <axis = 2> (token, x)", {"x": [1, 4, 3]}, token=np.ones((1, 4, 2)))
     with pytest.raises(Refused) as refused:
         sink(model, affine, 1)
+    assert refused.value.reason is Reason.WRONG_AXIS
+
+
+def test_concat_meets():
+    """Each input has its own affine, the third none: together they are one of all channels."""
+    assert_meets(concat(), {0: an_affine(1, 2, 1, 1), 1: an_affine(1, 3, 1, 1)})
+    assert_meets(concat(), {0: uniform(4, 2, 3), 2: uniform(4, 2, 3)})
+
+
+@pytest.mark.parametrize("affine", [an_affine(1, 4, 1), uniform(3, 2, 1)])
+def test_concat_meets_the_same_affine(affine):
+    """Where every input has it, so has the whole, and no size along the axis needs to be known."""
+    model = concat(2, x=["N", 4, "L"], y=["N", 4, "M"])
+    assert_meets(model, {0: affine, 1: affine}, L=2, M=3)
+    beside_a_token = one_op(
+        "out = Concat <axis = 2> (x, t, y)", {"x": ["N", 4, 2], "y": ["N", 4, 3]}, t=np.ones((2, 4, 1))
+    )
+    assert_meets(beside_a_token, {0: affine, 2: affine})
+
+
+@pytest.mark.parametrize(
+    ("parts", "affines"),
+    [
+        pytest.param({}, {0: an_affine(1, 4, 1), 1: uniform(3, 3)}, id="another-scale"),
+        pytest.param({}, {0: an_affine(1, 4, 1), 1: an_affine(1, 4, 1, shift=False)}, id="another-shift"),
+        pytest.param({"z": ["N", 4, 1]}, {0: an_affine(1, 4, 1), 1: an_affine(1, 4, 1)}, id="not-on-all"),
+    ],
+)
+def test_concat_meets_refused(parts, affines):
+    """Each case breaks one precondition of `test_concat_meets_the_same_affine`."""
+    with pytest.raises(Refused) as refused:
+        meet(concat(2, x=["N", 4, 2], y=["N", 4, 3], **parts), affines)
     assert refused.value.reason is Reason.WRONG_AXIS
 
 
