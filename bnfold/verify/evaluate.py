@@ -44,7 +44,7 @@ class Evaluator:
         self.scatter: np.random.Generator | None = None
         """Makes the noise that every value gets, where there is one."""
         self.referred: set[Op] = set()
-        """The operators that onnx.reference evaluated."""
+        """The operators that onnx.reference evaluated on data."""
         self.blind = False
         """Whether a part of some weight met nothing but padding since this was last set to False."""
         self.taken: dict[Op, set[str]] = {}
@@ -204,7 +204,8 @@ class Evaluator:
         """What ONNX's reference implementation makes of it."""
         if op.type in _GATES:
             _refuse_passed_over(op, inputs)
-        self.referred.add(op)
+        if not all(map(self._is_fixed, op.inputs)):
+            self.referred.add(op)
         key = (op, tuple(str(getattr(value, "dtype", "")) for value in inputs))
         if key not in self._references:
             self._references[key] = _one_node(op, inputs)

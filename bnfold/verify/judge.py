@@ -56,7 +56,8 @@ class Judge:
             return False
         dtype = self._scenes[-1].dtype(value)
         is_fit = dtype is not None and (as_real(dtype) == np.float64 or dtype == np.bool_)
-        return is_fit and all(scene.shape(value) is not None for scene in self._scenes)
+        small = [scene for scene in self._scenes if scene.is_small]  # the others are for what fits none of these
+        return is_fit and all(scene.shape(value) is not None for scene in small or self._scenes)
 
     def __call__(
         self, left: Region, right: Region, before: Numbering, after: Numbering, *, tries: int = 1

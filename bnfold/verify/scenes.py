@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -53,6 +54,13 @@ class Scene:
         known = [size for size in shape or () if isinstance(size, int)]
         return tuple(known) if shape is not None and len(known) == len(shape) else None
 
+    @cached_property
+    def known(self) -> int:
+        """How many values have a known shape."""
+        ops = (op for scope in self._graph.scopes for op in scope.live_ops())
+        shapes = (self._graph.shape(value) for op in ops for value in op.outputs if value is not None)
+        return sum(shape is not None and all(isinstance(size, int) for size in shape) for shape in shapes)
+
     def dtype(self, value: Value) -> np.dtype[np.generic] | None:
         """The element type of a value, None where it is not known."""
         return self._graph.dtype(self._twin(value))
@@ -75,10 +83,10 @@ def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]]) -> list[Scen
     declared = [shape for shape in shapes if len(shapes) == 1 or _fits(model, shape)][:_MOST_DECLARED] or shapes[:1]
     small = [shape for shape in _smaller(model, declared[0]) if shape != declared[0] and _fits(model, shape)]
     small = [*small[: _MOST_SMALL - 1], *small[_MOST_SMALL - 1 :][-1:]] or _with_rows(model, declared[0])
-    return [
-        *(Scene(model, shape, is_small=True) for shape in small),
-        *(Scene(model, shape, is_small=False) for shape in declared),
-    ]
+    full = [Scene(model, shape, is_small=False) for shape in declared]
+    # a size at which fewer shapes are known is one that the model was not made for
+    known = min(scene.known for scene in full)
+    return [*(scene for shape in small if (scene := Scene(model, shape, is_small=True)).known >= known), *full]
 
 
 def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
