@@ -19,8 +19,10 @@ from bnfold.data.sources import (
     Script,
     Selection,
     Source,
+    counts_samples,
     read_npz,
     read_test_data,
+    rows_of,
 )
 
 _GLOB = frozenset("*?[")
@@ -131,7 +133,8 @@ def _opened(source: str, names: Sequence[str]) -> Iterator[Source]:
             empty = False
             yield opened
     if empty:
-        raise DataError(f"{source}: {'nothing in it is data' if path.exists() else 'no such file or folder'}")
+        missing = "nothing matches it" if _GLOB & set(source) else "no such file or folder"
+        raise DataError(f"{source}: {'nothing in it is data' if path.exists() else missing}")
 
 
 def _on_disk(path: Path, names: Sequence[str]) -> Iterator[Source]:
@@ -161,7 +164,7 @@ def _function(source: str) -> Callable[[], object] | None:
     sys.modules.setdefault(spec.name, module)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(f"{script}: {type(error).__name__}: {error}") from error
     function = getattr(module, name, None)
     if not callable(function):
@@ -170,11 +173,14 @@ def _function(source: str) -> Callable[[], object] | None:
 
 
 def _rebatched(pieces: Iterable[Feed], size: int) -> Iterator[Feed]:
-    """The same samples in batches of exactly ``size``, but for the last before a change of shape."""
+    """The same samples in batches of exactly ``size``, but for the last before a change of shape.
+
+    Arrays without a common axis of samples are a batch by themselves.
+    """
     held: list[Feed] = []
     count = 0
     for piece in pieces:
-        rows = len(next(iter(piece.values())))
+        rows = rows_of(piece)
         if held and (count + rows > size or not _alike(held[-1], piece)):
             room = size - count if _alike(held[-1], piece) else 0
             if room > 0:
@@ -196,7 +202,8 @@ def _joined(feeds: Sequence[Feed]) -> Feed:
 
 
 def _alike(left: Feed, right: Feed) -> bool:
+    if not (counts_samples(left) and counts_samples(right)):
+        return False
     return all(
-        array.ndim > 0 and left[name].dtype == array.dtype and left[name].shape[1:] == array.shape[1:]
-        for name, array in right.items()
+        left[name].dtype == array.dtype and left[name].shape[1:] == array.shape[1:] for name, array in right.items()
     )

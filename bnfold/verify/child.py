@@ -66,7 +66,9 @@ def _session(job: Mapping[str, Any]) -> tuple[list[str], Run]:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if job["optimize"] else levels.ORT_DISABLE_ALL
-    session = ort.InferenceSession(job["model"], options, providers=job["providers"])
+    session = ort.InferenceSession(job["model"], options, providers=job["providers"], enable_fallback=0)
+    if lacking := set(job["providers"]) - set(session.get_providers()):  # it says so on no other way
+        raise RuntimeError(f"ONNX Runtime did not use {', '.join(sorted(lacking))}")
     return [output.name for output in session.get_outputs()], lambda feed: session.run(None, dict(feed))
 
 

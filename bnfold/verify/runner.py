@@ -27,6 +27,8 @@ Feed = Mapping[str, Array]
 
 
 CHILD = Path(__file__).with_name("child.py")
+CPU = ("CPUExecutionProvider",)
+"""The execution provider that every ONNX Runtime has."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Job:
     feeds: Sequence[Feed]
     optimize: bool = False
     threads: int = 0
-    providers: Sequence[str] = ("CPUExecutionProvider",)
+    providers: Sequence[str] = CPU
     reference: bool = False
     first: bool = False
 
