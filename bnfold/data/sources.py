@@ -229,12 +229,16 @@ def usable(array: Array, origin: str) -> Array:
             raise DataError(f"{origin}: holds text that is not UTF-8") from error
         return np.array(texts, dtype=str).reshape(array.shape)
     native = array.astype(array.dtype.newbyteorder("="), copy=False)
-    try:
-        if native.dtype.kind != "U":
-            onnx.helper.np_dtype_to_tensor_dtype(native.dtype)
-    except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"{origin}: holds numbers of type {array.dtype}, which ONNX does not have") from error
+    if not _is_known(native.dtype):
+        raise DataError(f"{origin}: holds entries of type {array.dtype}, which ONNX does not have")
     return native
+
+
+def _is_known(dtype: np.dtype[Any]) -> bool:
+    try:
+        return dtype.kind == "U" or (dtype.kind != "O" and bool(onnx.helper.np_dtype_to_tensor_dtype(dtype)))
+    except (KeyError, ValueError, TypeError):
+        return False
 
 
 def _rows(feed: Feed, origin: str) -> int:
