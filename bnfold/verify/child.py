@@ -21,7 +21,7 @@ Run = Callable[[Mapping[str, Array]], list[Any]]
 
 
 def main(folder: Path) -> None:
-    """Works through the jobs that have no result yet."""
+    """Works through the jobs that have no result yet, or does one of them."""
     plan = json.loads((folder / "jobs.json").read_text())
     if plan["memory"]:
         resource.setrlimit(resource.RLIMIT_DATA, (plan["memory"], plan["memory"]))
@@ -30,6 +30,8 @@ def main(folder: Path) -> None:
         if not report.exists():
             (folder / "current").write_text(str(number))
             report.write_text(json.dumps(_work(folder, number, job)))
+            if plan["one_at_a_time"]:
+                break
 
 
 def _work(folder: Path, number: int, job: Mapping[str, Any]) -> dict[str, Any]:
