@@ -1,6 +1,9 @@
 """`bnfold verify` in process."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -84,3 +87,15 @@ def test_data(folded):
     result = run(BEFORE, folded, "--data", BEFORE.with_name("digits_test.npz"), "--format", "json")
     assert result.exit_code == 0, result.stderr
     assert json.loads(result.stdout)["outputs"][0]["inputs"].startswith("data")
+
+
+def test_help_is_light():
+    """`bnfold verify --help` reads no model, and imports nothing to read one with."""
+    told = "finally: print(sorted(sys.modules), file=sys.stderr)"
+    code = f"import sys\nfrom bnfold.commands import main\ntry: main()\n{told}"
+    environment = {**os.environ, "PYTHONPATH": str(BEFORE.parents[1])}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "verify", "--help"], capture_output=True, text=True, check=True, env=environment
+    )
+    assert "--provider" in done.stdout
+    assert not {"'numpy'", "'onnx'", "'onnxruntime'"} & set(done.stderr.strip("[]\n").split(", "))
