@@ -54,7 +54,7 @@ def _renamed(_ctx: click.Context, _param: click.Parameter, pairs: Sequence[str])
     type=options.Number(min=0, min_open=True, max=1e6),
     default=1800.0,
     show_default=True,
-    help="Seconds for running the models; comparing them region by region comes on top.",
+    help="Seconds for comparing region by region, and as many for running the models.",
 )
 @click.option(
     "--memory",

@@ -53,7 +53,9 @@ class Trial:
     is_daring: bool = False
 
 
-def made_up(graph: Graph, scene: Scene, border: Mapping[Number, Value], hints: Hints, seed: int) -> Iterator[Trial]:
+def made_up(
+    graph: Graph, scene: Scene, border: Mapping[Number, Value], hints: Hints, seed: int, tries: int
+) -> Iterator[Trial]:
     """Values for a border, one set for each trial.
 
     The first sample is normal. The second is large, and its channels are of very different size, so that no weight
@@ -66,6 +68,7 @@ def made_up(graph: Graph, scene: Scene, border: Mapping[Number, Value], hints: H
         border: The values by number.
         hints: What else to try.
         seed: Same seed, same values.
+        tries: How often at least.
 
     Raises:
         CannotEvaluate: A value is of a kind that cannot be made up.
@@ -74,7 +77,7 @@ def made_up(graph: Graph, scene: Scene, border: Mapping[Number, Value], hints: H
     rows = min((shape[0] for shape in shapes.values() if shape), default=1)
     kinds = [_Kind("mixed")] if rows > 1 else [_Kind("normal"), _Kind("large")]
     dtypes = [scene.dtype(value) for value in border.values()]
-    turns = _TRUTHS if np.dtype(np.bool_) in dtypes else 1
+    turns = max(tries, _TRUTHS if np.dtype(np.bool_) in dtypes else 1)
     known = zip(shapes.values(), dtypes, strict=True)
     if integers := [shape for shape, dtype in known if dtype is not None and dtype.kind in "iu"]:
         kinds += [_Kind("normal", choices=range(_MANY_CHOICES)), _Kind("normal", choices=range(-_MANY_CHOICES, 3))]
@@ -84,9 +87,12 @@ def made_up(graph: Graph, scene: Scene, border: Mapping[Number, Value], hints: H
     kinds += [_Kind("coarse")] * (not hints.is_smooth) + [_Kind("normal", 2 * hints.reach)] * bool(hints.reach)
     for turn, (place, kind) in itertools.product(range(turns), enumerate(kinds)):
         random = np.random.default_rng([seed, turn, place])
+        # of two conditions every combination, of more some
+        more = np.random.default_rng([seed, turn]).random(len(border)) < 0.5
+        truths = iter([turn % 2 == 0, turn // 2 % 2 == 0, *more.tolist()])
         given = {
-            number: _values(random, graph, scene, value, shapes[number], kind, turn + at)
-            for at, (number, value) in enumerate(border.items())
+            number: _values(random, graph, scene, value, shapes[number], kind, truths)
+            for number, value in border.items()
         }
         yield Trial(given, is_daring=place >= (1 if rows > 1 else 2))
 
@@ -114,11 +120,11 @@ def _values(
     value: Value,
     shape: tuple[int, ...],
     kind: _Kind,
-    turn: int,
+    truths: Iterator[bool],
 ) -> Array:
     dtype = scene.dtype(value)
     if dtype == np.bool_:
-        return np.full(shape, turn % 2 == 0) if not shape or shape == (1,) else random.random(shape) < 0.5
+        return np.full(shape, next(truths)) if not shape or shape == (1,) else random.random(shape) < 0.5
     if dtype is not None and as_real(dtype) != np.float64:
         if dtype.kind not in "iu" or value.producer is not None:
             raise CannotEvaluate(f"{value.name!r} is neither a number nor an index")

@@ -13,11 +13,12 @@ from bnfold.graph import Graph
 from bnfold.model_io import Model, load
 from bnfold.verify.admission import admitted, refuse_invalid
 from bnfold.verify.conclusion import conclusion
-from bnfold.verify.endtoend import Run, Tolerance, run_both
+from bnfold.verify.endtoend import run_both
 from bnfold.verify.evaluate import CannotEvaluate
 from bnfold.verify.given import Data, given
 from bnfold.verify.inputs import DISTRIBUTIONS, CannotGenerate, Generator, sized
 from bnfold.verify.judge import Judge
+from bnfold.verify.outputs import Run, Tolerance
 from bnfold.verify.ports import invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
 from bnfold.verify.referee import Referee, Ruling
 from bnfold.verify.regional import Comparison, compare_regions
@@ -64,7 +65,7 @@ def verify(
         map_output: Outputs of ``before`` that have another name in ``after``.
         seed: Of the made-up inputs.
         thorough: Run on every kind of made-up inputs, and not on normal ones alone.
-        timeout: Seconds for running the models.
+        timeout: Seconds for comparing region by region, and as many for running the models.
         memory: Bytes for running the models; None for as much as there is.
         run: Whether to run the models as a whole, beside comparing them region by region.
         strict: Refuse a ``before`` that is not valid, and models of versions or domains that ONNX Runtime does not
@@ -86,7 +87,7 @@ def verify(
     samples = [] if data is None else given(data, ports)
     known = {**(samples[0].shapes if samples else {}), **(shapes or {})}
     generator = Generator(pair.before, known, dims or {}, seed)
-    found = _regions(pair, generator, seed, report)
+    found = _regions(pair, generator, seed, timeout, report)
     ran, rulings = Run(problem="it was not asked for"), None
     if run:
         report("running both models", 0, 1)
@@ -169,12 +170,12 @@ def _inlined(model: Model) -> Model:
     return copy
 
 
-def _regions(pair: _Pair, generator: Generator, seed: int, progress: Progress) -> Comparison:
+def _regions(pair: _Pair, generator: Generator, seed: int, seconds: float, progress: Progress) -> Comparison:
     try:
         stage = scenes(pair.before.model, generator.candidates())
     except CannotGenerate as error:
         return Comparison(problem=str(error))
-    judge = Judge(pair.before, pair.after, stage, seed)
+    judge = Judge(pair.before, pair.after, stage, seed, seconds)
     return compare_regions(pair.before, pair.after, pair.names, judge, progress)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bnfold.verify.endtoend import Run
+from bnfold.verify.outputs import Run
 from bnfold.verify.referee import Ruling
 from bnfold.verify.regional import Comparison
 from bnfold.verify.result import Outcome, OutputFigures, Verdict, Verification

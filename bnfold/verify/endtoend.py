@@ -3,89 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from bnfold.verify.figures import Figures, figures
 from bnfold.verify.inputs import CannotGenerate, Generator, Sample
-from bnfold.verify.result import OutputFigures
-from bnfold.verify.runner import Job, Outputs, Runner
+from bnfold.verify.outputs import Floors, Pair, Run, Tolerance, held_against, noise
+from bnfold.verify.runner import Job, Runner
 from bnfold.verify.variations import moved_by_an_ulp
 
-Array = npt.NDArray[Any]
-_Pair = tuple[Sample, Outputs, Outputs]
-
-_FLOORS = 10.0  # a correct fold is another rounding of the same function, a few times the noise at the most
-_LEAST_EPSILONS = 16.0  # noise of an output whose variations happen to round alike
 _MOST_CANDIDATES = 24
-_NOTHING = np.empty((0, 0))  # stands for an entry of a sequence that one side does not have
-
-
-@dataclass(frozen=True)
-class Tolerance:
-    """What the user accepts: ``atol + rtol * max |y|``; both None where the noise floor decides."""
-
-    rtol: float | None = None
-    atol: float | None = None
-
-    @property
-    def is_given(self) -> bool:
-        return self.rtol is not None or self.atol is not None
-
-    def relative(self, scale: float) -> float:
-        """The tolerance as a fraction of the scale of an output."""
-        return (self.rtol or 0.0) + ((self.atol or 0.0) / scale if scale else 0.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Dispute:
-    """A run in which some outputs are further apart than is accepted.
-
-    Attributes:
-        sample: The inputs.
-        before: The outputs of BEFORE by name.
-        after: Those of AFTER, under the names of BEFORE.
-        figures: What is known of the outputs in question.
-    """
-
-    sample: Sample
-    before: dict[str, Array]
-    after: dict[str, Array]
-    figures: tuple[OutputFigures, ...]
-
-
-@dataclass(frozen=True)
-class Run:
-    """What running both models came to.
-
-    Attributes:
-        outputs: Figures for each output, the worst of all samples.
-        how: How they were run.
-        problem: Why BEFORE could not be run; then nothing is known.
-        failure: Why AFTER could not be run where BEFORE could.
-        disputes: The runs that were not accepted.
-        is_final: Whether the user says what is accepted.
-    """
-
-    outputs: tuple[OutputFigures, ...] = ()
-    how: str = ""
-    problem: str = ""
-    failure: str = ""
-    disputes: tuple[Dispute, ...] = ()
-    is_final: bool = False
-
-    @property
-    def was_run(self) -> bool:
-        return not self.problem
-
-    @property
-    def passed(self) -> bool:
-        return not self.failure and all(output.passed for output in self.outputs)
 
 
 @dataclass(frozen=True)
@@ -167,98 +94,44 @@ def _compared(
     feeds = [sample.feed for sample in samples]
     base = Job(setup.before, [*feeds, moved_by_an_ulp(feeds[0])], providers=setup.providers, reference=reference)
     before, after = runner.run([base, replace(base, model=setup.after, feeds=feeds)])
+    varied: set[str] = set()
     how = _how(setup, sum(not outputs.error for outputs in before[:-1]), reference=reference)
     usable = [number for number in range(len(samples)) if not before[number].error]
     if not usable:
         return Run(problem=before[0].error)
     if failed := [after[number].error for number in usable if after[number].error]:
         return Run(failure=failed[0], how=how)
-    pairs = [(samples[number], before[number], after[number]) for number in usable]
-    variants = [before[-1]]
-    run = _run(pairs, setup.names, _floors(before[0], variants), tolerance, how)
-    if tolerance.is_given:
-        return replace(run, is_final=True)
-    if run.passed or reference:
-        return run
-    # only now is it worth the time to know the noise well
-    alone = replace(base, feeds=feeds[:1])
-    changes = replace(alone, optimize=True), replace(alone, threads=1), replace(alone, model=setup.varied())
-    more = runner.run(changes)
-    variants += [run for results in more for run in results]
-    return _run(pairs, setup.names, _floors(before[0], variants), tolerance, how)
+    pairs = [Pair(samples[number], before[number], after[number]) for number in usable]
+    floors: Floors = {samples[0].name: noise(before[0], before[-1:])}
+    run = held_against(pairs, setup.names, floors, tolerance, how)
+    while not (run.passed or reference or tolerance.is_given):
+        # only now is it worth the time to know the noise well, and only of these samples
+        unknown = [dispute.sample for dispute in run.disputes if dispute.sample.name not in varied]
+        if not unknown:
+            break
+        varied |= {sample.name for sample in unknown}
+        floors = _with_noise(runner, setup, base, pairs, unknown, floors)
+        run = held_against(pairs, setup.names, floors, tolerance, how)
+    return run
 
 
-def _run(
-    pairs: Sequence[_Pair], names: Mapping[str, str], floors: Mapping[str, float], tolerance: Tolerance, how: str
-) -> Run:
-    originals = {renamed: name for name, renamed in names.items()}
-    # entries of sequences are not there in every run, nor on both sides
-    every = dict.fromkeys(name for _, before, _ in pairs for name in before.arrays)
-    every |= dict.fromkeys(_renamed(name, originals) for _, _, after in pairs for name in after.arrays)
-    outputs = [_worst(name, names, pairs, floors.get(name, 0.0), tolerance) for name in every]
-    return Run(tuple(outputs), how, disputes=tuple(_disputes(pairs, names, outputs)))
-
-
-def _disputes(pairs: Sequence[_Pair], names: Mapping[str, str], outputs: Sequence[OutputFigures]) -> Iterator[Dispute]:
-    for sample, before, after in pairs:
-        if beyond := tuple(output for output in outputs if not output.passed and output.inputs == sample.name):
-            theirs = {name: after.arrays.get(_renamed(name, names), _NOTHING) for name in before.arrays}
-            yield Dispute(sample, before.arrays, theirs, beyond)
-
-
-def _floors(before: Outputs, variants: Sequence[Outputs]) -> dict[str, float]:
-    """By output, the largest difference that a variation made which changes nothing."""
-    floors: dict[str, float] = {}
-    for variant in variants:
-        for name, array in before.arrays.items() if not variant.error else ():
-            found = figures(array, variant.arrays.get(name, _NOTHING))
-            if not found.misplaced:
-                floors[name] = max(floors.get(name, 0.0), found.max_rel)
-    return floors
-
-
-def _worst(
-    name: str,
-    names: Mapping[str, str],
-    pairs: Sequence[_Pair],
-    floor: float,
-    tolerance: Tolerance,
-) -> OutputFigures:
-    judged = []
-    for sample, before, after in pairs:
-        left, right = before.arrays.get(name, _NOTHING), after.arrays.get(_renamed(name, names), _NOTHING)
-        if left is not _NOTHING or right is not _NOTHING:
-            judged.append((left, _judged(name, sample, figures(left, right), left.dtype, floor, tolerance)))
-    # what overflows by itself says nothing by where it does, as long as there is something else to go by
-    sound = [found for left, found in judged if found.inputs != "large" or _is_finite(left)]
-    return max(sound or [found for _, found in judged], key=lambda found: (not found.passed, found.max_rel))
-
-
-def _renamed(name: str, names: Mapping[str, str]) -> str:
-    """The name in AFTER; an entry of a sequence or map has that of its output and a key."""
-    output, bracket, key = name.partition("[") if name not in names else (name, "", "")
-    return names.get(output, output) + bracket + key
-
-
-def _judged(
-    name: str, sample: Sample, found: Figures, dtype: np.dtype[Any], floor: float, tolerance: Tolerance
-) -> OutputFigures:
-    if tolerance.is_given:
-        accepted = tolerance.relative(found.scale)
-    else:
-        accepted = max(_FLOORS * floor, _LEAST_EPSILONS * _epsilon(dtype))
-    passed = not found.misplaced and found.max_rel <= accepted
-    return OutputFigures(name=name, floor=floor, tolerance=accepted, inputs=sample.name, passed=passed, **asdict(found))
-
-
-def _epsilon(dtype: np.dtype[Any]) -> float:
-    if dtype.kind != "f":
-        return 2.0**-8 if dtype.kind == "V" else 0.0
-    return float(np.finfo(dtype).eps)
-
-
-def _is_finite(array: Array) -> bool:
-    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
+def _with_noise(
+    runner: Runner, setup: _Setup, base: Job, pairs: Sequence[Pair], samples: Sequence[Sample], floors: Floors
+) -> Floors:
+    """What is known of the noise, and what every variation that changes nothing makes of some samples."""
+    feeds = [sample.feed for sample in samples]
+    alone = replace(base, feeds=feeds)
+    variants = runner.run(
+        [
+            replace(alone, feeds=[moved_by_an_ulp(feed) for feed in feeds]),
+            replace(alone, optimize=True),
+            replace(alone, threads=1),
+            replace(alone, model=setup.varied()),
+        ]
+    )
+    before = {pair.sample.name: pair.before for pair in pairs}
+    found = zip(samples, zip(*variants, strict=True), strict=True)
+    return {**floors, **{sample.name: noise(before[sample.name], results) for sample, results in found}}
 
 
 def _how(setup: _Setup, runs: int, *, reference: bool) -> str:

@@ -192,9 +192,11 @@ def _channel_axis(squares: FloatArray) -> int | None:
 def _worst(old: FloatArray, new: FloatArray, bound: FloatArray) -> Finding:
     error = np.abs(old - new)
     ratio = np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0)
-    place = np.unravel_index(int(ratio.argmax()), ratio.shape)
+    # of what is too far off, what is furthest off: near zero, the ratio says more of the bound than of the error
+    wrong = ratio > 1
+    place = np.unravel_index(int((np.where(wrong, error, 0.0) if wrong.any() else ratio).argmax()), ratio.shape)
     scale = float(np.abs(old).max()) or 1.0
-    axis = _telling_axis(ratio > 1)
+    axis = _telling_axis(wrong)
     return Finding(
         ratio=float(ratio[place]),
         difference=float(error[place]) / scale,

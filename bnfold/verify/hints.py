@@ -53,6 +53,8 @@ def _bounds(side: Side) -> Iterator[float]:
         if (constant := side.weight(value)).size == 1 and constant.dtype == np.float64:
             yield float(constant.reshape(()))
     for op in side.region.ops:
+        if op.type == "Cast" and (kind := onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))).kind in "iu":
+            yield float(np.iinfo(kind).max if kind.itemsize < 4 else 0)
         yield from (attribute.f for attribute in op.node.attribute if attribute.type == onnx.AttributeProto.FLOAT)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -33,9 +34,11 @@ class Judge:
         after: The model made from it.
         scenes: The shapes to try, small ones first; the last are the declared ones, for what fits no others.
         seed: Of the values at the borders.
+        seconds: For all comparisons together; what is left then is not evaluated.
     """
 
-    def __init__(self, before: Graph, after: Graph, scenes: Sequence[Scene], seed: int) -> None:
+    def __init__(self, before: Graph, after: Graph, scenes: Sequence[Scene], seed: int, seconds: float) -> None:
+        self._deadline = time.monotonic() + seconds
         self._before, self._after = Evaluator(before.model), Evaluator(after.model)
         self._graph = before
         self._after_graph = after
@@ -55,9 +58,12 @@ class Judge:
         is_fit = dtype is not None and (as_real(dtype) == np.float64 or dtype == np.bool_)
         return is_fit and all(scene.shape(value) is not None for scene in self._scenes)
 
-    def __call__(self, left: Region, right: Region, before: Numbering, after: Numbering) -> RegionResult:
-        """What the comparison comes to."""
+    def __call__(
+        self, left: Region, right: Region, before: Numbering, after: Numbering, *, tries: int = 1
+    ) -> RegionResult:
+        """What the comparison comes to; values are made up so many times."""
         key = (left.target, right.target, left.ops, right.ops)
+        self._tries = tries
         if key not in self._known:
             self._known[key] = self._result(
                 self._side(self._before, left, before, right, after),
@@ -129,7 +135,9 @@ class Judge:
         """The worst of all trials, with the values at the border for it."""
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
-        for trial in made_up(self._graph, scene, border, hints(left, right), self._seed):
+        if time.monotonic() > self._deadline:
+            raise CannotEvaluate("there was no time left for it")
+        for trial in made_up(self._graph, scene, border, hints(left, right), self._seed, self._tries):
             try:
                 given, old = _suited(left, trial.given)
                 found = compared(left, right, given, old, np.random.default_rng(self._seed))
@@ -149,8 +157,14 @@ def _suited(left: Side, given: Given) -> tuple[Given, Array]:
     old = left.value(given)
     if is_mostly_finite(old):
         return given, old
-    suited = {number: np.abs(x) + 0.1 if x.dtype == np.float64 else x for number, x in given.items()}
-    return suited, left.value(suited)
+    # as few of them as will do: others may have to be negative to tell anything
+    numbers = [{number} for number, x in given.items() if x.dtype == np.float64]
+    for chosen in [*numbers, set().union(*numbers)]:
+        suited = {number: np.abs(x) + 0.1 if number in chosen else x for number, x in given.items()}
+        old = left.value(suited)
+        if is_mostly_finite(old):
+            break
+    return suited, old
 
 
 def _with(result: RegionResult, found: Finding) -> RegionResult:

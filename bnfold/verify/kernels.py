@@ -9,6 +9,7 @@ import onnx
 
 from bnfold.graph import Op
 from bnfold.verify import windows
+from bnfold.verify.gaussian import GAUSSIAN
 from bnfold.verify.kernel import Array, Kernel, NotComputed, as_real, channels, optional, present
 
 RANDOM = frozenset(
@@ -188,6 +189,7 @@ def _log_softmax(x: Array) -> Array:
 
 
 KERNELS: dict[str, Kernel] = {
+    **GAUSSIAN,
     "Softmax": _along_axis(_softmax),
     "LogSoftmax": _along_axis(_log_softmax),
     "Conv": windows.conv,

@@ -116,8 +116,8 @@ class Numbering:
 
     def enter_bodies(self, op: Op) -> None:
         """Gives numbers to the inputs and constants of an op's bodies."""
-        for number, body in enumerate(op.bodies):
-            self._enter(body, (self._outside(op), number))
+        for role, body in zip(_roles(op), op.bodies, strict=True):
+            self._enter(body, (self._outside(op), role))
 
     def note_constant(self, op: Op) -> None:
         """Finds out whether an op's outputs depend on what any input holds, and not on its shape or type alone."""
@@ -150,10 +150,8 @@ class Numbering:
     def _key(self, op: Op) -> Hashable:
         if op.type == "Constant" and (tensor := op.attribute("value")) is not None:
             return self._content(tensor)
-        results = tuple(
-            tuple(self.numbers[body.lookup(entry.name)] for entry in body.proto.output) for body in op.bodies
-        )
-        return (self._outside(op), results)
+        results = (tuple(self.numbers[body.lookup(entry.name)] for entry in body.proto.output) for body in op.bodies)
+        return (self._outside(op), tuple(sorted(zip(_roles(op), results, strict=True))))
 
     def _outside(self, op: Op) -> Hashable:
         """All of an op but its bodies."""
@@ -180,6 +178,15 @@ class Numbering:
             plain = _serialized(attribute)
             if plain != defaults.get(attribute.name):
                 yield (attribute.name, plain)
+
+
+def _roles(op: Op) -> list[str]:
+    """The attribute that holds each body of an op."""
+    return [
+        attribute.name
+        for attribute in op.node.attribute
+        for _ in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
+    ]
 
 
 def captured(op: Op) -> Iterator[Value]:

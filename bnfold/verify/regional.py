@@ -14,10 +14,11 @@ from itertools import zip_longest
 from bnfold.graph import Graph, Op, Scope, Value
 from bnfold.verify.judge import Judge
 from bnfold.verify.numbering import Number, Numbering, Table
-from bnfold.verify.regions import Region, balanced, dependent_border
+from bnfold.verify.regions import Region, balanced, confined_border, dependent_border
 from bnfold.verify.result import Outcome, RegionResult
 
-_OPENINGS = 4  # of values at a border that are made of one another
+_OPENINGS = 4  # of values at a border that cannot be chosen freely
+_TRIES = 8  # behind an opened border
 _PATIENCE = 4  # values that may be redefined at a time before something has to make up for them
 
 
@@ -180,22 +181,23 @@ class _Alignment:
         """Compares two values; where they differ, also from further up.
 
         Values at a border are made up freely. If one of them is made of another, the two sides may differ only for
-        values that never occur together; so such a value is opened, the latest first.
+        values that never occur together, and if it comes from a Sigmoid, say, for values that never occur at all; so
+        such a value is opened, the latest first. What is made up further up reaches less, so more of it is tried.
         """
         opened: set[Number] = set()
         first: tuple[RegionResult, Region] | None = None
         while True:
             regions = balanced(self._before, self._after, left, right, self._judge.may_cut, frozenset(opened))
             self._refuse_masks(left, regions[0])
-            result = self._judge(*regions, self._before, self._after)
+            result = self._judge(*regions, self._before, self._after, tries=_TRIES if opened else 1)
             first = first or (result, regions[0])
             if result.outcome is not Outcome.DIFFERENT:
                 return (result, regions[0]) if result.outcome is Outcome.EQUAL else first
             self._found.doubted.add(left.name)
-            dependent = dependent_border(self._before, regions[0])
-            if dependent is None or len(opened) >= _OPENINGS:
+            unfit = dependent_border(self._before, regions[0]) or confined_border(regions[0])
+            if unfit is None or len(opened) >= _OPENINGS:
                 return first
-            opened.add(dependent)
+            opened.add(unfit)
 
     def _refuse_masks(self, left: Value, region: Region) -> None:
         if left.name not in self._suspects and any(v in self._tainted for op in region.ops for v in op.outputs):

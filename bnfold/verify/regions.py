@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from bnfold.graph import Op, Value
 from bnfold.verify.numbering import Number, Numbering, captured
 
+# What comes of these does not take every value.
+_CONFINING = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Relu", "Clip", "Abs", "Exp", "Sqrt", "Softplus", "Tanh"})
+
 
 @dataclass(frozen=True)
 class Region:
@@ -104,6 +107,12 @@ def dependent_border(numbering: Numbering, region: Region) -> Number | None:
         if value.producer is not None and _reaches(value, others):
             return region.border[value]
     return None
+
+
+def confined_border(region: Region) -> Number | None:
+    """A value at the border that its operator keeps within a range, None if there is none."""
+    made = ((value.producer, number) for value, number in region.border.items())
+    return next((number for op, number in made if op is not None and op.type in _CONFINING), None)
 
 
 def _reaches(value: Value, others: set[Value]) -> bool:

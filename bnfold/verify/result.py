@@ -161,9 +161,10 @@ class Verification:
             return f"different: {where}" if where else f"different: {'; '.join(self.reasons)}"
         parts = []
         if self.regions or self.complete:
-            compared = sum(region.outcome is not Outcome.NOT_EVALUATED for region in self.regions)
-            rest = "" if compared == len(self.regions) else " (the rest was not evaluated)"
-            parts.append(f"{compared} of {len(self.regions)} changed regions equal in float64{rest}")
+            equal = sum(region.outcome in (Outcome.EQUAL, Outcome.REDEFINED) for region in self.regions)
+            unknown = sum(region.outcome is Outcome.NOT_EVALUATED for region in self.regions)
+            rest = f" ({unknown} could not be evaluated)" if unknown else ""
+            parts.append(f"{equal} of {len(self.regions)} changed regions equal in float64{rest}")
         if self.outputs:
             parts.append(f"outputs within {max(output.max_rel for output in self.outputs):.1e} of max |y| ({self.how})")
         return f"equivalent: {', '.join(parts)}"

@@ -7,6 +7,7 @@ so that padding and strides that do not divide are met.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -21,6 +22,7 @@ from bnfold.verify.ports import required_inputs
 Shape = tuple[int, ...]
 _SMALL_SIZES = ((37, 43), (32, 34), (75, 91), (96, 64), (128, 161))  # for two spatial axes, where the model allows it
 _MOST_SMALL = 3
+_MODERATE = 10_000  # entries in the inputs, as in a 56x56 image
 _ROWS = 2, 5  # samples at the first of these sizes, and at the others
 _MOST_CANDIDATES = 24
 _MOST_DECLARED = 3
@@ -94,7 +96,8 @@ def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, 
 
 def _with_rows(model: Model, declared: Mapping[str, Shape]) -> list[dict[str, Shape]]:
     """The declared sizes for some samples, where those can be told."""
-    more = [_resized(declared, _float_inputs(model), rows, None) for rows in _ROWS if _counts_samples(declared)]
+    few = _ROWS if sum(map(math.prod, declared.values())) < _MODERATE else _ROWS[:1]
+    more = [_resized(declared, _float_inputs(model), rows, None) for rows in few if _counts_samples(declared)]
     return [shapes for shapes in more if shapes != declared and _fits(model, shapes)]
 
 
