@@ -61,6 +61,10 @@ class Program(click.Group):
         except KeyboardInterrupt:
             click.echo("bnfold: interrupted", err=True)
             return ctx.exit(130)
+        except click.UsageError as error:
+            where = (error.ctx or ctx).command_path
+            click.echo(f"bnfold: {_one_line(error.format_message())} (see {where} --help)", err=True)
+            return ctx.exit(2)
         except Exception as error:
             if ctx.params["debug"] or isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
                 raise
@@ -93,16 +97,19 @@ def _explained(error: Exception) -> tuple[str, int]:
     from bnfold.model_io import ModelError  # noqa: PLC0415 -- imports onnx, which --help must not
 
     if isinstance(error, ModelError):
-        return _one_line(error), 2
+        return _one_line(str(error)), 2
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}", 2
     if isinstance(error, MemoryError):
         return "not enough memory", 2
-    return f"internal error: {type(error).__name__}: {_one_line(error)}; please report it with what --debug shows", 70
+    return (
+        f"internal error: {type(error).__name__}: {_one_line(str(error))}; please report it with what --debug shows",
+        70,
+    )
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _forget_stdout() -> None:

@@ -23,7 +23,7 @@ class _Verifying(click.Command):
 
 
 def _spelt_out(args: list[str]) -> Iterator[str]:
-    for arg, following in zip(args, [*args[1:], ""], strict=True):
+    for arg, following in zip(args, [*args[1:], ""], strict=False):
         if arg == "--no-verify":
             yield "--verify=off"
         elif arg == "--verify" and following not in _MODES:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -10,22 +11,45 @@ import click
 _Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
 
 
+_MOST = 2**31 - 1  # of a size
+
+
+class Number(click.FloatRange):
+    """A number that can be reckoned with: not infinite, and not NaN, which lies in every range."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        number: float = super().convert(value, param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        return number
+
+
 def _size(text: str) -> int:
     size = int(text)
-    if size < 0:
-        raise ValueError("a size is not negative")
+    if not 0 <= size <= _MOST:
+        raise ValueError("a size is not negative, and no tensor is that large")
     return size
 
 
 def _shape(text: str) -> tuple[int, ...]:
-    return tuple(_size(part) for part in text.split(",") if part)
+    return tuple(map(_size, text.split(","))) if text else ()
+
+
+def once(pairs: Sequence[tuple[str, object]]) -> dict[str, Any]:
+    """The pairs as a dict; to give one name two values is a mistake."""
+    by_name = dict(pairs)
+    if len(by_name) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise click.BadParameter(f"{next(name for name in names if names.count(name) > 1)!r} is given twice.")
+    return by_name
 
 
 def _named(flag: str, form: str, convert: Callable[[str], object], text: str) -> Callable[[_Command], _Command]:
     """An option `NAME=VALUE` that may be given several times; the command receives a dict."""
 
     def pairs(_ctx: click.Context, _param: click.Parameter, values: Sequence[str]) -> dict[str, object]:
-        return dict(pair(value) for value in values)
+        return once([pair(value) for value in values])
 
     def pair(value: str) -> tuple[str, object]:
         name, _, given = value.rpartition("=")  # the name may hold equal signs itself

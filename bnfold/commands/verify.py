@@ -12,12 +12,14 @@ import click
 import bnfold
 from bnfold.commands import options
 
+_OF_RUNNING = {"rtol": "--rtol", "atol": "--atol", "providers": "--provider"}
 
-def _renamed(_ctx: click.Context, param: click.Parameter, pairs: Sequence[str]) -> dict[str, str]:
+
+def _renamed(_ctx: click.Context, _param: click.Parameter, pairs: Sequence[str]) -> dict[str, str]:
     split = [pair.partition("=") for pair in pairs]
-    if wrong := [left + equals for left, equals, right in split if not (left and right)]:
-        raise click.BadParameter(f"{wrong[0]!r} is not of the form A=B", param=param)
-    return {left: right for left, _, right in split}
+    if wrong := ["".join(parts) for parts in split if not (parts[0] and parts[2])]:
+        raise click.BadParameter(f"{wrong[0]!r} is not of the form A=B")
+    return options.once([(left, right) for left, _, right in split])
 
 
 @click.command
@@ -34,15 +36,31 @@ def _renamed(_ctx: click.Context, param: click.Parameter, pairs: Sequence[str]) 
 )
 @options.shapes
 @options.dims
-@click.option("--rtol", type=float, help="Accepted difference of outputs, relative to max |y|.  [default: measured]")
-@click.option("--atol", type=float, help="Accepted absolute difference of outputs.")
+@click.option(
+    "--rtol",
+    type=options.Number(min=0),
+    help="Accepted difference of outputs, relative to max |y|.  [default: measured]",
+)
+@click.option("--atol", type=options.Number(min=0), help="Accepted absolute difference of outputs.")
 @click.option("--map-output", multiple=True, metavar="A=B", callback=_renamed, help="Output A is called B in AFTER.")
 @click.option("--provider", "providers", multiple=True, metavar="NAME", help="Execution provider of ONNX Runtime.")
 @click.option("--layers", is_flag=True, help="Show every region that was changed, and its operators.")
 @click.option("--run/--no-run", default=True, help="Run the models as a whole too.  [default: run]")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the inputs that are made up.")
-@click.option("--timeout", type=float, default=1800.0, show_default=True, help="Seconds for running the models.")
-@click.option("--memory", type=float, help="Gigabytes for running the models.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the inputs that are made up."
+)
+@click.option(
+    "--timeout",
+    type=options.Number(min=0, min_open=True, max=1e6),
+    default=1800.0,
+    show_default=True,
+    help="Seconds for comparing region by region, and as many for running the models.",
+)
+@click.option(
+    "--memory",
+    type=options.Number(min=0, min_open=True, max=1e6),
+    help="Gigabytes for running the models; comparing them region by region is not bound by it.",
+)
 @click.option(
     "--format",
     "report_format",
@@ -84,13 +102,15 @@ def verify(
 
     Exit codes: 0 equivalent; 1 different, or nothing could evaluate them; 2 usage or input error.
     """
-    bytes_of_memory = None if memory is None else int(memory * 2**30)
+    bytes_of_memory = None if memory is None else max(1, int(memory * 2**30))
     if certificate is not None:
         _check_certificate(ctx, certificate, before, after, static, timeout, bytes_of_memory, report_format, quiet)
     if before is None or after is None:
         raise click.UsageError("BEFORE and AFTER are missing, or --certificate")
     if static:
         raise click.UsageError("--static is for a certificate; --no-run compares region by region only")
+    if not run and (unused := [flag for name, flag in _OF_RUNNING.items() if ctx.params[name] not in (None, ())]):
+        raise click.UsageError(f"{unused[0]} is for running the models, which --no-run forbids")
     from bnfold.report.verification import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
 
     result = bnfold.verify(

@@ -19,6 +19,7 @@ from bnfold.data.sources import (
     Script,
     Selection,
     Source,
+    count_of,
     lengths,
     read_npz,
     read_test_data,
@@ -96,7 +97,7 @@ class Dataset:
         for source in self._sources:
             if selection.ends_before(offset):
                 return
-            yield from map(_native, source.pick(selection, offset, size))
+            yield from source.pick(selection, offset, size)
             offset += source.rows if source is not self._sources[-1] else 0  # the last may be a script without end
 
 
@@ -133,7 +134,8 @@ def _opened(source: str, names: Sequence[str]) -> Iterator[Source]:
             empty = False
             yield opened
     if empty:
-        raise DataError(f"{source}: {'nothing in it is data' if path.exists() else 'no such file or folder'}")
+        missing = "nothing matches it" if _GLOB & set(source) else "no such file or folder"
+        raise DataError(f"{source}: {'nothing in it is data' if path.exists() else missing}")
 
 
 def _on_disk(path: Path, names: Sequence[str]) -> Iterator[Source]:
@@ -171,17 +173,15 @@ def _function(source: str) -> Callable[[], object] | None:
     return function  # type: ignore[no-any-return]
 
 
-def _native(feed: Feed) -> Feed:
-    """The same in this machine's order of bytes."""
-    return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in feed.items()}
-
-
 def _rebatched(pieces: Iterable[Feed], size: int) -> Iterator[Feed]:
-    """The same samples in batches of exactly ``size``, but for the last before a change of shape."""
+    """The same samples in batches of exactly ``size``, but for the last before a change of shape.
+
+    Arrays without a common axis of samples are a batch by themselves.
+    """
     held: list[Feed] = []
     count = 0
     for piece in pieces:
-        rows = max(lengths(piece))
+        rows = count_of(piece)
         if held and (count + rows > size or not _alike(held[-1], piece)):
             room = size - count if _alike(held[-1], piece) else 0
             if room > 0:

@@ -73,13 +73,14 @@ class ArrayFile:
         self.origin = str(path)
         self._path = path
         self._name = names[0]
-        self.rows = _rows({self._name: self._array()}, path)
+        self.rows = _rows({self._name: self._array()}, self.origin)
 
     def pick(self, selection: Selection, offset: int, size: int) -> Iterator[Feed]:
         wanted = selection.within(offset, offset + self.rows)
         array = self._array() if wanted.size else np.empty(0)
         for at in range(0, wanted.size, size):
-            yield {self._name: array[wanted[at : at + size]]}  # an index array copies, so nothing stays mapped
+            part = array[wanted[at : at + size]]  # an index array copies, so nothing stays mapped
+            yield {self._name: usable(part, self.origin)}
 
     def _array(self) -> Array:
         with _reading(self._path):
@@ -98,18 +99,14 @@ class Arrays:
             has = ", ".join(map(repr, feed)) or "nothing"
             raise DataError(f"{origin}: has no array for input {missing[0]!r} of the model; it has {has}")
         self._names = names
-        given = {name: feed[name] for name in names}
-        self._whole = len(lengths(given)) > 1  # no common axis of samples
-        self.rows = 1 if self._whole else _rows(given, origin)
+        self.rows = _rows({name: feed[name] for name in names}, self.origin)
 
     def pick(self, selection: Selection, offset: int, size: int) -> Iterator[Feed]:
         wanted = selection.within(offset, offset + self.rows)
-        if not wanted.size:
-            return
-        feed = self._read()
-        given = {name: feed[name] for name in self._names}
+        feed = self._read() if wanted.size else {}
         for at in range(0, wanted.size, size):
-            yield given if self._whole else rows_of(given, wanted[at : at + size])
+            arrays = {name: usable(feed[name], self.origin) for name in self._names}
+            yield _taken(arrays, wanted[at : at + size])
 
 
 class Script:
@@ -127,16 +124,16 @@ class Script:
     @property
     def rows(self) -> int:
         if self._rows is None:
-            self._rows = sum(_rows(feed, Path(self.origin)) for feed in self._feeds())
+            self._rows = sum(count_of(feed) for feed in self._feeds())
         return self._rows
 
     def pick(self, selection: Selection, offset: int, size: int) -> Iterator[Feed]:
         at = offset
         for feed in self._feeds():
-            rows = _rows(feed, Path(self.origin))
+            rows = _rows(feed, self.origin)
             wanted = selection.within(at, at + rows)
             for first in range(0, wanted.size, size):
-                yield rows_of(feed, wanted[first : first + size])
+                yield _taken(feed, wanted[first : first + size])
             at += rows
             if selection.ends_before(at):
                 return
@@ -148,8 +145,12 @@ class Script:
             batches = [result] if isinstance(result, Mapping) or hasattr(result, "__array__") else result
             if not isinstance(batches, Iterable):
                 raise DataError(f"{self.origin}: returned {type(result).__name__}, not arrays")
+            is_empty = True
             for batch in batches:
                 yield self._feed(batch)
+                is_empty = False
+            if is_empty:
+                raise DataError(f"{self.origin}: gave no samples")
         except DataError:
             raise
         except (Exception, SystemExit) as error:
@@ -164,7 +165,7 @@ class Script:
             batch = {self._names[0]: batch}
         if missing := [name for name in self._names if name not in batch]:
             raise DataError(f"{self.origin}: gave nothing for input {missing[0]!r} of the model")
-        return {name: np.asarray(batch[name]) for name in self._names}
+        return {name: usable(np.asarray(batch[name]), self.origin) for name in self._names}
 
 
 def read_npz(path: Path) -> Feed:
@@ -200,15 +201,19 @@ class _reading:  # noqa: N801 -- reads as the statement that it is
         if isinstance(error, DecodeError):
             raise DataError(f"{self._path}: is not a tensor, or is damaged") from error
         if isinstance(error, ValueError | KeyError | EOFError | TypeError) or type(error).__name__ == "BadZipFile":
-            # (numpy takes everything that is no array for a pickle)
-            objects = "Object arrays" in str(error) or "Python objects" in str(error)
-            hint = "holds pickled objects, which are not read" if objects else "is damaged or no array"
+            pickled = str(error).startswith("Object arrays") or "Python objects" in str(error)
+            hint = "holds pickled objects, which are not read" if pickled else "is damaged or no array"
             raise DataError(f"{self._path}: {hint}") from error
 
 
 def lengths(feed: Feed) -> set[int]:
     """The lengths of first axes: one if it counts samples, several if a feed is a whole. Scalars have none."""
-    return {int(array.shape[0]) for array in feed.values() if array.ndim}
+    return {len(array) for array in feed.values() if array.ndim}
+
+
+def count_of(feed: Feed) -> int:
+    """How many samples it holds; arrays that belong together as they are count as one."""
+    return max(lengths(feed)) if len(lengths(feed)) == 1 else 1
 
 
 def rows_of(feed: Feed, rows: slice | Indices) -> Feed:
@@ -216,13 +221,32 @@ def rows_of(feed: Feed, rows: slice | Indices) -> Feed:
     return {name: array[rows] if array.ndim else array for name, array in feed.items()}
 
 
-def _rows(feed: Feed, origin: Path) -> int:
-    rows = {name: int(array.shape[0]) for name, array in feed.items() if array.ndim}
-    if len(set(rows.values())) > 1:
-        counts = ", ".join(f"{name!r} {count}" for name, count in rows.items())
-        raise DataError(f"{origin}: the inputs have different numbers of samples: {counts}")
-    if not rows:
-        raise DataError(f"{origin}: holds a scalar; the first axis has to count the samples")
-    if not (count := next(iter(rows.values()))):
+def _taken(feed: Feed, rows: Indices) -> Feed:
+    return rows_of(feed, rows) if len(lengths(feed)) == 1 else feed
+
+
+def usable(array: Array, origin: str) -> Array:
+    """The array in a type that an input of a model can have, and in the byte order of this machine."""
+    if array.dtype.kind == "S" or (array.dtype.kind == "O" and all(isinstance(x, str | bytes) for x in array.flat)):
+        try:
+            texts = [text.decode() if isinstance(text, bytes) else text for text in array.flat]
+        except UnicodeDecodeError as error:
+            raise DataError(f"{origin}: holds text that is not UTF-8") from error
+        return np.array(texts, dtype=str).reshape(array.shape)
+    native = array.astype(array.dtype.newbyteorder("="), copy=False)
+    if not _is_known(native.dtype):
+        raise DataError(f"{origin}: holds entries of type {array.dtype}, which ONNX does not have")
+    return native
+
+
+def _is_known(dtype: np.dtype[Any]) -> bool:
+    try:
+        return dtype.kind == "U" or (dtype.kind != "O" and bool(onnx.helper.np_dtype_to_tensor_dtype(dtype)))
+    except (KeyError, ValueError, TypeError):
+        return False
+
+
+def _rows(feed: Feed, origin: str) -> int:
+    if not (rows := count_of(feed)):
         raise DataError(f"{origin}: has no samples")
-    return count
+    return rows

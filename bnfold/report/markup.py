@@ -13,14 +13,14 @@ _MARKUP = re.compile(r"([\\`*_|\[\]])")
 
 def markdown(summary: Summary) -> str:
     """The summary as GitHub-flavoured Markdown."""
-    lines = [f"**{_plain(summary.headline)}**"]
+    lines = [f"**{plain(summary.headline)}**"]
     if summary.rows:
         lines += ["", _line(_COLUMNS), _line(("---",) * len(_COLUMNS))]
         for row in summary.rows:
-            notes = "<br>".join(_plain(note) for note in row.notes)
-            lines.append(_line((_plain(row.outcome), _plain(row.what), _plain(row.op_type), notes)))
+            notes = "<br>".join(plain(note) for note in row.notes)
+            lines.append(_line((plain(row.outcome), plain(row.what), plain(row.op_type), notes)))
     for note in summary.notes:
-        lines += ["", _plain(note)]
+        lines += ["", plain(note)]
     return "\n".join(lines)
 
 
@@ -41,6 +41,6 @@ def _line(cells: tuple[str, ...]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text in which a node's name cannot turn into markup."""
     return _MARKUP.sub(r"\\\1", escape(text, quote=False))

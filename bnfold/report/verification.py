@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from xml.etree import ElementTree as ET
 
 from bnfold import __version__
+from bnfold.report.markup import plain
 from bnfold.verify.result import Outcome, OutputFigures, RegionResult, Verdict, Verification
 
 SCHEMA = 1
@@ -23,7 +24,7 @@ def text(result: Verification, *, layers: bool = False) -> str:
 
     Args:
         result: What was found.
-        layers: Show every region, and not only those that are not equal.
+        layers: Show every region with its operators, and not only those that are not equal.
     """
     lines = [str(result)]
     if (where := result.first_difference) is not None:
@@ -31,22 +32,30 @@ def text(result: Verification, *, layers: bool = False) -> str:
     if result.outputs:
         lines += ["", *_table(_OUTPUT_COLUMNS, [_figures(output) for output in result.outputs])]
         lines.append(f"  a tolerance of {_short(result.passing_tolerance)} of max |y| would have passed; {result.how}")
-    shown = [region for region in result.regions if layers or region.outcome is not Outcome.EQUAL]
+    shown = _shown(result, layers=layers)
     if shown:
-        lines += ["", *_table(_REGION_COLUMNS, [_region(region) for region in shown])]
+        head, *rows = _table(_REGION_COLUMNS, [_region(region) for region in shown])
+        below = [_operators(region) if layers else [] for region in shown]
+        lines += ["", head, *(line for row, more in zip(rows, below, strict=True) for line in (row, *more))]
+    if layers:
+        lines.append(f"  {_alike(result)}")
     rest = [reason for reason in result.reasons if reason not in {str(region) for region in result.regions}]
-    return "\n".join([*lines, *(f"  {reason}" for reason in rest)])
+    return "\n".join(map(_printable, [*lines, *(f"  {reason}" for reason in rest)]))
 
 
 def markdown(result: Verification, *, layers: bool = False) -> str:
     """The same for a pull request."""
-    lines = [f"**{result.verdict.value}**: {str(result).partition(': ')[2]}"]
+    lines = [f"**{result.verdict.value}**: {_safe(str(result).partition(': ')[2])}"]
     if result.outputs:
         lines += ["", *_markdown(_OUTPUT_COLUMNS, [_figures(output) for output in result.outputs])]
-    shown = [region for region in result.regions if layers or region.outcome is not Outcome.EQUAL]
-    if shown:
+    shown = _shown(result, layers=layers)
+    if shown and layers:
+        rows = [[*_region(region), *map(", ".join, (region.operators, region.replaced_by))] for region in shown]
+        lines += ["", *_markdown((*_REGION_COLUMNS, "before", "after"), rows)]
+    elif shown:
         lines += ["", *_markdown(_REGION_COLUMNS, [_region(region) for region in shown])]
-    return "\n".join([*lines, *(f"- {reason}" for reason in result.reasons)])
+    notes = [*([_alike(result)] if layers else []), *result.reasons]
+    return "\n".join([*lines, *([""] if notes else []), *(f"- {_safe(note)}" for note in notes)])
 
 
 def as_json(result: Verification, before: str, after: str) -> str:
@@ -57,29 +66,53 @@ def as_json(result: Verification, before: str, after: str) -> str:
 
 def junit(result: Verification, before: str, after: str) -> str:
     """A test suite for a CI server: a case for each output and for each region."""
-    suite = ET.Element("testsuite", name=f"bnfold verify {before} {after}")
+    name = _printable(f"bnfold verify {before} {after}")
+    suites = ET.Element("testsuites", name=name)
+    suite = ET.SubElement(suites, "testsuite", name=name)
     for output in result.outputs:
-        case = ET.SubElement(suite, "testcase", classname="outputs", name=output.name)
+        case = _case(suite, "outputs", output.name)
         if not output.passed:
             message = f"differs by {_short(output.max_rel)} of max |y|, accepted are {_short(output.tolerance)}"
             # regions have the last word; see Verification
             kind = "failure" if result.verdict is Verdict.DIFFERENT else "skipped"
-            ET.SubElement(case, kind, message=message).text = " ".join(_figures(output))
+            _tell(case, kind, message, " ".join(_figures(output)))
     for region in result.regions:
-        case = ET.SubElement(suite, "testcase", classname="regions", name=f"{region.suspect} -> {region.value}")
-        if region.outcome in _NOT_PASSED:
-            ET.SubElement(case, _NOT_PASSED[region.outcome], message=str(region)).text = "\n".join(_place(region))
-    verdict = ET.SubElement(suite, "testcase", classname="models", name="verdict")
+        case = _case(suite, "regions", f"{region.suspect} -> {region.value}")
+        if region.outcome is Outcome.DIFFERENT:
+            _tell(case, "failure", str(region), *_place(region))
+        elif region.outcome is Outcome.NOT_EVALUATED:
+            _tell(case, "skipped", str(region), *_operators(region))
+    verdict = _case(suite, "models", "verdict")
     if result.verdict is not Verdict.EQUIVALENT:
-        ET.SubElement(verdict, "failure", message=_printable(str(result))).text = _printable("\n".join(result.reasons))
-    for name in ("failure", "skipped"):
-        suite.set({"failure": "failures"}.get(name, name), str(len(suite.findall(f"*/{name}"))))
-    suite.set("tests", str(len(suite)))
-    ET.indent(suite)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suite, encoding="unicode")
+        _tell(verdict, "failure", str(result), *result.reasons)
+    counts = {"tests": len(suite), "failures": len(suite.findall("*/failure")), "errors": 0}
+    for element in (suites, suite):
+        element.attrib.update({key: str(count) for key, count in counts.items()})
+    suite.set("skipped", str(len(suite.findall("*/skipped"))))
+    ET.indent(suites)
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suites, encoding="unicode")
 
 
-_NOT_PASSED = {Outcome.DIFFERENT: "failure", Outcome.NOT_EVALUATED: "skipped"}
+def _case(suite: ET.Element, group: str, name: str) -> ET.Element:
+    return ET.SubElement(suite, "testcase", classname=group, name=_printable(name))
+
+
+def _tell(case: ET.Element, kind: str, message: str, *lines: str) -> None:
+    ET.SubElement(case, kind, message=_printable(message)).text = "\n".join(map(_printable, lines))
+
+
+def _shown(result: Verification, *, layers: bool) -> list[RegionResult]:
+    return [region for region in result.regions if layers or region.outcome is not Outcome.EQUAL]
+
+
+def _operators(region: RegionResult) -> list[str]:
+    """All of them, before and after."""
+    sides = (("before", region.operators), ("after", region.replaced_by))
+    return [f"    {side:<6}  {', '.join(names) or 'nothing'}" for side, names in sides]
+
+
+def _alike(result: Verification) -> str:
+    return f"shared: {result.shared} values of AFTER are computed as in BEFORE, by the same operators from equal values"
 
 
 def _place(region: RegionResult) -> list[str]:
@@ -120,15 +153,15 @@ def _region(region: RegionResult) -> list[str]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, cells)) for cells in zip(columns, *rows, strict=True)]
+    cells = [list(map(_printable, row)) for row in (columns, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in [columns, *rows]
+        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
     ]
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [columns, ["---"] * len(columns), *([cell.replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [columns, ["---"] * len(columns), *(list(map(_safe, row)) for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
@@ -142,8 +175,13 @@ def _short(figure: float | None) -> str:
 
 
 def _printable(line: str) -> str:
-    """XML knows no control characters."""
-    return "".join(char for char in line if char in "\n\t" or char >= " ")
+    """The line with its control characters spelt out: a terminal would obey them, and XML knows none."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+
+
+def _safe(cell: str) -> str:
+    """Text in which a name cannot turn into Markdown."""
+    return plain(_printable(cell))
 
 
 FORMATS: dict[str, Callable[[Verification, str, str, bool], str]] = {

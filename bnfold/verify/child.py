@@ -21,7 +21,7 @@ Run = Callable[[Mapping[str, Array]], list[Any]]
 
 
 def main(folder: Path) -> None:
-    """Works through the jobs that have no result yet."""
+    """Works through the jobs that have no result yet, or does one of them."""
     plan = json.loads((folder / "jobs.json").read_text())
     if plan["memory"]:
         resource.setrlimit(resource.RLIMIT_DATA, (plan["memory"], plan["memory"]))
@@ -30,6 +30,8 @@ def main(folder: Path) -> None:
         if not report.exists():
             (folder / "current").write_text(str(number))
             report.write_text(json.dumps(_work(folder, number, job)))
+            if plan["one_at_a_time"]:
+                break
 
 
 def _work(folder: Path, number: int, job: Mapping[str, Any]) -> dict[str, Any]:
@@ -66,7 +68,9 @@ def _session(job: Mapping[str, Any]) -> tuple[list[str], Run]:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     levels = ort.GraphOptimizationLevel
     options.graph_optimization_level = levels.ORT_ENABLE_ALL if job["optimize"] else levels.ORT_DISABLE_ALL
-    session = ort.InferenceSession(job["model"], options, providers=job["providers"])
+    session = ort.InferenceSession(job["model"], options, providers=job["providers"], enable_fallback=0)
+    if lacking := set(job["providers"]) - set(session.get_providers()):  # it says so on no other way
+        raise RuntimeError(f"ONNX Runtime did not use {', '.join(sorted(lacking))}")
     return [output.name for output in session.get_outputs()], lambda feed: session.run(None, dict(feed))
 
 

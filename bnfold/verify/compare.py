@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 
-import numpy.typing as npt
 import onnx
 import onnx.inliner
 
 from bnfold.graph import Graph
 from bnfold.model_io import Model, load
+from bnfold.verify.admission import admitted, refuse_invalid
 from bnfold.verify.conclusion import conclusion
 from bnfold.verify.endtoend import run_both
 from bnfold.verify.evaluate import CannotEvaluate
-from bnfold.verify.given import given
-from bnfold.verify.inputs import DISTRIBUTIONS, CannotGenerate, Generator
+from bnfold.verify.given import Data, given
+from bnfold.verify.inputs import DISTRIBUTIONS, CannotGenerate, Generator, sized
 from bnfold.verify.judge import Judge
 from bnfold.verify.outputs import Run, Tolerance
-from bnfold.verify.ports import invalid, lost_defaults, matched_outputs, required_inputs
+from bnfold.verify.ports import invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
 from bnfold.verify.referee import Referee, Ruling
 from bnfold.verify.regional import Comparison, compare_regions
 from bnfold.verify.result import Outcome, Verdict, Verification
-from bnfold.verify.runner import Limits, Runner
+from bnfold.verify.runner import CPU, Limits, Runner
 from bnfold.verify.scenes import scenes
 from bnfold.verify.variations import weights_moved
 
@@ -39,16 +38,17 @@ def verify(
     *,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
-    data: Sequence[str | Path] | Iterable[Mapping[str, npt.ArrayLike]] | None = None,
+    data: Data | None = None,
     rtol: float | None = None,
     atol: float | None = None,
-    providers: Sequence[str] = ("CPUExecutionProvider",),
+    providers: Sequence[str] = CPU,
     map_output: Mapping[str, str] | None = None,
     seed: int = 0,
     thorough: bool = False,
     timeout: float = 1800.0,
     memory: int | None = None,
     run: bool = True,
+    strict: bool = True,
     progress: Progress | None = None,
 ) -> Verification:
     """Finds out whether two models compute the same.
@@ -68,16 +68,23 @@ def verify(
         timeout: Seconds for comparing region by region, and as many for running the models.
         memory: Bytes for running the models; None for as much as there is.
         run: Whether to run the models as a whole, beside comparing them region by region.
+        strict: Refuse a ``before`` that is not valid, and models of versions or domains that ONNX Runtime does not
+            know, if it is to run them. Else there is a verdict all the same, on what is left to compare.
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
-        ModelError: A model cannot be read, the two have other inputs or outputs, or data does not fit them.
+        ModelError: A model cannot be read or is refused, the two have other inputs or outputs, or data does not fit.
     """
     pair = _Pair(before, after, map_output or {})
-    if wrong := pair.spoilt:
+    ports = sized(required_inputs(pair.left), shapes or {}, dims or {})
+    if strict:
+        refuse_invalid(pair.left, run=run)
+    if wrong := pair.spoilt(run=run):
         return Verification(Verdict.DIFFERENT, reasons=(f"AFTER is no valid model: {wrong}",), seed=seed)
+    if strict and run:
+        providers = admitted({"BEFORE": pair.left, "AFTER": pair.right}, providers)
     report = progress or _silent
-    samples = [] if data is None else given(data, required_inputs(pair.left))
+    samples = [] if data is None else given(data, ports)
     known = {**(samples[0].shapes if samples else {}), **(shapes or {})}
     generator = Generator(pair.before, known, dims or {}, seed)
     found = _regions(pair, generator, seed, timeout, report)
@@ -126,16 +133,20 @@ class _Pair:
     def after(self) -> Graph:
         return Graph(_inlined(self.right))
 
-    @property
-    def spoilt(self) -> str:
-        """What onnx.checker finds wrong with AFTER, if it finds nothing wrong with BEFORE."""
-        return "" if invalid(self.left) else invalid(self.right)
+    def spoilt(self, *, run: bool) -> str:
+        """What is wrong with AFTER, and not with BEFORE; ``run`` if ONNX Runtime will look at them too."""
+        checks = (invalid,) if run else (invalid, mistyped)
+        return next((wrong for check in checks if not check(self.left) and (wrong := check(self.right))), "")
 
     @property
     def notes(self) -> list[str]:
         """What a caller of the models should know, though they compute the same."""
-        lost = ", ".join(map(repr, lost_defaults(self.left, self.right)))
-        return [f"AFTER has no input {lost}: a caller can no longer override the default"] if lost else []
+        notes = []
+        if lost := ", ".join(map(repr, lost_defaults(self.left, self.right))):
+            notes.append(f"AFTER has no input {lost}: a caller can no longer override the default")
+        if moved := reordered(self.left, self.right, self.names):
+            notes.append(f"AFTER has its {moved} in another order: a caller that goes by position gets others")
+        return notes
 
     def moved(self) -> Graph:
         """AFTER with every weight that BEFORE does not have moved by rounding."""

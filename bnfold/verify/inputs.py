@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ Array = npt.NDArray[Any]
 DISTRIBUTIONS = ("normal", "uniform", "spikes", "large", "constant")
 _GUESSES = (224, 64, 32, 256, 128, 16, 8, 4, 1, 80, 40)  # for an axis that nothing is known of
 _BATCHES = (2, 1, 3)
+_MOST_ENTRIES = 2**36  # of an input; a quarter of a terabyte
 _PASSES_INDICES = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose"})
 
 
@@ -58,10 +60,10 @@ class Generator:
     """
 
     def __init__(self, graph: Graph, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], seed: int) -> None:
-        self._ports = required_inputs(graph.model)
+        self._ports = sized(required_inputs(graph.model), shapes, dims)
         self._ranges = {port.name: index_range(graph, port.name) for port in self._ports}
         self._seed = seed
-        self._given = _checked(self._ports, shapes, dims)
+        self._given = {port.name: _filled(port) for port in self._ports}
 
     def candidates(self) -> Iterator[dict[str, tuple[int, ...]]]:
         """Shapes for all inputs, the most sensible first; only running the model tells which one fits.
@@ -109,29 +111,46 @@ class Generator:
         }
 
 
-def _checked(
-    ports: Sequence[Port], shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]
-) -> dict[str, tuple[int | str, ...]]:
-    """The shape of each input, an axis of unknown size under its name."""
+def sized(ports: Sequence[Port], shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> list[Port]:
+    """The inputs with the sizes that the user gave.
+
+    Args:
+        ports: The inputs of a model.
+        shapes: Shapes by input.
+        dims: Sizes by the names of dimensions.
+
+    Raises:
+        ModelError: A shape or size belongs to nothing, or contradicts the model or another one.
+    """
     names = {port.name for port in ports}
     if wrong := [name for name in shapes if name not in names]:
         raise ModelError(f"there is no input {wrong[0]!r}; the inputs are {', '.join(map(repr, sorted(names)))}")
     symbols = {dim for port in ports for dim in port.shape or () if isinstance(dim, str)}
     if wrong := [name for name in dims if name not in symbols]:
         raise ModelError(f"no input has a dimension {wrong[0]!r}; there are {', '.join(sorted(symbols)) or 'none'}")
-    return {port.name: _known(port, shapes.get(port.name), dims) for port in ports}
+    return [_sized(port, shapes.get(port.name), dims) for port in ports]
 
 
-def _known(port: Port, given: Sequence[int] | None, dims: Mapping[str, int]) -> tuple[int | str, ...]:
+def _sized(port: Port, given: Sequence[int] | None, dims: Mapping[str, int]) -> Port:
+    known = port
+    if port.shape is not None:
+        known = replace(port, shape=tuple(dims.get(dim, dim) if isinstance(dim, str) else dim for dim in port.shape))
     if given is not None:
-        if not port.accepts(Port(port.name, port.kind, port.elem_type, tuple(given))):
-            raise ModelError(f"input {port} cannot have the shape {','.join(map(str, given))}")
-        return tuple(given)
+        if not known.accepts(replace(port, shape=tuple(given))):
+            raise ModelError(f"input {known} cannot have the shape {','.join(map(str, given))}")
+        known = replace(port, shape=tuple(given))
+    sizes = [dim for dim in known.shape or () if isinstance(dim, int)]
+    if sizes[:1] == [0] and known != port:
+        raise ModelError(f"input {known} would hold no sample")
+    if math.prod(sizes) > _MOST_ENTRIES:
+        raise ModelError(f"input {known} is too large")
+    return known
+
+
+def _filled(port: Port) -> tuple[int | str, ...]:
+    """The shape of an input, every axis of unknown size under a name."""
     shape = port.shape if port.shape is not None else ("batch?", 3, None, None)
-    return tuple(
-        dims.get(dim, dim) if isinstance(dim, str) else f"{port.name}.{axis}" if dim is None else dim
-        for axis, dim in enumerate(shape)
-    )
+    return tuple(f"{port.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape))
 
 
 def index_range(graph: Graph, name: str) -> int | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 import onnx.checker
+import onnx.shape_inference
 
 from bnfold.model_io import Model, ModelError
 from bnfold.model_io.tensors import all_tensors
@@ -124,6 +125,33 @@ def _dim(dim: onnx.TensorShapeProto.Dimension) -> Dim:
     return dim.dim_param or None
 
 
+def reordered(before: Model, after: Model, names: Mapping[str, str]) -> str:
+    """Which of ``inputs`` and ``outputs`` come in another order: empty, one or both."""
+    inputs = [port.name for port in required_inputs(before)] != [port.name for port in required_inputs(after)]
+    outputs = list(names.values()) != [port.name for port in outputs_of(after)]
+    return " and ".join(["inputs"] * inputs + ["outputs"] * outputs)
+
+
+def mistyped(model: Model) -> str:
+    """An output whose operators give it another element type than the model declares; empty if there is none.
+
+    ONNX Runtime does not load such a model, and onnx.checker does not see it.
+    """
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model.proto)
+    for entry in proto.graph.output:
+        entry.ClearField("type")  # only what is not declared is inferred
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto).graph.output
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        return ""  # it cannot be told
+    for declared, found in zip(outputs_of(model), map(_port, inferred), strict=True):
+        if declared.elem_type and found.elem_type and declared.elem_type != found.elem_type:
+            real = onnx.TensorProto.DataType.Name(found.elem_type).lower()
+            return f"output {declared} is {real}, by the operators that make it"
+    return ""
+
+
 def invalid(model: Model) -> str:
     """What onnx.checker finds wrong with a model, empty if nothing; it need not look at the large tensors."""
     proto = onnx.ModelProto()
@@ -134,6 +162,9 @@ def invalid(model: Model) -> str:
                 tensor.ClearField(name)
             tensor.dims.append(0)
             tensor.raw_data = b""
+    for entry in (*proto.graph.input, *proto.graph.output):
+        if entry.type.HasField("tensor_type"):  # the checker wants a shape, though the format and all runtimes do not
+            entry.type.tensor_type.shape.SetInParent()
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:

@@ -21,12 +21,17 @@ import numpy.typing as npt
 
 from bnfold import malloc
 from bnfold.model_io import Model, staged
+from bnfold.model_io.tensors import all_tensors
 
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
 
 
 CHILD = Path(__file__).with_name("child.py")
+_LARGE = 1 << 30  # bytes of weights; what one session frees, the next one may not find
+
+CPU = ("CPUExecutionProvider",)
+"""The execution provider that every ONNX Runtime has."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Job:
     feeds: Sequence[Feed]
     optimize: bool = False
     threads: int = 0
-    providers: Sequence[str] = ("CPUExecutionProvider",)
+    providers: Sequence[str] = CPU
     reference: bool = False
     first: bool = False
 
@@ -76,6 +81,7 @@ class Runner:
         self._stack = ExitStack()
         self._feeds: dict[int, tuple[Feed, str]] = {}
         self._count = 0
+        self._one_at_a_time = False
 
     def __enter__(self) -> Runner:
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bnfold-verify-")))
@@ -91,26 +97,40 @@ class Runner:
 
         A path is read as it is. A `Model` was perhaps edited since it was read, so it is written for this.
         """
-        return self.write(model) if isinstance(source, Model) or model.path is None else model.path
+        if isinstance(source, Model) or model.path is None:
+            return self.write(model)
+        self._heed_size_of(model)
+        return model.path
 
     def write(self, model: Model) -> Path:
         """A new file with the model as it is now."""
+        self._heed_size_of(model)
         self._count += 1
         path = self._folder / f"model{self._count}.onnx"
         with staged(model, path):
             pass
         return path
 
+    def _heed_size_of(self, model: Model) -> None:
+        """A large model has a process for itself, whose memory is all given back at its end."""
+        payloads = (model.payload(tensor) for tensor in all_tensors(model.proto))
+        self._one_at_a_time |= sum(payload.nbytes for payload in payloads if payload) > _LARGE
+
     def run(self, jobs: Sequence[Job]) -> list[list[Outputs]]:
         """The outputs of each job for each of its feeds."""
         self._count += 1
         folder = self._folder / f"run{self._count}"
         folder.mkdir()
-        plan = {"memory": self._limits.memory, "jobs": [self._described(job) for job in jobs]}
+        plan = {
+            "memory": self._limits.memory,
+            "one_at_a_time": self._one_at_a_time,
+            "jobs": [self._described(job) for job in jobs],
+        }
         (folder / "jobs.json").write_text(json.dumps(plan))
+        environment = {**os.environ, **({} if self._one_at_a_time else malloc.ENVIRONMENT)}
         left = self._limits.seconds
         while left > 0 and (unfinished := [k for k in range(len(jobs)) if not (folder / f"job{k}.json").exists()]):
-            spent, end = _spawn(folder, left)
+            spent, end = _spawn(folder, left, environment)
             left -= spent
             if end:
                 current = folder / "current"
@@ -147,13 +167,12 @@ def _odd_type(array: Array) -> str:
     return array.dtype.name if array.dtype.kind == "V" else ""
 
 
-def _spawn(folder: Path, seconds: float) -> tuple[float, str]:
+def _spawn(folder: Path, seconds: float, environment: Mapping[str, str]) -> tuple[float, str]:
     """Runs a child; the time it took, and how it ended if not well."""
     start = time.monotonic()
     # by its path: as a module it would import this package, which it has no need of
     command = [sys.executable, "-P", str(CHILD), str(folder)]
     try:
-        environment = {**os.environ, **malloc.ENVIRONMENT}
         done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, env=environment)
     except subprocess.TimeoutExpired:
         return seconds, f"took more than {seconds:.0f} s"

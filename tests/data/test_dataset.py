@@ -79,7 +79,7 @@ def test_a_folder_of_files(tmp_path):
     ("source", "names", "message"),
     [
         ("missing.npy", ["x"], "no such file"),
-        ("*.npq", ["x"], "no such file"),
+        ("*.npq", ["x"], "nothing matches"),
         ("empty", ["x"], "nothing in it is data"),
         ("0.npy", ["x", "y"], "use .npz"),
         ("0.npz", ["z"], "no array for input 'z'"),
