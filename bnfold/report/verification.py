@@ -16,6 +16,7 @@ _OUTPUT_COLUMNS = (
     *("output", "max abs", "max rel", "rms", "SNR dB", "ULPs", "cosine", "argmax", "NaN/Inf"),
     *("noise", "accepted"),
 )
+_LAYER_COLUMNS = ("state", "operator", "makes", "difference", "ratio", "channel")
 _REGION_COLUMNS = ("region", "operator", "ends at", "difference", "explained", "ratio", "channel")
 
 
@@ -38,7 +39,7 @@ def text(result: Verification, *, layers: bool = False) -> str:
         below = [_operators(region) if layers else [] for region in shown]
         lines += ["", head, *(line for row, more in zip(rows, below, strict=True) for line in (row, *more))]
     if layers:
-        lines.append(f"  {_alike(result)}")
+        lines += ["", *_table(_LAYER_COLUMNS, _layers(result)), f"  {_alike(result)}"]
     rest = [reason for reason in result.reasons if reason not in {str(region) for region in result.regions}]
     return "\n".join(map(_printable, [*lines, *(f"  {reason}" for reason in rest)]))
 
@@ -54,13 +55,16 @@ def markdown(result: Verification, *, layers: bool = False) -> str:
         lines += ["", *_markdown((*_REGION_COLUMNS, "before", "after"), rows)]
     elif shown:
         lines += ["", *_markdown(_REGION_COLUMNS, [_region(region) for region in shown])]
+    if layers:
+        lines += ["", *_markdown(_LAYER_COLUMNS, _layers(result))]
     notes = [*([_alike(result)] if layers else []), *result.reasons]
     return "\n".join([*lines, *([""] if notes else []), *(f"- {_safe(note)}" for note in notes)])
 
 
-def as_json(result: Verification, before: str, after: str) -> str:
+def as_json(result: Verification, before: str, after: str, *, layers: bool = False) -> str:
     """Everything that is known."""
-    content = {"schema": SCHEMA, "bnfold": __version__, "before": before, "after": after, **result.to_dict()}
+    paths = {"before": before, "after": after}
+    content = {"schema": SCHEMA, "bnfold": __version__, **paths, **result.to_dict(layers=layers)}
     return json.dumps(content, indent=2, ensure_ascii=False)
 
 
@@ -112,7 +116,26 @@ def _operators(region: RegionResult) -> list[str]:
 
 
 def _alike(result: Verification) -> str:
-    return f"shared: {result.shared} values of AFTER are computed as in BEFORE, by the same operators from equal values"
+    return f"shared: {result.shared} of {len(result.layers)} operators of AFTER are in BEFORE, too, on equal inputs"
+
+
+def _layers(result: Verification) -> list[list[str]]:
+    """A row for each operator; those in a region have its outcome, and its figures where it ends."""
+    regions = {operator: region for region in reversed(result.regions) for operator in region.replaced_by}
+    ends = {region.value: region for region in result.regions}
+    rows = []
+    for layer in result.layers:
+        region = ends.get(layer.value) or regions.get(layer.operator)
+        if layer.is_shared:
+            rows.append(["shared", layer.operator, layer.value, "0", "", ""])
+        elif region is None:  # what is computed from constants, or nothing reads
+            rows.append(["", layer.operator, layer.value, "", "", ""])
+        else:
+            ending = region.value == layer.value and region.outcome is not Outcome.NOT_EVALUATED
+            figures = [_short(figure) for figure in (region.difference, region.error)] if ending else ["", ""]
+            channel = str(region.channel) if ending and region.channel is not None else ""
+            rows.append([region.outcome.value, layer.operator, layer.value, *figures, channel])
+    return rows
 
 
 def _place(region: RegionResult) -> list[str]:
@@ -187,6 +210,6 @@ def _safe(cell: str) -> str:
 FORMATS: dict[str, Callable[[Verification, str, str, bool], str]] = {
     "text": lambda result, before, after, layers: text(result, layers=layers),
     "markdown": lambda result, before, after, layers: markdown(result, layers=layers),
-    "json": lambda result, before, after, layers: as_json(result, before, after),
+    "json": lambda result, before, after, layers: as_json(result, before, after, layers=layers),
     "junit": lambda result, before, after, layers: junit(result, before, after),
 }

@@ -50,7 +50,7 @@ def conclusion(
         outputs=ran.outputs,
         regions=tuple(found.regions),
         complete=complete,
-        shared=found.shared,
+        layers=tuple(found.layers),
         how=ran.how,
         reasons=tuple(reasons),
         seed=seed,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from bnfold.graph import Graph, Op, Value, is_float
+from bnfold.graph import Graph, Value, is_float
 from bnfold.verify.blame import changed_operators, culprit
 from bnfold.verify.border import made_up
 from bnfold.verify.evaluate import CannotEvaluate, Evaluator, is_stored
@@ -19,7 +19,7 @@ from bnfold.verify.hints import hints, is_uniform
 from bnfold.verify.kernel import Array, as_real
 from bnfold.verify.numbering import Numbering
 from bnfold.verify.ports import required_inputs
-from bnfold.verify.regions import Region
+from bnfold.verify.regions import Region, named
 from bnfold.verify.result import Outcome, RegionResult
 from bnfold.verify.scenes import Scene
 from bnfold.verify.side import Given, Side, changed_weights, retuned_operators
@@ -92,9 +92,9 @@ class Judge:
         changed = changed_operators(left, right)
         result = RegionResult(
             value=left.region.target.name,
-            operators=tuple(_named(op) for op in left.region.ops),
-            replaced_by=tuple(_named(op) for op in right.region.ops),
-            suspect=_named(changed[-1]) if changed else repr(left.region.target.name),
+            operators=tuple(named(op) for op in left.region.ops),
+            replaced_by=tuple(named(op) for op in right.region.ops),
+            suspect=named(changed[-1]) if changed else repr(left.region.target.name),
             outcome=Outcome.NOT_EVALUATED,
         )
         types = _float_types(self._graph, left.region), _float_types(self._after_graph, right.region)
@@ -129,7 +129,7 @@ class Judge:
                 result = _with(result, found)
             if result.outcome is Outcome.DIFFERENT:
                 op = culprit(left, right, given)
-                return result if op is None else replace(result, suspect=_named(op))
+                return result if op is None else replace(result, suspect=named(op))
         return replace(result, detail=problem) if result.outcome is Outcome.NOT_EVALUATED else result
 
     def _found(self, left: Side, right: Side, scene: Scene) -> tuple[Finding, Given]:
@@ -195,7 +195,3 @@ def _float_types(graph: Graph, region: Region) -> set[np.dtype[Any]]:
     casts = [op.attribute("to") for op in region.ops if op.type == "Cast"]
     dtypes += [np.dtype(onnx.helper.tensor_dtype_to_np_dtype(to)) for to in casts]
     return {dtype for dtype in dtypes if dtype is not None and is_float(dtype)}
-
-
-def _named(op: Op) -> str:
-    return f"{op.type} {op.label!r}"

@@ -14,8 +14,8 @@ from itertools import zip_longest
 from bnfold.graph import Graph, Op, Scope, Value
 from bnfold.verify.judge import Judge
 from bnfold.verify.numbering import Number, Numbering, Table
-from bnfold.verify.regions import Region, balanced, confined_border, dependent_border
-from bnfold.verify.result import Outcome, RegionResult
+from bnfold.verify.regions import Region, balanced, confined_border, dependent_border, named
+from bnfold.verify.result import Layer, Outcome, RegionResult
 
 _OPENINGS = 4  # of values at a border that cannot be chosen freely
 _TRIES = 8  # behind an opened border
@@ -31,13 +31,13 @@ class Comparison:
 
     Attributes:
         regions: The comparisons that were made.
-        shared: Values of AFTER that are computed as in BEFORE.
+        layers: The operators of AFTER in graph order, those in bodies before the one that has them.
         doubted: Values at which the first try found a difference.
         problem: Why nothing was compared, if so.
     """
 
     regions: list[RegionResult] = field(default_factory=list)
-    shared: int = 0
+    layers: list[Layer] = field(default_factory=list)
     doubted: set[str] = field(default_factory=set)
     problem: str = ""
 
@@ -125,12 +125,12 @@ class _Alignment:
                 if body is not None:
                     self._walk(body, other, progress)
             self._after.note_constant(op)
-            for value, number in zip(op.outputs, self._after.keys(op), strict=True):
-                if value is None:
-                    continue
-                if number in self._before.values:
-                    self._found.shared += 1
-                elif (claimed := self._claimed(value, twin)) is not None:
+            numbers = [number for value, number in zip(op.outputs, self._after.keys(op), strict=True) if value]
+            values = [value for value in op.outputs if value is not None]
+            is_shared = all(number in self._before.values for number in numbers)
+            self._found.layers.append(Layer(named(op), ", ".join(value.name for value in values), is_shared))
+            for value, number in zip(values, numbers, strict=True):
+                if number not in self._before.values and (claimed := self._claimed(value, twin)) is not None:
                     number = claimed  # noqa: PLW2901 -- it has the number of its counterpart
                 self._after.assign(value, number)
 

@@ -109,6 +109,11 @@ def dependent_border(numbering: Numbering, region: Region) -> Number | None:
     return None
 
 
+def named(op: Op) -> str:
+    """An operator in reports."""
+    return f"{op.type} {op.label!r}"
+
+
 def confined_border(region: Region) -> Number | None:
     """A value at the border that its operator keeps within a range, None if there is none."""
     made = ((value.producer, number) for value, number in region.border.items())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -64,6 +64,22 @@ class RegionResult:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """An operator of AFTER.
+
+    Attributes:
+        operator: As ``type name``.
+        value: What it makes.
+        is_shared: Whether BEFORE has the same operator on equal inputs, so that there is nothing to compare. If not, it
+            is in the `replaced_by` of a region.
+    """
+
+    operator: str
+    value: str
+    is_shared: bool
+
+
+@dataclass(frozen=True)
 class OutputFigures:
     """How far one output of AFTER is from that of BEFORE, the worst of all runs. Relative means: to max |y|.
 
@@ -115,7 +131,7 @@ class Verification:
         outputs: Figures for each output from running both models; empty if they were not run.
         regions: Every part of the graph that differs, evaluated alone.
         complete: Whether all differing regions were evaluated, so that equal regions make equal models.
-        shared: Number of values that both models compute in the same way.
+        layers: Every operator of AFTER, in graph order.
         how: How the models were run.
         reasons: Why the verdict is not EQUIVALENT, or what it does not rest on.
         seed: Of the inputs.
@@ -125,7 +141,7 @@ class Verification:
     outputs: tuple[OutputFigures, ...] = ()
     regions: tuple[RegionResult, ...] = ()
     complete: bool = False
-    shared: int = 0
+    layers: tuple[Layer, ...] = ()
     how: str = ""
     reasons: tuple[str, ...] = ()
     seed: int = 0
@@ -169,10 +185,19 @@ class Verification:
             parts.append(f"outputs within {max(output.max_rel for output in self.outputs):.1e} of max |y| ({self.how})")
         return f"equivalent: {', '.join(parts)}"
 
-    def to_dict(self) -> dict[str, Any]:
-        """For JSON: numbers that JSON cannot hold become strings."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain | {"ok": self.ok, "passing_tolerance": _plain(self.passing_tolerance)}
+    @property
+    def shared(self) -> int:
+        """How many operators both models have, with equal inputs."""
+        return sum(layer.is_shared for layer in self.layers)
+
+    def to_dict(self, *, layers: bool = False) -> dict[str, Any]:
+        """For JSON: numbers that JSON cannot hold become strings. ``layers`` are many, and left out by default."""
+        plain: dict[str, Any] = _plain(asdict(self if layers else replace(self, layers=())))
+        return plain | {
+            "shared": self.shared,
+            "ok": self.ok,
+            "passing_tolerance": _plain(self.passing_tolerance),
+        }
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bnfold.report.verification import FORMATS
-from bnfold.verify.result import Outcome, OutputFigures, RegionResult, Verdict, Verification
+from bnfold.verify.result import Layer, Outcome, OutputFigures, RegionResult, Verdict, Verification
 
 NASTY = "a\x00\x1b[31m<b>&\"'|`*_\n]]>\u2028\ufffe"
 
@@ -44,7 +44,8 @@ def test_names_are_no_markup():
         Verification(Verdict.DIFFERENT, regions=(region(Outcome.DIFFERENT, NASTY),)), "", "", True
     )
     assert "<b>" not in told
-    assert all(line.count("|") - line.count("\\|") == 10 for line in told.splitlines() if line.startswith("|"))
+    table = told.partition("| state |")[0]
+    assert all(line.count("|") - line.count("\\|") == 10 for line in table.splitlines() if line.startswith("|"))
 
 
 @pytest.mark.parametrize("verdict", Verdict)
@@ -65,13 +66,15 @@ def test_junit_has_what_its_readers_want(verdict):
 
 
 def test_layers_shows_every_operator():
-    """Also of equal regions, before and after; and how much both models share."""
-    result = Verification(Verdict.EQUIVALENT, regions=(region(),) * 100, complete=True, shared=7)
+    """Also of equal regions, before and after; then all of AFTER in graph order, with what both models share."""
+    layers = (Layer("Relu 'r'", "r", is_shared=True), Layer("Conv 'y'", "y", is_shared=False))
+    result = Verification(Verdict.EQUIVALENT, regions=(region(),) * 100, complete=True, layers=layers)
     short, long = (FORMATS["text"](result, "", "", layers).splitlines() for layers in (False, True))
     assert short == ["equivalent: 100 of 100 changed regions equal in float64"]
     assert long.count("    before  Conv 'y', BatchNormalization 'y'") == 100
     assert long.count("    after   Conv 'y'") == 100
-    assert long[-1].startswith("  shared: 7 values of AFTER")
+    assert [line.split()[:3] for line in long[-3:-1]] == [["shared", "Relu", "'r'"], ["equal", "Conv", "'y'"]]
+    assert long[-1].startswith("  shared: 1 of 2 operators of AFTER")
 
 
 def test_json_holds_everything():
