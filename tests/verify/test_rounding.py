@@ -80,7 +80,8 @@ SMALL = [
         "coefficient of a GELU",
         """n (float[N, 4, 16] x) => (float[N, 4, 16] y)
            <float k = {0.044715}, float j = {0.0435}, float c = {0.79788456}, float one = {1}, float half = {0.5}> {
-           ~sq = Mul (x, x) @ ~b = Mul (~a, c) ~t = Tanh (~b) ~u = Add (~t, one) ~v = Mul (x, ~u) y = Mul (~v, half)}""",
+           ~sq = Mul (x, x) @ ~b = Mul (~a, c) ~t = Tanh (~b) ~u = Add (~t, one) ~v = Mul (x, ~u) y = Mul (~v, half)}
+        """,
         "~cu = Mul (~sq, x) ~k = Mul (~cu, k) ~a = Add (x, ~k)",
         "~cu = Mul (~sq, x) ~k = Mul (~cu, j) ~a = Add (x, ~k)",
         "~k = Mul (~sq, k) ~f = Add (~k, one) ~a = Mul (x, ~f)",
