@@ -58,7 +58,8 @@ def missed_and_misplaced(model: onnx.ModelProto, operators: int) -> tuple[list[M
 @pytest.mark.parametrize("path", INFERENCE, ids=lambda path: path.stem)
 def test_faults_in_trained_models_are_found(path):
     """Every fault is found, and laid to the operator that it was planted in."""
-    missed, misplaced, count = missed_and_misplaced(onnx.load(path), operators=4)
+    operators = 3 if ".decomposed" in path.name else 4  # the same weights again
+    missed, misplaced, count = missed_and_misplaced(onnx.load(path), operators)
     assert count >= 20
     assert not [(mutant.fault, mutant.operator) for mutant in missed]
     assert not [(mutant.fault, mutant.operator) for mutant in misplaced]
