@@ -95,12 +95,14 @@ def main(paths: list[Path]) -> None:
         before = to_proto(loaded)
         fixed, tally, start = Fixed(before), Counter[str](), time.monotonic()
         for mutant in mutants(before, to_proto(plan(loaded).model), OPERATORS):
-            result = verify(loaded, mutant.model, run=False)
+            is_usual = mutant.before is before
+            result = verify(loaded if is_usual else mutant.before, mutant.model, run=False)
             tally["mutants"] += 1
             tally["found"] += result.verdict is Verdict.DIFFERENT
             place = result.first_difference
-            tally["pinned"] += place is not None and repr(mutant.operator) in place.suspect
-            tally.update(str(tolerance) for tolerance, passed in fixed.accepts(mutant.model).items() if not passed)
+            tally["pinned"] += place is not None and mutant.is_pinned_by(place.suspect)
+            accepted = (fixed if is_usual else Fixed(mutant.before)).accepts(mutant.model)
+            tally.update(str(tolerance) for tolerance, passed in accepted.items() if not passed)
         total.update(tally)
         print(f"{path.stem:28} {dict(tally)} {time.monotonic() - start:.0f} s", flush=True)
     print(f"{'all':28} {dict(total)}")

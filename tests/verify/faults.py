@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from misfolds import MISFOLDS, label, misfolded
 from onnx import numpy_helper
 
 Array = npt.NDArray[Any]
@@ -23,11 +24,19 @@ class Mutant:
         fault: What was done to it.
         operator: Name of the operator that it was done to.
         model: The broken model.
+        before: The model that it is no fold of.
+        alike: Operators that it may be laid to as well, as the model computes the same with the fault in them.
     """
 
     fault: str
     operator: str
     model: onnx.ModelProto
+    before: onnx.ModelProto
+    alike: tuple[str, ...] = ()
+
+    def is_pinned_by(self, suspect: str) -> bool:
+        """Whether an operator, as a result names it, is the one at fault."""
+        return any(repr(name) in suspect for name in (self.operator, *self.alike))
 
 
 def folded_operators(before: onnx.ModelProto, after: onnx.ModelProto) -> list[onnx.NodeProto]:
@@ -47,13 +56,27 @@ def mutants(before: onnx.ModelProto, after: onnx.ModelProto, operators: int, see
     chosen = [folded[number] for number in sorted({int(at) for at in np.linspace(0, len(folded) - 1, operators)})]
     random = np.random.default_rng(seed)
     for node in chosen:
+        alike = tuple(added_to(after, node))
         for fault in FAULTS:
             if (model := broken(after, node, fault, random)) is not None:
-                yield Mutant(fault, label(node), model)
+                yield Mutant(fault, label(node), model, before, alike)
+        for fault in MISFOLDS:
+            if (pair := misfolded(before, after, node, fault, random)) is not None:
+                yield Mutant(fault, label(node), pair[1], pair[0], alike)
 
 
-def label(node: onnx.NodeProto) -> str:
-    return node.name or node.output[0]
+def added_to(model: onnx.ModelProto, node: onnx.NodeProto) -> Iterator[str]:
+    """Operators of the same kind on the same input, whose results go nowhere but into one sum with that of ``node``.
+
+    Of A x + B x, nothing but A + B can be known.
+    """
+    for other in model.graph.node:
+        outputs = {node.output[0], other.output[0]}
+        readers = [reader for reader in model.graph.node if outputs & set(reader.input)]
+        is_like = (other.op_type, other.input[:1], other.attribute) == (node.op_type, node.input[:1], node.attribute)
+        is_sum = [reader.op_type for reader in readers] == ["Add"] and set(readers[0].input) == outputs
+        if other is not node and is_like and is_sum and not outputs & {entry.name for entry in model.graph.output}:
+            yield label(other)
 
 
 def broken(

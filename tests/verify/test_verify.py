@@ -226,7 +226,7 @@ def test_a_crash_is_a_result(tmp_path, monkeypatch):
 
 
 def test_the_users_tolerance_overrides():
-    """With a tolerance of the user, the figures are held against that; regions keep their say."""
+    """With a tolerance of the user, the figures are held against that."""
     before = text("n (float[N,4] x) => (float[N,4] y) <float[1] k = {1.0}> { y = Mul(x, k) }")
     after = text("n (float[N,4] x) => (float[N,4] y) <float[1] k = {1.001}> { y = Mul(x, k) }")
     result = verify(before, after, rtol=1e-2)
