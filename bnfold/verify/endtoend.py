@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bnfold.verify.inputs import CannotGenerate, Generator, Sample
-from bnfold.verify.outputs import Floors, Pair, Run, Tolerance, held_against, noise
-from bnfold.verify.runner import Job, Runner
+from bnfold.verify.outputs import Pair, Run, Tolerance, held_against, noise
+from bnfold.verify.runner import Job, Outputs, Runner
 from bnfold.verify.variations import moved_by_an_ulp
 
 _MOST_CANDIDATES = 24
@@ -92,46 +92,35 @@ def _compared(
     runner: Runner, setup: _Setup, samples: Sequence[Sample], tolerance: Tolerance, *, reference: bool
 ) -> Run:
     feeds = [sample.feed for sample in samples]
-    base = Job(setup.before, [*feeds, moved_by_an_ulp(feeds[0])], providers=setup.providers, reference=reference)
+    moved = [moved_by_an_ulp(feed) for feed in feeds]
+    base = Job(setup.before, [*feeds, *moved], providers=setup.providers, reference=reference)
     before, after = runner.run([base, replace(base, model=setup.after, feeds=feeds)])
     varied: set[str] = set()
-    how = _how(setup, sum(not outputs.error for outputs in before[:-1]), reference=reference)
+    how = _how(setup, sum(not outputs.error for outputs in before[: len(samples)]), reference=reference)
     usable = [number for number in range(len(samples)) if not before[number].error]
     if not usable:
         return Run(problem=before[0].error)
     if failed := [after[number].error for number in usable if after[number].error]:
         return Run(failure=failed[0], how=how)
     pairs = [Pair(samples[number], before[number], after[number]) for number in usable]
-    floors: Floors = {samples[0].name: noise(before[0], before[-1:])}
-    run = held_against(pairs, setup.names, floors, tolerance, how)
-    while not (run.passed or reference or tolerance.is_given):
-        # only now is it worth the time to know the noise well, and only of these samples
-        unknown = [dispute.sample for dispute in run.disputes if dispute.sample.name not in varied]
-        if not unknown:
-            break
-        varied |= {sample.name for sample in unknown}
-        floors = _with_noise(runner, setup, base, pairs, unknown, floors)
+    variants = {samples[number].name: [before[len(samples) + number]] for number in usable}
+    while True:
+        floors = {pair.sample.name: noise(pair.before, variants[pair.sample.name]) for pair in pairs}
         run = held_against(pairs, setup.names, floors, tolerance, how)
-    return run
+        unknown = [dispute.sample for dispute in run.disputes if dispute.sample.name not in varied]
+        if not unknown or reference or tolerance.is_given:
+            return run
+        # only now is it worth the time to know the noise well, and only of these samples
+        varied |= {sample.name for sample in unknown}
+        for sample, outputs in zip(unknown, _varied(runner, setup, base, unknown), strict=True):
+            variants[sample.name] += outputs
 
 
-def _with_noise(
-    runner: Runner, setup: _Setup, base: Job, pairs: Sequence[Pair], samples: Sequence[Sample], floors: Floors
-) -> Floors:
-    """What is known of the noise, and what every variation that changes nothing makes of some samples."""
-    feeds = [sample.feed for sample in samples]
-    alone = replace(base, feeds=feeds)
-    variants = runner.run(
-        [
-            replace(alone, feeds=[moved_by_an_ulp(feed) for feed in feeds]),
-            replace(alone, optimize=True),
-            replace(alone, threads=1),
-            replace(alone, model=setup.varied()),
-        ]
-    )
-    before = {pair.sample.name: pair.before for pair in pairs}
-    found = zip(samples, zip(*variants, strict=True), strict=True)
-    return {**floors, **{sample.name: noise(before[sample.name], results) for sample, results in found}}
+def _varied(runner: Runner, setup: _Setup, base: Job, samples: Sequence[Sample]) -> Iterator[Sequence[Outputs]]:
+    """For each sample, what variations that change nothing make of it."""
+    alone = replace(base, feeds=[sample.feed for sample in samples])
+    changes = replace(alone, optimize=True), replace(alone, threads=1), replace(alone, model=setup.varied())
+    yield from zip(*runner.run(changes), strict=True)
 
 
 def _how(setup: _Setup, runs: int, *, reference: bool) -> str:

@@ -96,6 +96,7 @@ def _explained(
         if finding.ratio <= 1:
             return _unless_magnified(finding, left, right, given, old, rounding, random)
         rounding.measure(right, given, times, random, scatter=True)
+        rounding.measure(left, given, times, random, scatter=True, weights=False, base=old)
         finding = _worst(old, new, rounding.careful() + noise)
     if finding.ratio <= 1 or not left.changed:
         return _unless_magnified(finding, left, right, given, old, rounding, random)
@@ -143,13 +144,14 @@ class _Rounding:
         times: int,
         random: np.random.Generator,
         *,
+        weights: bool = True,
         scatter: bool = False,
         base: FloatArray | None = None,
     ) -> None:
-        """Moves the weights so many times, with ``scatter`` all values; ``base`` is what the side makes unmoved."""
+        """Moves weights so many times, with ``scatter`` all values; ``base`` is what the side makes of them unmoved."""
         value = self._value if base is None else base
         for _ in range(times if side.changed or side.retuned or scatter else 0):
-            moved = side.moved(given, random, scatter=scatter)
+            moved = side.moved(given, random, weights=weights, scatter=scatter)
             if moved.shape != value.shape:
                 continue  # a factor of a Resize was moved
             move = np.asarray(np.abs(moved - value))

@@ -102,7 +102,7 @@ def held_against(
     Args:
         pairs: What was made of each sample.
         names: Each output of BEFORE with its name in AFTER.
-        floors: The noise; what was measured on the first sample counts for all of them.
+        floors: The noise.
         tolerance: What the user accepts.
         how: How the models were run.
     """
@@ -144,7 +144,7 @@ def _worst(
     judged = []
     for pair in pairs:
         left, right = pair.before.arrays.get(name, _NOTHING), pair.after.arrays.get(_renamed(name, names), _NOTHING)
-        floor = max(floors.get(key, {}).get(name, 0.0) for key in (pairs[0].sample.name, pair.sample.name))
+        floor = floors.get(pair.sample.name, {}).get(name, 0.0)
         if left is not _NOTHING or right is not _NOTHING:
             judged.append((left, _judged(name, pair.sample, figures(left, right), left.dtype, floor, tolerance)))
     # what overflows by itself says nothing by where it does, as long as there is something else to go by

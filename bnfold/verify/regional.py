@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
-from bnfold.graph import Graph, Op, Scope, Value
+from bnfold.graph import Graph, Op, Scope, Shape, Value
 from bnfold.verify.judge import Judge
 from bnfold.verify.numbering import Number, Numbering, Table
 from bnfold.verify.regions import Region, balanced, confined_border, dependent_border, named
@@ -142,6 +142,8 @@ class _Alignment:
         if self._is_carried_on(left, value):
             self._tainted.add(left)
             return None
+        if self._is_renamed(left, value):
+            return None
         result, region = self._compared(left, value)
         if twin is not self._before.graph.main:
             if result.outcome is not Outcome.EQUAL:
@@ -177,6 +179,13 @@ class _Alignment:
             for a, b in zip(old.inputs, new.inputs, strict=True)
         )
 
+    def _is_renamed(self, left: Value, right: Value) -> bool:
+        """Whether it is another value that has got the name: some tools give them anew."""
+        old, new = left.producer, right.producer
+        if left.is_output or old is None or new is None or old.type == new.type:
+            return False
+        return _are_unlike(self._before.graph.shape(left), self._after.graph.shape(right))
+
     def _compared(self, left: Value, right: Value) -> tuple[RegionResult, Region]:
         """Compares two values; where they differ, also from further up.
 
@@ -206,6 +215,14 @@ class _Alignment:
     def _record(self, result: RegionResult) -> None:
         if result not in self._found.regions:
             self._found.regions.append(result)
+
+
+def _are_unlike(left: Shape | None, right: Shape | None) -> bool:
+    """Whether two shapes are known to be different."""
+    if left is None or right is None:
+        return False
+    sizes = [(a, b) for a, b in zip(left, right, strict=False) if isinstance(a, int) and isinstance(b, int)]
+    return len(left) != len(right) or any(a != b for a, b in sizes)
 
 
 def _number_all(numbering: Numbering, scope: Scope) -> None:

@@ -13,7 +13,7 @@ import onnx
 
 from bnfold.affine import FloatArray
 from bnfold.graph import Op, Value, is_float
-from bnfold.verify.evaluate import Evaluator
+from bnfold.verify.evaluate import Evaluator, is_stored
 from bnfold.verify.numbering import Number, Numbering
 from bnfold.verify.regions import Region
 from bnfold.verify.scatter import noisy, scattered
@@ -55,19 +55,19 @@ class Side:
             return self.evaluator.constant(value)
         return self.evaluator.run(_made_of(value), {}, value)
 
-    def moved(self, given: Given, random: np.random.Generator, *, scatter: bool) -> Array:
+    def moved(self, given: Given, random: np.random.Generator, *, weights: bool = True, scatter: bool) -> Array:
         """The same with all changed weights moved by half an ulp; with ``scatter``, also every value on the way.
 
         The latter is Monte Carlo arithmetic (Parker 1997): what float64's own rounding, magnified, comes to.
         """
-        weights = {value: _moved(self, value, random) for value in self.changed}
-        ops = [_retuned(op, random) if op in self.retuned else op for op in self.region.ops]
+        moved = {value: _moved(self, value, random) for value in self.changed if weights}
+        ops = [_retuned(op, random) if weights and op in self.retuned else op for op in self.region.ops]
         known = self.known(given)
         if scatter:
             known = {value: noisy(x, random) for value, x in known.items()}
         self.evaluator.scatter = random if scatter else None
         try:
-            return self.evaluator.run(ops, {**known, **weights}, self.region.target)
+            return self.evaluator.run(ops, {**known, **moved}, self.region.target)
         finally:
             self.evaluator.scatter = None
 
@@ -87,7 +87,13 @@ def changed_weights(region: Region, numbering: Numbering, other: Region, others:
 def _casts(region: Region, numbering: Numbering) -> list[Value]:
     """Computed constants that are rounded to another type."""
     outputs = [op.outputs[0] for op in region.ops if op.type == "Cast"]
-    return [value for value in outputs if value in numbering.constants]
+    return [value for value in outputs if value in numbering.constants and is_made_of_constants(value)]
+
+
+def is_made_of_constants(value: Value) -> bool:
+    """Whether it depends on nothing but what is stored; not on a shape either."""
+    reads = [read for op in _made_of(value) for read in op.inputs if read is not None]
+    return all(is_stored(read) for read in [value, *reads] if read.producer is None)
 
 
 def _made_of(value: Value) -> list[Op]:

@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from bnfold.graph import Op
-from bnfold.verify.evaluate import is_stored
 from bnfold.verify.hints import UNIFORM
 from bnfold.verify.numbering import effective_attributes
-from bnfold.verify.side import Side
+from bnfold.verify.side import Side, is_made_of_constants
 
 _BRANCHES = ("then_branch", "else_branch")
 
@@ -26,7 +25,7 @@ def untried(left: Side, right: Side, *, is_exact: bool) -> str:
     """
     for op, branch in [*_untaken(left), *_untaken(right)]:
         return f"nothing that was tried takes the {branch} of If {op.label!r}"
-    if is_exact and (names := _without_effect(left, right)):
+    if is_exact and _are_alike(left, right) and (names := _without_effect(left, right)):
         return f"{names} differ, and had no effect on what was tried"
     return ""
 
@@ -58,6 +57,12 @@ def _ifs(ops: Iterable[Op]) -> Iterator[Op]:
             yield from _ifs(body.live_ops())
 
 
+def _are_alike(left: Side, right: Side) -> bool:
+    """Whether both sides have the same operators, so that a setting that differs has nothing to make up for it."""
+    before, after = (Counter(op.type for op in side.region.ops) for side in (left, right))
+    return before == after
+
+
 def _without_effect(left: Side, right: Side) -> str:
     """Attributes and numbers by which the two sides differ, of operators that onnx.reference evaluated.
 
@@ -83,5 +88,5 @@ def _settings(side: Side) -> dict[str, Counter[tuple[str, bytes]]]:
 
 def _numbers(side: Side, op: Op) -> Iterator[tuple[str, bytes]]:
     for index, value in enumerate(op.inputs):
-        if value is not None and is_stored(value) and (constant := side.weight(value)).dtype == np.float64:
+        if value is not None and is_made_of_constants(value) and (constant := side.weight(value)).dtype == np.float64:
             yield f"input {index}", constant.tobytes()
