@@ -11,21 +11,21 @@ import onnx.inliner
 
 from bnfold.graph import Graph
 from bnfold.model_io import Model, load
-from bnfold.verify.admission import admitted, refuse_invalid
 from bnfold.verify.conclusion import conclusion
-from bnfold.verify.endtoend import run_both
-from bnfold.verify.evaluate import CannotEvaluate
-from bnfold.verify.given import Data, given
-from bnfold.verify.inputs import DISTRIBUTIONS, CannotGenerate, Generator, sized
-from bnfold.verify.judge import Judge
-from bnfold.verify.outputs import Run, Tolerance
+from bnfold.verify.float64.evaluate import CannotEvaluate
 from bnfold.verify.ports import invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
-from bnfold.verify.referee import Referee, Ruling
-from bnfold.verify.regional import Comparison, compare_regions
+from bnfold.verify.regional.alignment import Comparison, compare_regions
+from bnfold.verify.regional.judge import Judge
+from bnfold.verify.regional.scenes import scenes
 from bnfold.verify.result import Outcome, Verdict, Verification
-from bnfold.verify.runner import CPU, Limits, Runner
-from bnfold.verify.scenes import scenes
-from bnfold.verify.variations import weights_moved
+from bnfold.verify.running.admission import admitted, refuse_invalid
+from bnfold.verify.running.endtoend import run_both
+from bnfold.verify.running.given import Data, given
+from bnfold.verify.running.inputs import DISTRIBUTIONS, CannotGenerate, Generator, sized
+from bnfold.verify.running.outputs import Run, Tolerance
+from bnfold.verify.running.referee import Referee, Ruling
+from bnfold.verify.running.runner import CPU, Limits, Runner
+from bnfold.verify.running.variations import weights_moved
 
 Source = str | os.PathLike[str] | onnx.ModelProto | Model
 _FEW = ("normal",)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from bnfold.verify.outputs import Run
-from bnfold.verify.referee import Ruling
-from bnfold.verify.regional import Comparison
+from bnfold.verify.regional.alignment import Comparison
 from bnfold.verify.result import Outcome, OutputFigures, Verdict, Verification
+from bnfold.verify.running.outputs import Run
+from bnfold.verify.running.referee import Ruling
 
 _DROWNED = 0.5  # of max |y|: noise beside which an output tells nothing
 _GROSS = 0.05  # of max |y|: what is believed to be rounding where the models cannot be run in float64

@@ -14,7 +14,8 @@ from onnx import TensorProto, helper
 
 import bnfold
 from bnfold.commands import program
-from bnfold.verify import Verdict, admission, verify
+from bnfold.verify import Verdict, verify
+from bnfold.verify.running import admission
 
 MODELS = Path(__file__).parents[2] / "models"
 MODEL = MODELS / "digits_mlp.onnx"

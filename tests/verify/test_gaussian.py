@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from bnfold.verify.gaussian import erf
+from bnfold.verify.float64.gaussian import erf
 
 DENSE = np.concatenate([np.linspace(-7, 7, 140_001), np.geomspace(1e-300, 1, 3001), -np.geomspace(1e-20, 1e3, 3001)])
 SPECIAL = np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 1e300])

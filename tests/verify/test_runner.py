@@ -6,9 +6,9 @@ import numpy as np
 import onnx
 
 from bnfold.model_io import load
-from bnfold.verify.runner import Job, Limits, Runner
+from bnfold.verify.running.runner import Job, Limits, Runner
 
-runner = import_module("bnfold.verify.runner")  # the attribute `bnfold.verify` is the verb
+runner = import_module("bnfold.verify.running.runner")  # the attribute `bnfold.verify` is the verb
 
 
 def test_a_large_model_has_a_process_for_itself(tmp_path, monkeypatch):

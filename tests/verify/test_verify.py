@@ -14,10 +14,10 @@ from onnx import TensorProto, numpy_helper
 from bnfold.data import DataError
 from bnfold.model_io import ModelError, load
 from bnfold.verify import InterfaceError, Outcome, Verdict, verify
-from bnfold.verify.figures import figures
-from bnfold.verify.runner import Job, Limits, Runner
+from bnfold.verify.running.figures import figures
+from bnfold.verify.running.runner import Job, Limits, Runner
 
-runner = import_module("bnfold.verify.runner")  # the attribute `bnfold.verify` is the verb
+runner = import_module("bnfold.verify.running.runner")  # the attribute `bnfold.verify` is the verb
 MODELS = Path(__file__).parents[2] / "models"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from bnfold.affine import FloatArray
-from bnfold.verify.kernel import Array
+from bnfold.verify.float64.kernel import Array
 
 _NOISE = 2.0**-46  # 64 ulp of float64
 _SIGNS = 65521  # a prime, so that repeated signs line up with no axis

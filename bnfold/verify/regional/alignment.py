@@ -12,9 +12,9 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from bnfold.graph import Graph, Op, Scope, Shape, Value
-from bnfold.verify.judge import Judge
-from bnfold.verify.numbering import Number, Numbering, Table
-from bnfold.verify.regions import Region, balanced, confined_border, dependent_border, named
+from bnfold.verify.regional.judge import Judge
+from bnfold.verify.regional.numbering import Number, Numbering, Table
+from bnfold.verify.regional.regions import Region, balanced, confined_border, dependent_border, named
 from bnfold.verify.result import Layer, Outcome, RegionResult
 
 _OPENINGS = 4  # of values at a border that cannot be chosen freely

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bnfold.graph import Op, Value
-from bnfold.verify.numbering import Number, Numbering, captured
+from bnfold.verify.regional.numbering import Number, Numbering, captured
 
 # What comes of these does not take every value.
 _CONFINING = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Relu", "Clip", "Abs", "Exp", "Sqrt", "Softplus", "Tanh"})

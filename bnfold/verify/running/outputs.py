@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bnfold.verify.figures import Figures, figures
-from bnfold.verify.inputs import Sample
 from bnfold.verify.result import OutputFigures
-from bnfold.verify.runner import Outputs
+from bnfold.verify.running.figures import Figures, figures
+from bnfold.verify.running.inputs import Sample
+from bnfold.verify.running.runner import Outputs
 
 Array = npt.NDArray[Any]
 Floors = Mapping[str, Mapping[str, float]]

@@ -16,7 +16,7 @@ import onnx
 from bnfold.graph.op import STANDARD_DOMAINS, bodies
 from bnfold.model_io import Model
 from bnfold.verify.ports import InterfaceError, invalid, mistyped
-from bnfold.verify.runner import CPU
+from bnfold.verify.running.runner import CPU
 
 PROBE = Path(__file__).with_name("probe.py")
 

@@ -13,10 +13,10 @@ import onnx
 
 from bnfold.affine import FloatArray
 from bnfold.graph import Op, Value, is_float
-from bnfold.verify.evaluate import Evaluator, is_stored
-from bnfold.verify.numbering import Number, Numbering
-from bnfold.verify.regions import Region
-from bnfold.verify.scatter import noisy, scattered
+from bnfold.verify.float64.evaluate import Evaluator, is_stored
+from bnfold.verify.regional.numbering import Number, Numbering
+from bnfold.verify.regional.regions import Region
+from bnfold.verify.regional.scatter import noisy, scattered
 
 Array = npt.NDArray[Any]
 Given = Mapping[Number, Array]

@@ -12,11 +12,11 @@ from onnx import helper
 
 from bnfold.graph import Graph, Op, Scope, Sparse, Value
 from bnfold.model_io import Model
-from bnfold.verify.kernel import NotComputed, as_real
-from bnfold.verify.kernels import KERNELS, RANDOM, unrounded
-from bnfold.verify.numbering import captured
-from bnfold.verify.scatter import noisy
-from bnfold.verify.windows import sees_all
+from bnfold.verify.float64.kernel import NotComputed, as_real
+from bnfold.verify.float64.kernels import KERNELS, RANDOM, unrounded
+from bnfold.verify.float64.windows import sees_all
+from bnfold.verify.regional.numbering import captured
+from bnfold.verify.regional.scatter import noisy
 
 if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator

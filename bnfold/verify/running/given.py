@@ -12,8 +12,8 @@ import onnx
 
 from bnfold.data import DataError, Feed, open_data
 from bnfold.data.sources import usable
-from bnfold.verify.inputs import Sample
 from bnfold.verify.ports import Port
+from bnfold.verify.running.inputs import Sample
 
 Data = str | Path | Sequence[str | Path] | Iterable[Mapping[str, npt.ArrayLike]]
 """Paths of data, or batches of it."""

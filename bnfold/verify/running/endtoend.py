@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bnfold.verify.inputs import CannotGenerate, Generator, Sample
-from bnfold.verify.outputs import Pair, Run, Tolerance, held_against, noise
-from bnfold.verify.runner import Job, Outputs, Runner
-from bnfold.verify.variations import moved_by_an_ulp
+from bnfold.verify.running.inputs import CannotGenerate, Generator, Sample
+from bnfold.verify.running.outputs import Pair, Run, Tolerance, held_against, noise
+from bnfold.verify.running.runner import Job, Outputs, Runner
+from bnfold.verify.running.variations import moved_by_an_ulp
 
 _MOST_CANDIDATES = 24
 

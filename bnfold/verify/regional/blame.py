@@ -14,8 +14,8 @@ import numpy.typing as npt
 
 from bnfold.affine import FloatArray
 from bnfold.graph import Op
-from bnfold.verify.evaluate import CannotEvaluate, Known
-from bnfold.verify.side import Given, Side, half_ulp
+from bnfold.verify.float64.evaluate import CannotEvaluate, Known
+from bnfold.verify.regional.side import Given, Side, half_ulp
 
 Array = npt.NDArray[Any]
 _ADDS = frozenset({"Add", "Sub"})

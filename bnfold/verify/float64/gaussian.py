@@ -9,7 +9,7 @@ import numpy as np
 
 from bnfold.affine import FloatArray
 from bnfold.graph import Op
-from bnfold.verify.kernel import Array, Kernel, optional, present
+from bnfold.verify.float64.kernel import Array, Kernel, optional, present
 
 _END, _STEPS = 6.0, 1 << 12  # erf(6) is 1 in float64
 _TABLE = np.array([math.erf(_END * k / _STEPS) for k in range(_STEPS + 1)])

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bnfold.graph import Op
-from bnfold.verify.kernel import Array, NotComputed, channels, optional, present
+from bnfold.verify.float64.kernel import Array, NotComputed, channels, optional, present
 
 
 def conv(op: Op, inputs: Sequence[Array | None]) -> list[Array]:

@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from bnfold.affine import FloatArray
 from bnfold.graph import Graph, Value
-from bnfold.verify.evaluate import CannotEvaluate
-from bnfold.verify.inputs import index_range
-from bnfold.verify.kernel import as_real
-from bnfold.verify.numbering import Number
-from bnfold.verify.scenes import Scene
+from bnfold.verify.float64.evaluate import CannotEvaluate
+from bnfold.verify.float64.kernel import as_real
+from bnfold.verify.regional.numbering import Number
+from bnfold.verify.regional.scenes import Scene
+from bnfold.verify.running.inputs import index_range
 
 Array = npt.NDArray[Any]
 _LARGE = 100.0

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from bnfold.graph import Op
-from bnfold.verify.hints import UNIFORM
-from bnfold.verify.numbering import effective_attributes
-from bnfold.verify.side import Side, is_made_of_constants
+from bnfold.verify.regional.hints import UNIFORM
+from bnfold.verify.regional.numbering import effective_attributes
+from bnfold.verify.regional.side import Side, is_made_of_constants
 
 _BRANCHES = ("then_branch", "else_branch")
 

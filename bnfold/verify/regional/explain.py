@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.affine import FloatArray
-from bnfold.verify.evaluate import CannotEvaluate
-from bnfold.verify.side import Array, Given, Side, half_ulp
+from bnfold.verify.float64.evaluate import CannotEvaluate
+from bnfold.verify.regional.side import Array, Given, Side, half_ulp
 
 _MANY = 16  # times that the weights are moved before anything is called different
 _SOME = 4  # of them, before a second look: one that is enough already stays so, near enough

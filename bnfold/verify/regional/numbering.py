@@ -16,7 +16,7 @@ import onnx.defs
 
 from bnfold.graph import Graph, Op, Scope, Value
 from bnfold.model_io import Model
-from bnfold.verify.kernels import RANDOM
+from bnfold.verify.float64.kernels import RANDOM
 
 Number = int
 _HEAD = 1 << 12  # bytes by which constants are told apart first

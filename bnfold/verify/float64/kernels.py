@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 
 from bnfold.graph import Op
-from bnfold.verify import windows
-from bnfold.verify.gaussian import GAUSSIAN
-from bnfold.verify.kernel import Array, Kernel, NotComputed, as_real, channels, optional, present
+from bnfold.verify.float64 import windows
+from bnfold.verify.float64.gaussian import GAUSSIAN
+from bnfold.verify.float64.kernel import Array, Kernel, NotComputed, as_real, channels, optional, present
 
 RANDOM = frozenset(
     {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}

@@ -11,19 +11,19 @@ import numpy as np
 import onnx
 
 from bnfold.graph import Graph, Value, is_float
-from bnfold.verify.blame import changed_operators, culprit
-from bnfold.verify.border import made_up
-from bnfold.verify.evaluate import CannotEvaluate, Evaluator, is_stored
-from bnfold.verify.explain import Finding, compared, is_mostly_finite
-from bnfold.verify.hints import hints, is_uniform
-from bnfold.verify.kernel import Array, as_real
-from bnfold.verify.numbering import Numbering
+from bnfold.verify.float64.evaluate import CannotEvaluate, Evaluator, is_stored
+from bnfold.verify.float64.kernel import Array, as_real
 from bnfold.verify.ports import required_inputs
-from bnfold.verify.regions import Region, named
+from bnfold.verify.regional.blame import changed_operators, culprit
+from bnfold.verify.regional.border import made_up
+from bnfold.verify.regional.explain import Finding, compared, is_mostly_finite
+from bnfold.verify.regional.hints import hints, is_uniform
+from bnfold.verify.regional.numbering import Numbering
+from bnfold.verify.regional.regions import Region, named
+from bnfold.verify.regional.scenes import Scene
+from bnfold.verify.regional.side import Given, Side, changed_weights, retuned_operators
+from bnfold.verify.regional.untried import force_others, untried
 from bnfold.verify.result import Outcome, RegionResult
-from bnfold.verify.scenes import Scene
-from bnfold.verify.side import Given, Side, changed_weights, retuned_operators
-from bnfold.verify.untried import force_others, untried
 
 
 class Judge:

@@ -15,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.graph import Graph
-from bnfold.verify.evaluate import Array, CannotEvaluate, Evaluator
-from bnfold.verify.figures import figures
-from bnfold.verify.kernel import as_real
-from bnfold.verify.outputs import Dispute
+from bnfold.verify.float64.evaluate import Array, CannotEvaluate, Evaluator
+from bnfold.verify.float64.kernel import as_real
+from bnfold.verify.running.figures import figures
+from bnfold.verify.running.outputs import Dispute
 
 _AS_MUCH = 4.0  # a rounding of the same weights, or of the same operators in another order, is not twice the same
 _LOST = 0.25  # of max |y|: where neither run is nearer to it, float64 may be what is wrong

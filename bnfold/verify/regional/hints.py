@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 
 from bnfold.affine import FloatArray
-from bnfold.verify.border import Hints
-from bnfold.verify.regions import Region
-from bnfold.verify.side import Side
+from bnfold.verify.regional.border import Hints
+from bnfold.verify.regional.regions import Region
+from bnfold.verify.regional.side import Side
 
 _MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
 # What these do at one size, and at one place, they do at every other.

@@ -1,0 +1,1 @@
+"""Operators in float64: floating-point types stand for the real numbers."""
