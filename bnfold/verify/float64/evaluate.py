@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnx import helper
 
 from bnfold.graph import Graph, Op, Scope, Sparse, Value
 from bnfold.model_io import Model
+from bnfold.verify.float64.control import REPEATING, body
 from bnfold.verify.float64.kernel import NotComputed, as_real
 from bnfold.verify.float64.kernels import KERNELS, RANDOM, unrounded
 from bnfold.verify.float64.windows import sees_all
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 Known = dict[Value, Any]
-_MAX_ITERATIONS = 64
 _GATES = {"LSTM": [b"Sigmoid", b"Tanh", b"Tanh"], "GRU": [b"Sigmoid", b"Tanh"], "RNN": [b"Tanh"]}
 _PASSED_OVER = ("activation_alpha", "activation_beta", "clip", "input_forget")
 _OLD_MODES = {b"bilinear": b"linear", b"bicubic": b"cubic"}  # which onnx.reference knows by the new names only
@@ -169,9 +170,11 @@ class Evaluator:
     def _results(self, op: Op, values: Known) -> Sequence[Any]:
         if op.type == "Constant":
             return [self._constant_node(op)]
-        if control := _CONTROL.get(op.type):
-            return control(self, op, values)
+        if op.type == "If":
+            return self._if(op, values)
         inputs = [self._value(value, values) for value in op.inputs]
+        if repeat := REPEATING.get(op.type):
+            return repeat(op, inputs, partial(self._run_body, values=values))
         self.blind = self.blind or not sees_all(op, inputs)
         if kernel := unrounded if self._is_passed_on(op) else KERNELS.get(op.type):
             try:
@@ -213,54 +216,19 @@ class Evaluator:
         outputs = iter(self._references[key].run(None, feed))
         return [None if value is None else next(outputs) for value in op.outputs]
 
-    # --- control flow ------------------------------------------------------------------------------------
-
     def _if(self, op: Op, values: Known) -> Sequence[Any]:
         chosen = "then_branch" if bool(np.asarray(self._value(op.data(0), values)).reshape(-1)[0]) else "else_branch"
         chosen = self.forced.get(op, chosen)
         self.taken.setdefault(op, set()).add(chosen)
-        return self._body(_body(op, chosen), [], values)
+        return self._run_body(body(op, chosen), [], values)
 
-    def _loop(self, op: Op, values: Known) -> Sequence[Any]:
-        body = _body(op, "body")
-        trips, condition, *state = (self._value(value, values) for value in op.inputs)
-        limit = int(np.asarray(trips).reshape(-1)[0]) if trips is not None else _MAX_ITERATIONS
-        if limit > _MAX_ITERATIONS:
-            raise NotComputed(f"{limit} iterations")
-        going = condition is None or bool(np.asarray(condition).reshape(-1)[0])
-        rows: list[Sequence[Any]] = []
-        step = 0
-        while going and step < limit:
-            first, *rest = self._body(body, [np.int64(step).reshape(()), np.asarray(True), *state], values)
-            going, step = bool(np.asarray(first).reshape(-1)[0]), step + 1
-            state, scanned = rest[: len(state)], rest[len(state) :]
-            rows.append(scanned)
-        if going and step == _MAX_ITERATIONS and trips is None:
-            raise NotComputed(f"more than {step} iterations")
-        if not rows and len(op.outputs) > len(state):
-            raise NotComputed("a Loop of no iterations with scan outputs")
-        return [*state, *(np.stack(column) for column in zip(*rows, strict=True))]
-
-    def _scan(self, op: Op, values: Known) -> Sequence[Any]:
-        if op.opset < 9 or any("axes" in attribute.name or "dir" in attribute.name for attribute in op.node.attribute):
-            raise NotComputed("this form of Scan")
-        arrays = [self._value(value, values) for value in op.inputs]
-        states = len(arrays) - op.attribute("num_scan_inputs")
-        state, scanned = arrays[:states], arrays[states:]
-        rows = []
-        for step in range(scanned[0].shape[0]):
-            results = self._body(_body(op, "body"), [*state, *(array[step] for array in scanned)], values)
-            state = list(results[:states])
-            rows.append(results[states:])
-        return [*state, *(np.stack(column) for column in zip(*rows, strict=True))]
-
-    def _body(self, body: Scope, given: Sequence[Any], values: Known) -> list[Any]:
-        assert isinstance(body.proto, onnx.GraphProto)
+    def _run_body(self, scope: Scope, given: Sequence[Any], values: Known) -> list[Any]:
+        assert isinstance(scope.proto, onnx.GraphProto)
         inner: Known = dict(values)
-        inner.update(zip((body.own(entry.name) for entry in body.proto.input), given, strict=True))
-        for op in body.live_ops():
+        inner.update(zip((scope.own(entry.name) for entry in scope.proto.input), given, strict=True))
+        for op in scope.live_ops():
             self._run(op, inner)
-        return [self._value(body.lookup(entry.name), inner) for entry in body.proto.output]
+        return [self._value(scope.lookup(entry.name), inner) for entry in scope.proto.output]
 
 
 def _last_reads(ops: Sequence[Op], keep: Collection[Value]) -> dict[int, list[Value]]:
@@ -271,13 +239,6 @@ def _last_reads(ops: Sequence[Op], keep: Collection[Value]) -> dict[int, list[Va
         if value not in keep:
             done.setdefault(number, []).append(value)
     return done
-
-
-_CONTROL: dict[str, Callable[[Evaluator, Op, Known], Sequence[Any]]] = {
-    "If": Evaluator._if,
-    "Loop": Evaluator._loop,
-    "Scan": Evaluator._scan,
-}
 
 
 def _refuse_passed_over(op: Op, inputs: Sequence[Any]) -> None:
@@ -295,11 +256,6 @@ def is_stored(value: Value) -> bool:
     if value.producer is not None:
         return value.producer.type == "Constant"
     return value.tensor is not None or value.sparse is not None
-
-
-def _body(op: Op, name: str) -> Scope:
-    names = [attribute.name for attribute in op.node.attribute if attribute.HasField("g")]
-    return op.bodies[names.index(name)]
 
 
 def _one_node(op: Op, inputs: Sequence[Any]) -> ReferenceEvaluator:

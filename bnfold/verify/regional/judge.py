@@ -15,7 +15,7 @@ from bnfold.verify.float64.evaluate import CannotEvaluate, Evaluator, is_stored
 from bnfold.verify.float64.kernel import Array, as_real
 from bnfold.verify.ports import required_inputs
 from bnfold.verify.regional.blame import changed_operators, culprit
-from bnfold.verify.regional.border import made_up
+from bnfold.verify.regional.border import Hints, made_up
 from bnfold.verify.regional.explain import Finding, compared, is_mostly_finite
 from bnfold.verify.regional.hints import hints, is_uniform
 from bnfold.verify.regional.numbering import Numbering
@@ -63,7 +63,7 @@ class Judge:
         self, left: Region, right: Region, before: Numbering, after: Numbering, *, tries: int = 1
     ) -> RegionResult:
         """What the comparison comes to; values are made up so many times."""
-        key = (left.target, right.target, left.ops, right.ops)
+        key = (left.target, right.target, left.ops, right.ops, tries)
         self._tries = tries
         if key not in self._known:
             self._known[key] = self._result(
@@ -111,14 +111,14 @@ class Judge:
     def _tried(self, left: Side, right: Side, result: RegionResult) -> RegionResult:
         """What the scenes say, the worst of them; as many as it takes to see all of the region."""
         problem, saw_all = "", False
-        one_is_enough = is_uniform(left.region, right.region)
+        one_is_enough, tips = is_uniform(left.region, right.region), hints(left, right)
         for scene in self._scenes:
             if saw_all and (one_is_enough or not scene.is_small):
                 break
             for side in (left, right):
                 side.evaluator.blind = False
             try:
-                found, given = self._found(left, right, scene)
+                found, given = self._found(left, right, scene, tips)
             except CannotEvaluate as error:
                 problem = problem or str(error)
                 continue
@@ -132,13 +132,13 @@ class Judge:
                 return result if op is None else replace(result, suspect=named(op))
         return replace(result, detail=problem) if result.outcome is Outcome.NOT_EVALUATED else result
 
-    def _found(self, left: Side, right: Side, scene: Scene) -> tuple[Finding, Given]:
+    def _found(self, left: Side, right: Side, scene: Scene, tips: Hints) -> tuple[Finding, Given]:
         """The worst of all trials, with the values at the border for it."""
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
         if time.monotonic() > self._deadline:
             raise CannotEvaluate("there was no time left for it")
-        for trial in made_up(self._graph, scene, border, hints(left, right), self._seed, self._tries):
+        for trial in made_up(self._graph, scene, border, tips, self._seed, self._tries):
             try:
                 given, old = _suited(left, trial.given)
                 found = compared(left, right, given, old, np.random.default_rng(self._seed))
