@@ -46,10 +46,14 @@ class Evaluator:
         """Makes the noise that every value gets, where there is one."""
         self.referred: set[Op] = set()
         """The operators that onnx.reference evaluated on data."""
+        self.rounds = True
+        """Whether data is rounded where it is quantised and dequantised again at once."""
         self.blind = False
         """Whether a part of some weight met nothing but padding since this was last set to False."""
         self.taken: dict[Op, set[str]] = {}
         """The branches of each If that were taken."""
+        self.refused = ""
+        """Why values that the other side took were not taken."""
         self.forced: dict[Op, str] = {}
         """Branches that are taken whatever the condition says."""
 
@@ -130,6 +134,7 @@ class Evaluator:
         self.referred.clear()
         self.taken.clear()
         self.forced.clear()
+        self.refused = ""
 
     def _stored(self, tensor: onnx.TensorProto) -> Array:
         array = self._model.array(tensor)
@@ -185,12 +190,8 @@ class Evaluator:
         return self._reference(op, inputs)
 
     def _is_passed_on(self, op: Op) -> bool:
-        """Whether it quantises data that is dequantised again at once.
-
-        Rounding is left out there: it would turn the last bit of what goes in into a whole step, here and there, and
-        that hides what is off by a few steps everywhere. Where what goes in is equal, so is what comes out.
-        """
-        if op.type != "QuantizeLinear" or self._is_fixed(op.data(0)) or op.outputs[0] is None:
+        """Whether it quantises data that is dequantised again at once, and is not to round."""
+        if self.rounds or op.type != "QuantizeLinear" or self._is_fixed(op.data(0)) or op.outputs[0] is None:
             return False
         output = op.outputs[0]
         return not output.is_output and all(use.op.type == "DequantizeLinear" for use in output.readers)

@@ -32,12 +32,12 @@ class Hints:
     Attributes:
         reach: The largest number that a value may be held against, as the bounds of a Clip.
         is_smooth: Whether no operator decides by comparing, so that equal numbers are nothing special.
-        rows: Of the tables that integers choose from, those that stand out.
+        choices: Integers to try: rows of tables that stand out, and what integers are compared with.
     """
 
     reach: float = 0.0
     is_smooth: bool = True
-    rows: tuple[int, ...] = ()
+    choices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,10 @@ def made_up(
     known = zip(shapes.values(), dtypes, strict=True)
     if integers := [shape for shape, dtype in known if dtype is not None and dtype.kind in "iu"]:
         kinds += [_Kind("normal", choices=range(_MANY_CHOICES)), _Kind("normal", choices=range(-_MANY_CHOICES, 3))]
-        kinds += [_Kind("normal", choices=hints.rows)] * bool(hints.rows)
+        kinds += [_Kind("normal", choices=hints.choices)] * bool(hints.choices)
         # a single one, as the number of an iteration: each in turn
-        kinds += [_Kind("normal", choices=(k,)) for k in range(_MANY_CHOICES) if () in integers]
+        single = [*range(_MANY_CHOICES), *hints.choices[-_MANY_CHOICES:]] if () in integers else []
+        kinds += [_Kind("normal", choices=(k,)) for k in single]
     kinds += [_Kind("coarse")] * (not hints.is_smooth) + [_Kind("normal", 2 * hints.reach)] * bool(hints.reach)
     for turn, (place, kind) in itertools.product(range(turns), enumerate(kinds)):
         random = np.random.default_rng([seed, turn, place])
@@ -129,7 +130,7 @@ def _values(
         if dtype.kind not in "iu" or value.producer is not None:
             raise CannotEvaluate(f"{value.name!r} is neither a number nor an index")
         choices = kind.choices or range(index_range(graph, value.name) or 2)
-        return random.choice(np.array(choices), shape).astype(dtype)
+        return np.array(random.choice(np.array(choices), shape)).astype(dtype)
     return kind.size * _numbers(random, shape, kind.name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 
@@ -9,9 +10,11 @@ import numpy as np
 import onnx
 
 from bnfold.affine import FloatArray
+from bnfold.verify.float64.kernel import Array
 from bnfold.verify.regional.border import Hints
+from bnfold.verify.regional.numbering import Number, Numbering
 from bnfold.verify.regional.regions import Region
-from bnfold.verify.regional.side import Side
+from bnfold.verify.regional.side import Side, is_made_of_constants
 
 _MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
 # What these do at one size, and at one place, they do at every other.
@@ -33,7 +36,14 @@ def hints(left: Side, right: Side) -> Hints:
     """What makes a difference between two sides, if there is one."""
     bounds = [bound for bound in map(abs, [*_bounds(left), *_bounds(right)]) if _REACHED[0] < bound < _REACHED[1]]
     is_smooth = all(op.type in UNIFORM for side in (left, right) for op in side.region.ops)
-    return Hints(max(bounds, default=0.0), is_smooth, tuple(_rows(left, right)))
+    integers = sorted({near for side in (left, right) for k in _integers(side) for near in (k - 1, k, k + 1)})
+    return Hints(max(bounds, default=0.0), is_smooth, (*_rows(left, right), *integers))
+
+
+def grids(region: Region, numbering: Numbering) -> Counter[tuple[Number | None, ...]]:
+    """The scales and zero points of the QuantizeLinears of a region."""
+    quantizers = (op for op in region.ops if op.type == "QuantizeLinear")
+    return Counter(tuple(numbering.numbers.get(value) for value in op.inputs[1:] if value) for op in quantizers)
 
 
 def _windows(region: Region) -> Counter[bytes]:
@@ -58,14 +68,26 @@ def _bounds(side: Side) -> Iterator[float]:
         yield from (attribute.f for attribute in op.node.attribute if attribute.type == onnx.AttributeProto.FLOAT)
 
 
+def _integers(side: Side) -> Iterator[int]:
+    """What integers may be compared with, or divided by."""
+    for value in side.region.constants:
+        if (constant := side.weight(value)).dtype.kind in "iu" and constant.size == 1:
+            yield int(constant.reshape(()))
+
+
 def _rows(left: Side, right: Side) -> Iterator[int]:
     """Rows of the tables that integers choose from: those that stand out against the same table of the other side."""
-    for value in right.changed:
-        if any(use.op.type == "Gather" and use.index == 0 and not use.op.attribute("axis", 0) for use in value.readers):
-            table = right.weight(value)
-            for old in map(left.weight, left.changed):
-                if old.shape == table.shape and table.ndim:
-                    yield from _standing_out(old.reshape(len(old), -1), table.reshape(len(table), -1))
+    for old, new in itertools.product(_tables(left), _tables(right)):
+        if old.shape == new.shape and not np.array_equal(old, new):
+            yield from _standing_out(*(table.reshape(len(table), -1).astype(np.float64) for table in (old, new)))
+
+
+def _tables(side: Side) -> Iterator[Array]:
+    for op in side.region.ops:
+        if op.type == "Gather" and not op.attribute("axis", 0) and is_made_of_constants(op.data(0)):
+            table = side.weight(op.data(0))
+            if table.ndim:
+                yield table
 
 
 def _standing_out(old: FloatArray, new: FloatArray) -> Iterator[int]:

@@ -17,13 +17,15 @@ from bnfold.verify.ports import required_inputs
 from bnfold.verify.regional.blame import changed_operators, culprit
 from bnfold.verify.regional.border import Hints, made_up
 from bnfold.verify.regional.explain import Finding, compared, is_mostly_finite
-from bnfold.verify.regional.hints import hints, is_uniform
+from bnfold.verify.regional.hints import grids, hints, is_uniform
 from bnfold.verify.regional.numbering import Numbering
 from bnfold.verify.regional.regions import Region, named
 from bnfold.verify.regional.scenes import Scene
 from bnfold.verify.regional.side import Given, Side, changed_weights, retuned_operators
-from bnfold.verify.regional.untried import force_others, untried
+from bnfold.verify.regional.untried import force_others, has_untaken, untried
 from bnfold.verify.result import Outcome, RegionResult
+
+_TRIES = 16  # to get into both branches of an If
 
 
 class Judge:
@@ -66,6 +68,9 @@ class Judge:
         key = (left.target, right.target, left.ops, right.ops, tries)
         self._tries = tries
         if key not in self._known:
+            # Rounding turns the last bit of what goes in into a whole step, here and there, and that would hide what is
+            # off by a few steps everywhere. On the same grids, where what goes in is equal, so is what comes out.
+            self._before.rounds = self._after.rounds = grids(left, before) != grids(right, after)
             self._known[key] = self._result(
                 self._side(self._before, left, before, right, after),
                 self._side(self._after, right, after, left, before),
@@ -86,6 +91,7 @@ class Judge:
             changed_weights(region, numbering, other, others),
             retuned_operators(region, other),
             frozenset(decided),
+            {op: numbering.numbers.get(op.data(0)) for op in region.ops if op.type == "If"},
         )
 
     def _result(self, left: Side, right: Side) -> RegionResult:
@@ -102,6 +108,9 @@ class Judge:
             detail = f"AFTER rounds to {', '.join(sorted(dtype.name for dtype in narrow))}, BEFORE does not"
             return replace(result, outcome=Outcome.DIFFERENT, detail=detail)
         result = self._tried(left, right, result)
+        if result.outcome is Outcome.EQUAL and has_untaken(left, right):
+            self._tries = _TRIES
+            result = self._tried(left, right, result)
         if result.outcome is Outcome.EQUAL and force_others(left, right):
             result = self._tried(left, right, result)
         if result.outcome is Outcome.EQUAL and (why := untried(left, right, is_exact=not result.difference)):
@@ -139,14 +148,16 @@ class Judge:
         if time.monotonic() > self._deadline:
             raise CannotEvaluate("there was no time left for it")
         for trial in made_up(self._graph, scene, border, tips, self._seed, self._tries):
+            old = None
             try:
                 given, old = _suited(left, trial.given)
                 found = compared(left, right, given, old, np.random.default_rng(self._seed))
-            except CannotEvaluate:
-                if trial.is_daring:
-                    left.evaluator.blind = True  # which another scene may not be
-                    continue
-                raise
+            except CannotEvaluate as error:
+                if not trial.is_daring:
+                    raise
+                left.evaluator.blind = True  # which another scene may not be
+                right.evaluator.refused = right.evaluator.refused or ("" if old is None else str(error))
+                continue
             if worst is None or found.ratio > worst[0].ratio:
                 worst = found, given
         assert worst is not None

@@ -10,6 +10,20 @@ from bnfold.verify.regional.numbering import Number, Numbering, captured
 
 # What comes of these does not take every value.
 _CONFINING = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Relu", "Clip", "Abs", "Exp", "Sqrt", "Softplus", "Tanh"})
+# What comes of these takes no other values than what goes in.
+_KEEPING = frozenset(
+    {
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "GlobalMaxPool",
+        "Transpose",
+        "Reshape",
+        "Flatten",
+        "Concat",
+        "Resize",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -117,7 +131,12 @@ def named(op: Op) -> str:
 def confined_border(region: Region) -> Number | None:
     """A value at the border that its operator keeps within a range, None if there is none."""
     made = ((value.producer, number) for value, number in region.border.items())
-    return next((number for op, number in made if op is not None and op.type in _CONFINING), None)
+    return next((number for op, number in made if op is not None and _is_confining(op)), None)
+
+
+def _is_confining(op: Op) -> bool:
+    is_square = op.type == "Mul" and op.inputs[0] is op.inputs[1]
+    return is_square or op.type in _CONFINING or op.type in _KEEPING
 
 
 def _reaches(value: Value, others: set[Value]) -> bool:

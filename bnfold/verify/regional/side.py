@@ -34,6 +34,7 @@ class Side:
         changed: Its weights that the other side does not have.
         retuned: Its operators with floating-point attributes that no operator of the other side has.
         decided: Its Ifs that take the same branch whatever the inputs hold.
+        conditions: The number of what each of its Ifs goes by.
     """
 
     evaluator: Evaluator
@@ -41,6 +42,7 @@ class Side:
     changed: tuple[Value, ...]
     retuned: frozenset[Op]
     decided: frozenset[Op]
+    conditions: Mapping[Op, Number | None]
 
     def known(self, given: Given) -> dict[Value, Array]:
         return {value: given[number] for value, number in self.region.border.items()}

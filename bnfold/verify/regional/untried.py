@@ -9,7 +9,7 @@ import numpy as np
 
 from bnfold.graph import Op
 from bnfold.verify.regional.hints import UNIFORM
-from bnfold.verify.regional.numbering import effective_attributes
+from bnfold.verify.regional.numbering import Number, effective_attributes
 from bnfold.verify.regional.side import Side, is_made_of_constants
 
 _BRANCHES = ("then_branch", "else_branch")
@@ -23,11 +23,20 @@ def untried(left: Side, right: Side, *, is_exact: bool) -> str:
         right: The side of AFTER.
         is_exact: Whether the sides were equal to the last bit.
     """
+    if right.evaluator.refused:
+        return f"AFTER does not take something that BEFORE takes: {right.evaluator.refused}"
+    if _forced_conditions(left) != _forced_conditions(right):
+        return "what an If goes by is not the same, and nothing that was tried takes both branches"
     for op, branch in [*_untaken(left), *_untaken(right)]:
         return f"nothing that was tried takes the {branch} of If {op.label!r}"
     if is_exact and _are_alike(left, right) and (names := _without_effect(left, right)):
         return f"{names} differ, and had no effect on what was tried"
     return ""
+
+
+def has_untaken(left: Side, right: Side) -> bool:
+    """Whether a branch was not taken."""
+    return any(True for side in (left, right) for _ in _untaken(side))
 
 
 def force_others(left: Side, right: Side) -> bool:
@@ -41,6 +50,10 @@ def force_others(left: Side, right: Side) -> bool:
         return False
     left.evaluator.forced, right.evaluator.forced = untaken
     return True
+
+
+def _forced_conditions(side: Side) -> Counter[Number | None]:
+    return Counter(side.conditions.get(op) for op in side.evaluator.forced)
 
 
 def _untaken(side: Side) -> Iterator[tuple[Op, str]]:
