@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -91,7 +92,23 @@ class Evaluator:
             CannotEvaluate: An operator is unknown, or does not fit its inputs.
         """
         values: Known = dict(known)
-        self._fixed = {value for value in known if is_stored(value)}
+        for _ in self._steps(ops, values, keep):
+            pass
+        return values
+
+    def shapes(self, graph: Graph, feed: Mapping[str, Array]) -> dict[Value, tuple[int, ...]]:
+        """The shapes of all values outside bodies, as far as the model can be evaluated; see `outputs`."""
+        values: Known = {graph.main.own(name): array for name, array in feed.items()}
+        found: dict[Value, tuple[int, ...]] = {}
+        with suppress(CannotEvaluate):
+            for op in self._steps(graph.main.live_ops(), values, keep=frozenset()):
+                made = ((value, values.get(value)) for value in op.outputs if value is not None)
+                found |= {value: array.shape for value, array in made if isinstance(array, np.ndarray)}
+        return found
+
+    def _steps(self, ops: Iterable[Op], values: Known, keep: Collection[Value] | None) -> Iterator[Op]:
+        """Runs the operators in turn; what is not needed any more goes when the next is asked for."""
+        self._fixed = {value for value in values if is_stored(value)}
         ops = list(ops)
         done = {} if keep is None else _last_reads(ops, keep)
         with np.errstate(all="ignore"):
@@ -100,10 +117,10 @@ class Evaluator:
                 if all(map(self._is_fixed, op.inputs)):
                     self._fixed.update(value for value in op.outputs if value is not None)
                     self._round(op, values)
+                yield op
                 for value in done.get(number, ()):
                     values.pop(value, None)
                     self._constants.pop(value, None)
-        return values
 
     def _is_fixed(self, value: Value | None) -> bool:
         """Whether it depends on no data."""

@@ -18,6 +18,8 @@ import onnx.shape_inference
 
 from bnfold.graph import Graph, Value
 from bnfold.model_io import Model
+from bnfold.verify.float64.evaluate import Evaluator
+from bnfold.verify.float64.kernel import as_real
 from bnfold.verify.ports import required_inputs
 
 Shape = tuple[int, ...]
@@ -50,16 +52,31 @@ class Scene:
         """The shape of a value of the model, None where it is not known."""
         if value.is_input and value.scope.parent is None and value.name in self.inputs:
             return self.inputs[value.name]
-        shape = self._graph.shape(self._twin(value))
+        return self._shape(self._twin(value))
+
+    def _shape(self, twin: Value) -> Shape | None:
+        shape = self._graph.shape(twin)
         known = [size for size in shape or () if isinstance(size, int)]
-        return tuple(known) if shape is not None and len(known) == len(shape) else None
+        return tuple(known) if shape is not None and len(known) == len(shape) else self._measured.get(twin)
+
+    @cached_property
+    def _measured(self) -> dict[Value, Shape]:
+        """Of values whose shape cannot be inferred: as it comes out in a run."""
+        random = np.random.default_rng(0)
+        feed = {
+            port.name: random.standard_normal(self.inputs[port.name]).astype(
+                as_real(onnx.helper.tensor_dtype_to_np_dtype(port.elem_type))
+            )
+            for port in required_inputs(self._graph.model)
+            if port.kind == "tensor" and port.elem_type != onnx.TensorProto.STRING
+        }
+        return Evaluator(self._graph.model).shapes(self._graph, feed)
 
     @cached_property
     def known(self) -> int:
         """How many values have a known shape."""
-        ops = (op for scope in self._graph.scopes for op in scope.live_ops())
-        shapes = (self._graph.shape(value) for op in ops for value in op.outputs if value is not None)
-        return sum(shape is not None and all(isinstance(size, int) for size in shape) for shape in shapes)
+        values = (value for op in self._graph.main.live_ops() for value in op.outputs if value is not None)
+        return sum(self._shape(value) is not None for value in values)
 
     def dtype(self, value: Value) -> np.dtype[np.generic] | None:
         """The element type of a value, None where it is not known."""
