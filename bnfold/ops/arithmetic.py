@@ -11,7 +11,8 @@ from bnfold.graph import Op
 from bnfold.ops.rule import Step, refuse_shift
 from bnfold.reasons import Reason, Refused
 
-_MOST = 2.0**10  # that other operands are multiplied or divided by: they must stay in range, of float16 too
+# That other operands are multiplied or divided by: what is computed on the way must stay in the range of its type.
+_MOST, _MOST_OF_HALF = 2.0**10, 2.0**3
 
 
 def sum_lifts(op: Op, affine: Affine) -> Sequence[Step]:
@@ -46,7 +47,9 @@ def sum_meets(op: Op, affines: Mapping[int, Affine]) -> Sequence[Step]:
 def _unscaled(op: Op, indices: Sequence[int], affine: Affine) -> dict[int, Affine]:
     """What operands need that a scale did not come to: its inverse."""
     size = np.abs(affine.scale)
-    if indices and not ((size >= 1 / _MOST) & (size <= _MOST)).all():
+    dtype = op.graph.dtype(op.data(0))
+    most = _MOST if dtype is not None and dtype.itemsize >= 4 else _MOST_OF_HALF
+    if indices and not ((size >= 1 / most) & (size <= most)).all():
         raise Refused(Reason.SCALE_MEETS_SUM, op_type=op.type)
     return {index: _narrowed(op, index, affine.only_scale().inverse()) for index in indices}
 

@@ -1,6 +1,7 @@
 """Sums, products and quotients of computed values: what one operand carries, the others have to agree to."""
 
 import numpy as np
+import onnx
 import pytest
 from one_op import an_affine, assert_meets, assert_sinks, meet, one_op, sink, uniform
 
@@ -25,6 +26,18 @@ def test_a_sum_sinks_what_the_other_operand_is_divided_by(op_type, index):
     """The scale of one operand becomes that of the sum if the other one takes the inverse."""
     assert_sinks(of_two(op_type), an_affine(1, 3, 1), index)
     assert_sinks(of_two(op_type), uniform(3, 2, 1), index)
+
+
+def test_half_precision_leaves_less_room():
+    """An operand that is multiplied by 200 may leave the range of float16, where it was in before."""
+    model = of_two("Add")
+    scale = Affine(np.full((1, 3, 1), 1 / 200), np.zeros((1, 3, 1)))
+    assert_sinks(model, scale, 0)
+    for entry in model.graph.input:
+        entry.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    with pytest.raises(Refused) as refused:
+        sink(model, scale, 0)
+    assert refused.value.reason is Reason.SCALE_MEETS_SUM
 
 
 def test_a_sum_of_three_divides_both_others():
