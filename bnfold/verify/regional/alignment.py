@@ -19,7 +19,7 @@ from bnfold.verify.result import Layer, Outcome, RegionResult
 
 _OPENINGS = 4  # of values at a border that cannot be chosen freely
 _TRIES = 8  # behind an opened border
-_PATIENCE = 4  # values that may be redefined at a time before something has to make up for them
+_PATIENCE = 4  # values that may be redefined at a time, or opened in vain, before something has to make up for it
 
 
 Progress = Callable[[str, int, int], None]
@@ -95,6 +95,7 @@ class _Alignment:
         self._tainted: set[Value] = set()  # values that mean something else than their namesakes, in the second pass
         self._open: dict[Value, RegionResult] = {}  # those of them that nothing has made up for yet
         self._gave_up = False
+        self._in_vain = 0  # openings that did not help: two models that differ everywhere need no more of them
         self._found = Comparison()
 
     def run(self, progress: Progress) -> Comparison:
@@ -203,8 +204,11 @@ class _Alignment:
             if result.outcome is not Outcome.DIFFERENT:
                 return (result, regions[0]) if result.outcome is Outcome.EQUAL else first
             self._found.doubted.add(left.name)
-            unfit = dependent_border(self._before, regions[0]) or confined_border(regions[0])
+            unfit = dependent_border(self._before, regions[0])
+            if unfit is None and self._in_vain < _PATIENCE:
+                unfit = confined_border(regions[0])
             if unfit is None or len(opened) >= _OPENINGS:
+                self._in_vain += bool(opened)
                 return first
             opened.add(unfit)
 
