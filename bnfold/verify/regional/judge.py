@@ -142,7 +142,7 @@ class Judge:
         return replace(result, detail=problem) if result.outcome is Outcome.NOT_EVALUATED else result
 
     def _found(self, left: Side, right: Side, scene: Scene, tips: Hints) -> tuple[Finding, Given]:
-        """The worst of all trials, with the values at the border for it."""
+        """The first trial in which the sides differ, else the worst of them; with the values at the border for it."""
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
         if time.monotonic() > self._deadline:
@@ -160,6 +160,8 @@ class Judge:
                 continue
             if worst is None or found.ratio > worst[0].ratio:
                 worst = found, given
+            if found.ratio > 1:
+                break
         assert worst is not None
         return worst
 
