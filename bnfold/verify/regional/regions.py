@@ -10,21 +10,6 @@ from bnfold.verify.regional.numbering import Number, Numbering, captured
 
 # What comes of these does not take every value.
 _CONFINING = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Relu", "Clip", "Abs", "Exp", "Sqrt", "Softplus", "Tanh"})
-_FAR = 4
-# What comes of these takes no other values than what goes in.
-_KEEPING = frozenset(
-    {
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "GlobalMaxPool",
-        "Transpose",
-        "Reshape",
-        "Flatten",
-        "Concat",
-        "Resize",
-    }
-)
 
 
 @dataclass(frozen=True)
@@ -130,18 +115,13 @@ def named(op: Op) -> str:
 
 
 def confined_border(region: Region) -> Number | None:
-    """A value at the border that does not take every value, None if there is none."""
-    return next((number for value, number in region.border.items() if _is_confined(value, _FAR)), None)
+    """A value at the border that its operator keeps within a range, None if there is none."""
+    made = ((value.producer, number) for value, number in region.border.items())
+    return next((number for op, number in made if op is not None and _is_confining(op)), None)
 
 
-def _is_confined(value: Value | None, far: int) -> bool:
-    """Whether an operator keeps it within a range, or one so far above what it is picked from."""
-    op = None if value is None else value.producer
-    if op is None:
-        return False
-    is_square = op.type == "Mul" and op.inputs[0] is op.inputs[1]
-    passes_on = op.type in _KEEPING and far > 0 and _is_confined(op.input(0), far - 1)
-    return is_square or op.type in _CONFINING or passes_on
+def _is_confining(op: Op) -> bool:
+    return op.type in _CONFINING or (op.type == "Mul" and op.inputs[0] is op.inputs[1])
 
 
 def _reaches(value: Value, others: set[Value]) -> bool:
