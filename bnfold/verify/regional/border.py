@@ -59,7 +59,8 @@ def made_up(
     """Values for a border, one set for each trial.
 
     The first sample is normal. The second is large, and its channels are of very different size, so that no weight
-    hides behind a larger one, nor behind the rounding of the bias. Where there is only one sample, they are two trials.
+    hides behind a larger one, nor behind the rounding of the bias; a third is large alike in all channels, so that none
+    is too small to show. Where there is only one sample, the first two are two trials.
     Further trials are for what the others leave out: both truths, more integers, ties, numbers beyond large bounds.
 
     Args:
@@ -146,5 +147,6 @@ def _numbers(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> 
         sizes[axis] = shape[axis]
         large *= 10 ** random.uniform(-_DECADES, _DECADES, sizes)
     if kind == "mixed":
-        large[::2] = x[::2]
+        large[2::3] = _LARGE * x[2::3]
+        large[::3] = x[::3]
     return large

@@ -26,7 +26,7 @@ Shape = tuple[int, ...]
 _SMALL_SIZES = ((37, 43), (32, 34), (75, 91), (96, 64), (128, 161))  # for two spatial axes, where the model allows it
 _MOST_SMALL = 3
 _MODERATE = 10_000  # entries in the inputs, as in a 56x56 image
-_ROWS = 2, 5  # samples at the first of these sizes, and at the others
+_ROWS = 3, 5  # samples at the first of these sizes, and at the others
 _MOST_CANDIDATES = 24
 _MOST_DECLARED = 3
 
