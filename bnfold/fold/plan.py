@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+from functools import partial
 
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
@@ -17,7 +18,7 @@ from bnfold.fold.apply import Changes, Writer
 from bnfold.fold.cleanup import drop_stale_notes, remove_dead
 from bnfold.fold.inline import with_functions_inlined
 from bnfold.fold.leftover import Leftover, replacement
-from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan
+from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan, followed
 from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, malformed_is_refused, refusal_of
 from bnfold.fold.ways import Choice, choose
@@ -25,6 +26,8 @@ from bnfold.graph import Graph, Op, Value, old_objects_left_alone
 from bnfold.model_io import Model
 from bnfold.ops import RULES
 from bnfold.reasons import Reason, Refusal, Refused
+
+_MOST_RUNS = 4
 
 
 def plan(
@@ -44,15 +47,49 @@ def plan(
         leftover: What to do with BatchNormalizations that stay.
         max_growth: How many bytes of shared weights may be copied for operators that change; None for any number.
     """
-    own = _fold_in_place(model.copy(), keep, assume_constant, leftover, max_growth)
-    if not model.proto.functions or not any(_stayed(own)):
+    run = partial(_run, keep=keep, assume_constant=assume_constant, leftover=leftover)
+    folded = run(model, math.inf if max_growth is None else max_growth)
+    for _ in range(_MOST_RUNS):  # what the folds of one have made known may open the way for more
+        if folded.is_settled:
+            break
+        again = run(folded.plan.model, folded.growth_left)
+        if not again.plan.changes:
+            break
+        folded = replace(again, plan=followed(folded.plan, folded.origins, again.plan))
+    return folded.plan
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """What a run over a model has done.
+
+    Attributes:
+        plan: What became of each affine node.
+        origins: How the nodes that are there now were called in the entries of the plan.
+        is_settled: Whether another run would find nothing more to do.
+        growth_left: How many bytes of shared weights may still be copied.
+    """
+
+    plan: Plan
+    origins: dict[str, str]
+    is_settled: bool
+    growth_left: float
+
+
+def _run(
+    model: Model, most_copied: float, *, keep: Sequence[str], assume_constant: bool, leftover: Leftover
+) -> _Folded:
+    own = _fold_in_place(model.copy(), keep, assume_constant, leftover, most_copied)
+    if not model.proto.functions or not any(_stayed(own.plan)):
         return own
+    own = replace(own, is_settled=not own.plan.changes)
     # what a function is given by its caller can only be seen where it is called
     inlined = with_functions_inlined(model)
     if inlined is None:
         return own
-    other = _fold_in_place(inlined, keep, assume_constant, leftover, max_growth)
-    return replace(other, nodes_before=own.nodes_before) if _stayed(other) < _stayed(own) else own
+    other = _fold_in_place(inlined, keep, assume_constant, leftover, most_copied)
+    is_better = _stayed(other.plan) < _stayed(own.plan)
+    return replace(other, plan=replace(other.plan, nodes_before=own.plan.nodes_before)) if is_better else own
 
 
 def _stayed(plan: Plan) -> tuple[int, int]:
@@ -62,10 +99,10 @@ def _stayed(plan: Plan) -> tuple[int, int]:
 
 
 def _fold_in_place(
-    folded: Model, keep: Sequence[str], assume_constant: bool, leftover: Leftover, max_growth: int | None
-) -> Plan:
+    folded: Model, keep: Sequence[str], assume_constant: bool, leftover: Leftover, most_copied: float
+) -> _Folded:
     graph = Graph(folded, assume_constant=assume_constant)
-    planner = _Planner(graph, keep, math.inf if max_growth is None else max_growth)
+    planner = _Planner(graph, keep, most_copied)
     nodes_before = sum(1 for _ in graph.ops())
     with old_objects_left_alone():
         planner.fold_all()
@@ -74,14 +111,16 @@ def _fold_in_place(
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
     graph.commit()
-    return Plan(planner.entries, nodes_before, nodes_after, folded)
+    plan = Plan(planner.entries, nodes_before, nodes_after, folded)
+    return _Folded(plan, planner.origins(), not plan.changes or not planner.is_open, planner.growth_left)
 
 
 class _Planner:
     def __init__(self, graph: Graph, keep: Sequence[str], most_copied: float) -> None:
         self._graph = graph
         self._writer = Writer(graph)
-        self._most_copied = most_copied
+        self.growth_left = most_copied
+        self.is_open = False  # whether an affine stayed that might go once more is known
         for op in graph.ops() if keep else ():
             op.is_kept = any(fnmatchcase(op.node.name, pattern) for pattern in keep)
         self._entries: dict[Op, Entry] = {}
@@ -92,6 +131,11 @@ class _Planner:
     def entries(self) -> tuple[Entry, ...]:
         """Affine nodes in graph order, then what was merged."""
         return (*(self._entries[op] for op in sorted(self._entries, key=lambda op: op.place)), *self._merged)
+
+    def origins(self) -> dict[str, str]:
+        """How each affine node that is still there, or what was left of it, was called when its entry was made."""
+        there = {op: op for op in self._entries} | self._remains_of
+        return {op.label: self._entries[origin].node for op, origin in there.items() if not op.is_removed}
 
     def fold_all(self) -> None:
         """Folds and merges until nothing goes any more."""
@@ -116,7 +160,7 @@ class _Planner:
         Args:
             may_leave_one: Whether a BatchNormalization may leave a single Add or Mul.
         """
-        progress = False
+        progress = self.is_open = False
         affines = [op for op in self._graph.ops() if op.type in RULES and RULES[op.type].affine]
         for op in sorted(affines, key=is_batchnorm, reverse=True):  # they may need the Add that would go otherwise
             progress |= not op.is_removed and self._decide(op, may_leave_one and is_batchnorm(op))
@@ -146,14 +190,16 @@ class _Planner:
         try:
             source, affine = _read(op)
         except Refused as refused:
+            self.is_open |= refused.reason is Reason.SHAPE_UNKNOWN
             if is_batchnorm(op):
                 self._keep_it(op, [refusal_of(refused, op)])
             return False
         if op.is_kept:
             self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME)])
             return False
-        choice, refusals = choose(op, source, affine, int(may_leave_one), self._most_copied)
+        choice, refusals = choose(op, source, affine, int(may_leave_one), self.growth_left)
         if choice is None:
+            self.is_open = True
             self._keep_it(op, refusals)
             return False
         self._fold(op, source, affine, choice)
@@ -164,7 +210,7 @@ class _Planner:
         itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine)
         entry = self._entries.get(origin, Entry(op.label, op.type, Outcome.FOLDED))
         entry = replace(entry, answers=(*entry.answers, itself))
-        self._most_copied -= choice.bytes_copied
+        self.growth_left -= choice.bytes_copied
         changes = self._writer.fold(op, source, choice)
         for left in changes.left:
             self._remains_of[left] = origin

@@ -17,6 +17,7 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.fold.representable import refuse_unrepresentable
 from bnfold.fold.sums import beside
+from bnfold.fold.underflow import Scaling
 from bnfold.fold.walk import Walk, Way, data_readers, malformed_is_refused, refusal_of, refuse_if_shared
 from bnfold.graph import Op, Value
 from bnfold.ops import AddBehind, Assign, Edit, Moved, Retype
@@ -77,7 +78,7 @@ def choose(
         try:
             with malformed_is_refused(op):
                 choice = _on_grids(attempt())
-            refuse_unrepresentable(choice.way.edits)
+            refuse_unrepresentable(choice.way.edits, Scaling.of(op, choice.way))
             if choice.nodes_left > most_left:
                 raise Refused(Reason.NO_GAIN)
             if choice.bytes_copied > most_copied:
