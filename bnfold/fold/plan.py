@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import partial
 
+import numpy as np
+
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.fold.apply import Changes, Writer
@@ -104,7 +106,7 @@ def _fold_in_place(
     graph = Graph(folded, assume_constant=assume_constant)
     planner = _Planner(graph, keep, most_copied)
     nodes_before = sum(1 for _ in graph.ops())
-    with old_objects_left_alone():
+    with old_objects_left_alone(), np.errstate(all="ignore"):  # what is not finite is refused
         planner.fold_all()
         if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now

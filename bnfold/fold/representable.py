@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bnfold.fold.underflow import NOTHING_KNOWN, Scaling, refuse_underflow
+from bnfold.fold.underflow import NOTHING_KNOWN, Scaling, refuse_small_factors, refuse_underflow
 from bnfold.graph import Constant, is_float
 from bnfold.ops import AddBehind, Assign, Edit
-from bnfold.ops.weights import Enlarged, Scaled, bound
+from bnfold.ops.weights import Enlarged, Exact, Scaled, bound
 from bnfold.reasons import Reason, Refused
 from bnfold.rounding import FORMATS, rounded
 
@@ -25,6 +25,8 @@ def refuse_unrepresentable(edits: Iterable[Edit], scaling: Scaling = NOTHING_KNO
                 raise Refused(Reason.OVERFLOW, op_type=edit.op.type)
             if isinstance(edit.constant, Scaled):
                 refuse_underflow(edit.op, edit.constant, scaling)
+            elif isinstance(edit.constant, Exact) and edit.constant.multiplies:
+                refuse_small_factors(edit.op, edit.constant, scaling)
 
 
 def _overflows(constant: Constant) -> bool:

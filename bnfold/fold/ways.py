@@ -146,5 +146,6 @@ def _reduced(op: Op, way: Way, source: Value, left: Affine) -> Choice:
     dtype = op.graph.dtype(source)
     if dtype is None:
         raise Refused(Reason.SHAPE_UNKNOWN, value=source.name)
-    edits: list[Edit] = [Retype(op, op_type), Assign(op, 1, Exact(np.array(values), dtype))]
+    constant = Exact(np.array(values), dtype, multiplies=op_type == "Mul")
+    edits: list[Edit] = [Retype(op, op_type), Assign(op, 1, constant)]
     return Choice(replace(way, edits=[*edits, *way.edits]), Rest.STAYS)

@@ -113,7 +113,7 @@ def _refuse_imprecise(op: Op, scale: Exact) -> None:
             channel=int(bad[0]),
             largest=f"{exact.flat[bad[0]]:.2g}",
             limit=f"{form.normal:.2g}",
-            effect="its step has to keep all digits",
+            effect="its step loses digits",
         )
 
 

@@ -22,10 +22,15 @@ def in_type_of(weight: Constant, vector: FloatArray) -> FloatArray:
 
 
 class Exact:
-    """Values given in float64 or better, and the type they will be written in."""
+    """Values given in float64 or better, and the type they will be written in.
 
-    def __init__(self, values: FloatArray, dtype: np.dtype[Any]) -> None:
+    Attributes:
+        multiplies: Whether data is multiplied or divided by them, so that their smallest digits count.
+    """
+
+    def __init__(self, values: FloatArray, dtype: np.dtype[Any], *, multiplies: bool = False) -> None:
         self._values = values
+        self.multiplies = multiplies
         self.shape = values.shape
         self.dtype = dtype
 
@@ -37,14 +42,23 @@ class Exact:
 
 
 class Scaled:
-    """``factor * base``; a weight that was scaled before is read once and rounded once."""
+    """``factor * base``; a weight that was scaled before is read once and rounded once.
+
+    Attributes:
+        base: A weight of the model.
+        factor: The product of all that it was scaled by, with the rank of the base.
+        before: The product without the last of those.
+        latest: The last.
+    """
 
     def __init__(self, base: Constant, factor: FloatArray) -> None:
         if np.broadcast_shapes(base.shape, factor.shape) != base.shape:
             raise ValueError(f"a factor of shape {factor.shape} does not fit a weight of shape {base.shape}")
         self.base: Constant = base.base if isinstance(base, Scaled) else base
         factor = in_type_of(base, factor)
-        self.factor: FloatArray = base.factor * factor if isinstance(base, Scaled) else factor
+        self.latest: FloatArray = factor.reshape((1,) * (len(base.shape) - factor.ndim) + factor.shape)
+        self.before = base.factor if isinstance(base, Scaled) else np.ones((1,) * len(base.shape))
+        self.factor: FloatArray = self.before * self.latest
         self.shape = base.shape
         self.dtype = base.dtype
 
@@ -58,22 +72,19 @@ class Scaled:
         if self.dtype.kind != "f" or not isinstance(self.base, Stored) or not self.shape:
             yield self.array()
             return
-        factor = self._aligned()
+        factor = self.factor
         for rows, block in self.base.blocks():
             yield _times(block, factor[rows] if len(factor) > 1 else factor)
 
     def peaks(self) -> FloatArray:
         """The largest magnitude of finite values under each entry of the factor, which gets the rank of the base."""
-        factor = np.abs(self._aligned())
+        factor = np.abs(self.factor)
         axes = tuple(axis for axis, size in enumerate(factor.shape) if size > 1)
         if isinstance(self.base, Stored):
             return np.asarray(self.base.peaks(axes) * factor)
         others = tuple(axis for axis in range(factor.ndim) if axis not in axes)
         exact = np.abs(self.base.float64())
         return np.asarray(np.where(np.isfinite(exact), exact, 0).max(others, keepdims=True, initial=0) * factor)
-
-    def _aligned(self) -> FloatArray:
-        return self.factor.reshape((1,) * (len(self.shape) - self.factor.ndim) + self.factor.shape)
 
     def float64(self) -> FloatArray:
         return self.base.float64() * self.factor
