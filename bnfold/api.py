@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import onnx
 
-from bnfold.fold import Leftover
+from bnfold.fold import FoldOptions, Leftover
 from bnfold.fold import plan as make_plan
+from bnfold.fold.options import DEFAULT_GROWTH
 from bnfold.fold.record import Plan
 from bnfold.model_io import Model, ModelError, check_output, load, staged, to_proto, write_stream
 from bnfold.model_io.tensors import all_tensors, is_external
@@ -67,7 +68,8 @@ def plan(
     keep: Sequence[str] = (),
     assume_constant: bool = False,
     leftover: Leftover | str = Leftover.KEEP,
-    max_growth: int | None = None,
+    max_growth: int | str | None = DEFAULT_GROWTH,
+    inside_patterns: bool = False,
 ) -> Plan:
     """Finds out what would become of each affine node, and changes nothing.
 
@@ -77,13 +79,17 @@ def plan(
         assume_constant: Fold also what a caller could override: initializers that are inputs of the graph too.
         leftover: What to do with a BatchNormalization that stays: `keep` it, or put a Mul and an Add (`affine`) or a
             depthwise Conv (`conv`) in its place.
-        max_growth: How many bytes of shared weights may be copied for operators that change; None for any number.
+        max_growth: How much larger the model may become, since a weight that several operators share is copied for
+            those that change: a number of bytes, or a percentage of its size; None for any amount.
+        inside_patterns: Fold also affines that are part of what runtimes compute as one operator, such as a Gelu that
+            is spelt out.
 
     Raises:
         ModelError: The model cannot be read.
+        ValueError: `leftover` or `max_growth` is none of those.
     """
-    form = Leftover(leftover)
-    return make_plan(_load(model), keep=keep, assume_constant=assume_constant, leftover=form, max_growth=max_growth)
+    options = FoldOptions(tuple(keep), assume_constant, Leftover(leftover), max_growth, inside_patterns)
+    return make_plan(_load(model), options)
 
 
 def fold(
@@ -92,24 +98,42 @@ def fold(
     keep: Sequence[str] = (),
     assume_constant: bool = False,
     leftover: Leftover | str = Leftover.KEEP,
-    max_growth: int | None = None,
+    max_growth: int | str | None = DEFAULT_GROWTH,
+    inside_patterns: bool = False,
 ) -> onnx.ModelProto:
     """The folded model in memory, not verified; arguments as in `plan`.
 
     Raises:
         ModelError: The model cannot be read, or is over 2 GiB.
     """
-    made = plan(model, keep=keep, assume_constant=assume_constant, leftover=leftover, max_growth=max_growth)
+    made = plan(
+        model,
+        keep=keep,
+        assume_constant=assume_constant,
+        leftover=leftover,
+        max_growth=max_growth,
+        inside_patterns=inside_patterns,
+    )
     return to_proto(made.model)
 
 
-def check(model: Source, *, keep: Sequence[str] = (), assume_constant: bool = False) -> Checked:
+def check(
+    model: Source,
+    *,
+    keep: Sequence[str] = (),
+    assume_constant: bool = False,
+    max_growth: int | str | None = DEFAULT_GROWTH,
+    inside_patterns: bool = False,
+) -> Checked:
     """Tells which BatchNormalizations would fold and why others stay; arguments as in `plan`.
 
     Raises:
         ModelError: The model cannot be read.
     """
-    return Checked(_name(model), plan(model, keep=keep, assume_constant=assume_constant))
+    found = plan(
+        model, keep=keep, assume_constant=assume_constant, max_growth=max_growth, inside_patterns=inside_patterns
+    )
+    return Checked(_name(model), found)
 
 
 def optimize(
@@ -121,7 +145,8 @@ def optimize(
     keep: Sequence[str] = (),
     assume_constant: bool = False,
     leftover: Leftover | str = Leftover.KEEP,
-    max_growth: int | None = None,
+    max_growth: int | str | None = DEFAULT_GROWTH,
+    inside_patterns: bool = False,
     verify: VerifyMode | str = VerifyMode.AUTO,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
@@ -141,6 +166,7 @@ def optimize(
         assume_constant: As in `plan`.
         leftover: As in `plan`.
         max_growth: As in `plan`.
+        inside_patterns: As in `plan`.
         verify: Whether to compare, and what to do if that is not possible.
         shapes: Shapes of inputs to compare on, for those whose shape the model does not say.
         dims: Sizes of named dimensions to compare on.
@@ -155,20 +181,21 @@ def optimize(
         NotEquivalent: The folded model computes something else.
         NotVerified: The models could not be compared, and `verify` is "require".
     """
-    mode, form = VerifyMode(verify), Leftover(leftover)
+    mode = VerifyMode(verify)
+    asked = FoldOptions(tuple(keep), assume_constant, Leftover(leftover), max_growth, inside_patterns)
     loaded = _load(model)
     target = _target(model, loaded, output, in_place=in_place, overwrite=overwrite)
     draft = None
     if certificate is not None:
         from bnfold.certificate import Draft, Options  # noqa: PLC0415 -- takes long, and is seldom asked for
 
-        options = Options.of(keep, assume_constant, form.value, max_growth, shapes or {}, dims or {})
+        options = Options.of(asked, shapes or {}, dims or {})
         draft = Draft(Path(certificate), loaded if calibrate is None else None, target, options)
     before = _nbytes(loaded, loaded.path)
     reference = loaded.path or loaded
     if calibrate is not None:
         reference = loaded = _calibrated(loaded, calibrate)
-    planned = make_plan(loaded, keep=keep, assume_constant=assume_constant, leftover=form, max_growth=max_growth)
+    planned = make_plan(loaded, asked)
     unchanged = not planned.changes and calibrate is None
 
     def verified(after: Path | None) -> Optimized:

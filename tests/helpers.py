@@ -17,7 +17,7 @@ from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from bnfold.fold import plan
+from bnfold.fold import FoldOptions, plan
 from bnfold.fold.record import Entry, Outcome, Plan
 from bnfold.model_io import load, to_proto
 
@@ -217,7 +217,7 @@ def assert_close(actual: Array, expected: Array, relative: float, what: str = ""
 
 def folded(model: ModelProto, **options: Any) -> tuple[Plan, ModelProto]:
     """The plan for a model, and the model that comes of it."""
-    planned = plan(load(model), **options)
+    planned = plan(load(model), FoldOptions(**options))
     return planned, to_proto(planned.model)
 
 

@@ -58,6 +58,7 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @options.assume_constant
 @options.leftover
 @options.max_growth
+@options.inside_patterns
 @options.report_format
 @options.verbose
 @options.quiet
@@ -74,7 +75,8 @@ def optimize(
     keep: Sequence[str],
     assume_constant: bool,
     leftover: str,
-    max_growth: int | None,
+    max_growth: int | str,
+    inside_patterns: bool,
     report_format: str,
     verbose: bool,
     quiet: bool,
@@ -100,6 +102,7 @@ def optimize(
                 assume_constant=assume_constant,
                 leftover=leftover,
                 max_growth=max_growth,
+                inside_patterns=inside_patterns,
                 verify=verify,
                 shapes=shapes,
                 dims=dims,

@@ -6,7 +6,6 @@ the model it is given is not touched, and no large weight is computed before the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -15,43 +14,33 @@ from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.fold.apply import Changes, Writer
 from bnfold.fold.cleanup import drop_stale_notes, remove_dead
+from bnfold.fold.growth import Account, growth
 from bnfold.fold.inline import with_functions_inlined
 from bnfold.fold.leftover import Leftover, replacement
+from bnfold.fold.options import FoldOptions
+from bnfold.fold.patterns import Patterns
 from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan
 from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, malformed_is_refused, refusal_of
 from bnfold.fold.ways import Choice, choose
 from bnfold.graph import Graph, Op, Value, old_objects_left_alone
 from bnfold.model_io import Model
-from bnfold.ops import RULES
+from bnfold.ops import RULES, Edit
 from bnfold.reasons import Reason, Refusal, Refused
 
+_DEFAULT = FoldOptions()
 
-def plan(
-    model: Model,
-    *,
-    keep: Sequence[str] = (),
-    assume_constant: bool = False,
-    leftover: Leftover = Leftover.KEEP,
-    max_growth: int | None = None,
-) -> Plan:
-    """Decides for every affine node of a model, and folds a copy of it accordingly.
 
-    Args:
-        model: The model; it is not changed.
-        keep: Globs; a node whose name matches one stays as it is.
-        assume_constant: Take initializers that are also graph inputs for constants.
-        leftover: What to do with BatchNormalizations that stay.
-        max_growth: How many bytes of shared weights may be copied for operators that change; None for any number.
-    """
-    own = _fold_in_place(model.copy(), keep, assume_constant, leftover, max_growth)
+def plan(model: Model, options: FoldOptions = _DEFAULT) -> Plan:
+    """Decides for every affine node of a model, and folds a copy of it accordingly; the model is not changed."""
+    own = _plan(model, model, options)
     if not model.proto.functions or not any(_stayed(own)):
         return own
     # what a function is given by its caller can only be seen where it is called
     inlined = with_functions_inlined(model)
     if inlined is None:
         return own
-    other = _fold_in_place(inlined, keep, assume_constant, leftover, max_growth)
+    other = _plan(model, inlined, options)
     return replace(other, nodes_before=own.nodes_before) if _stayed(other) < _stayed(own) else own
 
 
@@ -61,15 +50,22 @@ def _stayed(plan: Plan) -> tuple[int, int]:
     return kept + plan.count(Outcome.REPLACED), kept
 
 
-def _fold_in_place(
-    folded: Model, keep: Sequence[str], assume_constant: bool, leftover: Leftover, max_growth: int | None
-) -> Plan:
-    graph = Graph(folded, assume_constant=assume_constant)
-    planner = _Planner(graph, keep, math.inf if max_growth is None else max_growth)
+def _plan(original: Model, model: Model, options: FoldOptions) -> Plan:
+    """The plan of a copy of a model, which may be the original in another form."""
+    account = Account(original, options)
+    made = _fold_in_place(model.copy(), options, account)
+    if account.is_overdrawn:
+        return _fold_in_place(model.copy(), options, Account(original, options, account.spent))
+    return made
+
+
+def _fold_in_place(folded: Model, options: FoldOptions, account: Account) -> Plan:
+    graph = Graph(folded, assume_constant=options.assume_constant)
     nodes_before = sum(1 for _ in graph.ops())
     with old_objects_left_alone():
+        planner = _Planner(graph, options, account)
         planner.fold_all()
-        if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
+        if options.leftover is not Leftover.KEEP and planner.replace_batchnorms(options.leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
@@ -78,12 +74,13 @@ def _fold_in_place(
 
 
 class _Planner:
-    def __init__(self, graph: Graph, keep: Sequence[str], most_copied: float) -> None:
+    def __init__(self, graph: Graph, options: FoldOptions, account: Account) -> None:
         self._graph = graph
         self._writer = Writer(graph)
-        self._most_copied = most_copied
-        for op in graph.ops() if keep else ():
-            op.is_kept = any(fnmatchcase(op.node.name, pattern) for pattern in keep)
+        self._account = account
+        self._patterns = Patterns(None if options.inside_patterns else graph)
+        for op in graph.ops() if options.keep else ():
+            op.is_kept = any(fnmatchcase(op.node.name, pattern) for pattern in options.keep)
         self._entries: dict[Op, Entry] = {}
         self._merged: list[Entry] = []
         self._remains_of: dict[Op, Op] = {}  # an Add or Mul that a fold left: the affine node it stands for
@@ -103,12 +100,30 @@ class _Planner:
         """Merges branches of sums into Convs beside them; whether there were any."""
         progress = False
         for add in [op for op in self._graph.ops() if completes_sum(op)]:
-            while not add.is_removed and (merger := next(mergers(add), None)):
+            while not add.is_removed and (merger := next(filter(self._is_allowed, mergers(add)), None)):
                 guest, way = merger
                 entry = Entry(guest.label, guest.type, Outcome.MERGED)
                 self._merged.append(_extended(entry, Outcome.MERGED, way, self._writer.merge(way)))
                 progress = True
         return progress
+
+    def _is_allowed(self, merger: tuple[Op, Way]) -> bool:
+        try:
+            self._account.spent += max(self._price(merger[1].edits), 0)
+        except Refused:
+            return False
+        return True
+
+    def _price(self, edits: Sequence[Edit]) -> int:
+        """How many bytes larger edits make the model.
+
+        Raises:
+            Refused: that is too much, or a runtime would no longer know a pattern.
+        """
+        self._patterns.refuse_broken(edits)
+        size = growth(edits, self._writer)
+        self._account.refuse_beyond(size)
+        return size
 
     def fold_affines(self, *, may_leave_one: bool = False) -> bool:
         """Decides for every affine node that is there; whether any could go.
@@ -152,7 +167,12 @@ class _Planner:
         if op.is_kept:
             self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME)])
             return False
-        choice, refusals = choose(op, source, affine, int(may_leave_one), self._most_copied)
+        try:
+            self._patterns.refuse_member(op)
+        except Refused as refused:
+            self._keep_it(op, [refusal_of(refused, op)])
+            return False
+        choice, refusals = choose(op, source, affine, int(may_leave_one), self._price)
         if choice is None:
             self._keep_it(op, refusals)
             return False
@@ -164,7 +184,7 @@ class _Planner:
         itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine)
         entry = self._entries.get(origin, Entry(op.label, op.type, Outcome.FOLDED))
         entry = replace(entry, answers=(*entry.answers, itself))
-        self._most_copied -= choice.bytes_copied
+        self._account.spent += max(self._price(choice.way.edits), 0)
         changes = self._writer.fold(op, source, choice)
         for left in changes.left:
             self._remains_of[left] = origin

@@ -49,6 +49,12 @@ class Model:
         self.has_data_files = False
         self._payloads = payloads
 
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes it takes, data files included."""
+        payloads = map(self.payload, all_tensors(self.proto))
+        return int(self.proto.ByteSize()) + sum(payload.nbytes for payload in payloads if payload is not None)
+
     def payload(self, tensor: TensorProto) -> Payload | None:
         """Where the tensor's bytes come from; None if its values stand in the proto.
 

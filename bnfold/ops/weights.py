@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from math import prod
 from typing import Any
 
@@ -49,6 +49,10 @@ class Scaled:
         self.factor: FloatArray = base.factor * factor if isinstance(base, Scaled) else factor
         self.shape = base.shape
         self.dtype = base.dtype
+
+    def key(self) -> Hashable:
+        """Equal for equal factors of one weight."""
+        return self.base, self.factor.shape, self.factor.tobytes()
 
     def array(self) -> npt.NDArray[Any]:
         if self.dtype.kind == "f" and isinstance(self.base, Stored):

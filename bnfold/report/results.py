@@ -132,4 +132,5 @@ def _sizes(before: int, after: int) -> str:
     """Both in the unit that suits the larger one."""
     power, unit = next((p, u) for p, u in ((3, "GB"), (2, "MB"), (1, "KB"), (0, "bytes")) if before >= 1000**p or not p)
     digits = 1 if power else 0
-    return f"{before / 1000**power:.{digits}f} → {after / 1000**power:.{digits}f} {unit}"
+    grown = f" ({100 * after / before - 100:.1f} % larger)" if after > before else ""
+    return f"{before / 1000**power:.{digits}f} → {after / 1000**power:.{digits}f} {unit}{grown}"

@@ -119,21 +119,6 @@ def test_shared_weights_are_reported_with_their_size():
     assert entry.copied == {}
 
 
-def test_growth_is_limited():
-    """Copies of shared weights may take as many bytes as they are allowed, and not one more."""
-    body = """
-        [conv] c = Conv (x, {w: 4, 3, 3, 3})
-        [bn] y = BatchNormalization (c, {bn: 4 unshifted})
-        [conv_2] z = Conv (x, w)
-    """
-    before = model(body, outputs="float[2, 4, 3, 3] y, float[2, 4, 3, 3] z")
-    size = 4 * 3 * 3 * 3 * 4
-    assert plan(load(before), max_growth=size).count(Outcome.FOLDED) == 1
-    kept = plan(load(before), max_growth=size - 1)
-    assert not kept.changes
-    assert Reason.GROWTH in {refusal.reason for entry in kept.entries for refusal in entry.refusals}
-
-
 def test_assume_constant_folds_what_could_be_overridden():
     """And takes the entry out of the graph's inputs, as nothing reads it any more."""
     before = model(
