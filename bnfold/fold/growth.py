@@ -6,13 +6,15 @@ Copies of equal content are one, so a weight of an unrolled loop that changes al
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from math import prod
 
 from bnfold.fold.apply import Writer, nbytes
 from bnfold.fold.options import FoldOptions
-from bnfold.graph import Use, Value
+from bnfold.graph import Constant, Use, Value
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import raw_size
 from bnfold.ops import Assign, Edit
+from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refused
 
 
@@ -53,12 +55,16 @@ class Account:
 
 
 def growth(edits: Sequence[Edit], writer: Writer) -> int:
-    """How many bytes larger edits make the constants of a model; not counted are biases where there were none."""
-    assigned = [edit for edit in edits if isinstance(edit, Assign) and edit.op.input(edit.index) is not None]
+    """How many bytes larger edits make the weights of a model; a number for each channel is none."""
+    assigned = [edit for edit in edits if isinstance(edit, Assign) and not _is_vector(edit.constant)]
     leaving = {Use(edit.op, edit.index) for edit in assigned}
     new = {writer.key(edit): nbytes(edit.constant) for edit in assigned if writer.copy_of(edit) is None}
-    old = {edit.op.data(edit.index): None for edit in assigned}
-    return sum(new.values()) - sum(_released(value, leaving) for value in old)
+    old = dict.fromkeys(edit.op.input(edit.index) for edit in assigned)
+    return sum(new.values()) - sum(_released(value, leaving) for value in old if value is not None)
+
+
+def _is_vector(constant: Constant) -> bool:
+    return isinstance(constant, Exact) and prod(constant.shape) == max(constant.shape, default=1)
 
 
 def _released(value: Value, leaving: Collection[Use]) -> int:
