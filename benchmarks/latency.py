@@ -29,9 +29,21 @@ _ROUNDS = 25
 _SIZES = (224, 320, 96, 48, 1)
 # what ONNX Runtime makes of several operators; FusedConv too, but that is a Conv and its activation
 _FUSED = frozenset(
-    ("Attention", "BiasGelu", "BiasSoftmax", "FastGelu", "FusedConv", "FusedGemm", "FusedMatMul", "Gelu")
-    + ("LayerNormalization", "MultiHeadAttention", "QuickGelu")
-    + ("SimplifiedLayerNormalization", "SkipLayerNormalization")
+    (
+        "Attention",
+        "BiasGelu",
+        "BiasSoftmax",
+        "FastGelu",
+        "FusedConv",
+        "FusedGemm",
+        "FusedMatMul",
+        "Gelu",
+        "LayerNormalization",
+        "MultiHeadAttention",
+        "QuickGelu",
+        "SimplifiedLayerNormalization",
+        "SkipLayerNormalization",
+    )
 )
 
 
