@@ -14,6 +14,7 @@ import onnx
 
 from bnfold.fold import FoldOptions, Leftover
 from bnfold.fold import plan as make_plan
+from bnfold.fold.keep import check_patterns
 from bnfold.fold.options import DEFAULT_GROWTH
 from bnfold.fold.record import Plan
 from bnfold.model_io import Model, ModelError, check_output, load, staged, to_proto, write_stream
@@ -75,7 +76,8 @@ def plan(
 
     Args:
         model: A path or a model in memory.
-        keep: Names of nodes that must stay; `*`, `?` and `[…]` match as in file names.
+        keep: A list of names of nodes that must stay as they are; `*`, `?` and `[…]` match as in file names. A node
+            without a name goes by that of its first output, as in reports.
         assume_constant: Fold also what a caller could override: initializers that are inputs of the graph too.
         leftover: What to do with a BatchNormalization that stays: `keep` it, or put a Mul and an Add (`affine`) or a
             depthwise Conv (`conv`) in its place.
@@ -85,10 +87,10 @@ def plan(
             is spelt out.
 
     Raises:
-        ModelError: The model cannot be read.
+        ModelError: The model cannot be read, or a pattern in `keep` matches no node.
         ValueError: `leftover` or `max_growth` is none of those.
     """
-    options = FoldOptions(tuple(keep), assume_constant, Leftover(leftover), max_growth, inside_patterns)
+    options = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
     return make_plan(_load(model), options)
 
 
@@ -104,7 +106,7 @@ def fold(
     """The folded model in memory, not verified; arguments as in `plan`.
 
     Raises:
-        ModelError: The model cannot be read, or is over 2 GiB.
+        ModelError: The model cannot be read, is over 2 GiB, or a pattern in `keep` matches no node.
     """
     made = plan(
         model,
@@ -128,7 +130,7 @@ def check(
     """Tells which BatchNormalizations would fold and why others stay; arguments as in `plan`.
 
     Raises:
-        ModelError: The model cannot be read.
+        ModelError: The model cannot be read, or a pattern in `keep` matches no node.
     """
     found = plan(
         model, keep=keep, assume_constant=assume_constant, max_growth=max_growth, inside_patterns=inside_patterns
@@ -177,12 +179,12 @@ def optimize(
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
-        ModelError: The model cannot be read, or the output cannot be written.
+        ModelError: The model cannot be read, a pattern in `keep` matches no node, or the output cannot be written.
         NotEquivalent: The folded model computes something else.
         NotVerified: The models could not be compared, and `verify` is "require".
     """
     mode = VerifyMode(verify)
-    asked = FoldOptions(tuple(keep), assume_constant, Leftover(leftover), max_growth, inside_patterns)
+    asked = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
     loaded = _load(model)
     target = _target(model, loaded, output, in_place=in_place, overwrite=overwrite)
     draft = None
@@ -194,6 +196,7 @@ def optimize(
     before = _nbytes(loaded, loaded.path)
     reference = loaded.path or loaded
     if calibrate is not None:
+        check_patterns(loaded, asked.keep)
         reference = loaded = _calibrated(loaded, calibrate)
     planned = make_plan(loaded, asked)
     unchanged = not planned.changes and calibrate is None

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx.parser
-from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
@@ -259,6 +259,25 @@ def assert_same_meaning(before: Mapping[str, Array], after: Mapping[str, Array],
 def assert_nothing_dead(before: ModelProto, after: ModelProto) -> None:
     """No initializer, node or note is left that nothing needs, beyond those that were there already."""
     assert _dead(after) <= _dead(before)
+
+
+def all_nodes(model: ModelProto) -> list[NodeProto]:
+    """Those in bodies and functions too."""
+    return [node for graph in _scopes(model) for node in graph.node]
+
+
+def label(node: NodeProto) -> str:
+    """What reports call a node."""
+    return node.name or next(filter(None, node.output), "")
+
+
+def is_there(node: NodeProto, model: ModelProto) -> bool:
+    """Whether a model has this very node, byte for byte."""
+    return any(_bytes(other) == _bytes(node) for other in all_nodes(model))
+
+
+def _bytes(node: NodeProto) -> bytes:
+    return node.SerializeToString(deterministic=True)
 
 
 def _dead(model: ModelProto) -> set[tuple[str, str]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from onnx import GraphProto
 
+from bnfold.fold.keep import must_stay
 from bnfold.graph import Graph, Scope, Value
 
 
@@ -19,7 +20,7 @@ def remove_dead(graph: Graph) -> None:
         if value.readers or value.is_output:
             continue
         if value.producer is not None:
-            if not any(map(_is_used, value.producer.outputs)):
+            if not any(map(_is_used, value.producer.outputs)) and not must_stay(value.producer):
                 graph.remove(value.producer)
         elif (value.tensor is not None or value.sparse is not None) and value.name not in noted:
             initializers.setdefault(value.scope, set()).add(value.name)

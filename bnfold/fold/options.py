@@ -17,7 +17,7 @@ class FoldOptions:
     """What a fold is asked for.
 
     Attributes:
-        keep: Globs; a node whose name matches one stays as it is.
+        keep: Globs; a node whose label matches one stays as it is.
         assume_constant: Take initializers that are also graph inputs for constants.
         leftover: What to do with BatchNormalizations that stay.
         max_growth: How much larger the model may become: bytes, or a percentage of its size such as `10%`; None for
@@ -32,7 +32,15 @@ class FoldOptions:
     inside_patterns: bool = False
 
     def __post_init__(self) -> None:
-        """Checks the growth; raises ValueError if it is neither a number of bytes nor a percentage."""
+        """Checks the options.
+
+        Raises:
+            TypeError: `keep` is one text, which would be taken for patterns of a single letter.
+            ValueError: The growth is neither a number of bytes nor a percentage.
+        """
+        if isinstance(self.keep, str | bytes):
+            raise TypeError(f"keep is a list of patterns, not {type(self.keep).__name__}: [{self.keep!r}]")
+        object.__setattr__(self, "keep", tuple(self.keep))  # it may be something that can be read only once
         growth = self.max_growth
         is_good = _PERCENTAGE.fullmatch(growth) if isinstance(growth, str) else growth is None or growth >= 0
         if not is_good:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
@@ -16,10 +15,11 @@ from bnfold.fold.apply import Changes, Writer
 from bnfold.fold.cleanup import drop_stale_notes, remove_dead
 from bnfold.fold.growth import Account, growth
 from bnfold.fold.inline import with_functions_inlined
+from bnfold.fold.keep import kept_functions, mark_kept
 from bnfold.fold.leftover import Leftover, replacement
 from bnfold.fold.options import FoldOptions
 from bnfold.fold.patterns import Patterns
-from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan
+from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan, Remnant
 from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, malformed_is_refused, refusal_of
 from bnfold.fold.ways import Choice, choose
@@ -32,12 +32,16 @@ _DEFAULT = FoldOptions()
 
 
 def plan(model: Model, options: FoldOptions = _DEFAULT) -> Plan:
-    """Decides for every affine node of a model, and folds a copy of it accordingly; the model is not changed."""
+    """Decides for every affine node of a model, and folds a copy of it accordingly; the model is not changed.
+
+    Raises:
+        ModelError: a pattern of ``keep`` matches no node.
+    """
     own = _plan(model, model, options)
     if not model.proto.functions or not any(_stayed(own)):
         return own
     # what a function is given by its caller can only be seen where it is called
-    inlined = with_functions_inlined(model)
+    inlined = with_functions_inlined(model, kept_functions(model, options.keep))
     if inlined is None:
         return own
     other = _plan(model, inlined, options)
@@ -79,8 +83,7 @@ class _Planner:
         self._writer = Writer(graph)
         self._account = account
         self._patterns = Patterns(None if options.inside_patterns else graph)
-        for op in graph.ops() if options.keep else ():
-            op.is_kept = any(fnmatchcase(op.node.name, pattern) for pattern in options.keep)
+        mark_kept(graph, options.keep)
         self._entries: dict[Op, Entry] = {}
         self._merged: list[Entry] = []
         self._remains_of: dict[Op, Op] = {}  # an Add or Mul that a fold left: the affine node it stands for
@@ -88,7 +91,13 @@ class _Planner:
     @property
     def entries(self) -> tuple[Entry, ...]:
         """Affine nodes in graph order, then what was merged."""
-        return (*(self._entries[op] for op in sorted(self._entries, key=lambda op: op.place)), *self._merged)
+        left: dict[Op, tuple[Remnant, ...]] = {}
+        for op, origin in self._remains_of.items():
+            if not op.is_removed:
+                remnant = Remnant(op.node.name or op.output.name, op.type)
+                left[origin] = (*left.get(origin, ()), remnant)
+        ops = sorted(self._entries, key=lambda op: op.place)
+        return (*(replace(self._entries[op], left=left.get(op, ())) for op in ops), *self._merged)
 
     def fold_all(self) -> None:
         """Folds and merges until nothing goes any more."""
@@ -102,8 +111,8 @@ class _Planner:
         for add in [op for op in self._graph.ops() if completes_sum(op)]:
             while not add.is_removed and (merger := next(filter(self._is_allowed, mergers(add)), None)):
                 guest, way = merger
-                entry = Entry(guest.label, guest.type, Outcome.MERGED)
-                self._merged.append(_extended(entry, Outcome.MERGED, way, self._writer.merge(way)))
+                entry = _on_way(Entry(guest.label, guest.type, Outcome.MERGED), way)
+                self._merged.append(_with_changes(entry, self._writer.merge(way)))
                 progress = True
         return progress
 
@@ -144,12 +153,12 @@ class _Planner:
             entry = self._entries[op]
             try:
                 source, affine = _read(op)
-                edits = replacement(op, source, affine, form)
+                way = Way(replacement(op, source, affine, form))
             except Refused as refused:
                 refusal = refusal_of(refused, op)
                 self._keep_it(op, [*entry.refusals, *([] if refusal in entry.refusals else [refusal])])
                 continue
-            changes = self._writer.merge(Way(edits))
+            changes = self._writer.merge(way)
             self._remains_of |= dict.fromkeys([op, *changes.left], op)
             itself = Answer(entry.node, entry.op_type, Ability.IS_AFFINE, RULES[entry.op_type].affine, affine)
             self._entries[op] = replace(entry, outcome=Outcome.REPLACED, wrote=tuple(changes.wrote), answers=(itself,))
@@ -183,13 +192,14 @@ class _Planner:
         origin = self._remains_of.pop(op, op)
         itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine)
         entry = self._entries.get(origin, Entry(op.label, op.type, Outcome.FOLDED))
-        entry = replace(entry, answers=(*entry.answers, itself))
+        entry = _on_way(replace(entry, answers=(*entry.answers, itself)), choice.way)
         self._account.spent += max(self._price(choice.way.edits), 0)
         changes = self._writer.fold(op, source, choice)
         for left in changes.left:
             self._remains_of[left] = origin
-        outcome = Outcome.REDUCED if changes.left else Outcome.FOLDED
-        self._entries[origin] = _extended(entry, outcome, choice.way, changes)
+        is_gone = not changes.left and (origin is op or origin not in self._remains_of.values())
+        outcome, refusals = (Outcome.FOLDED, ()) if is_gone else (Outcome.REDUCED, entry.refusals)
+        self._entries[origin] = replace(_with_changes(entry, changes), outcome=outcome, refusals=refusals)
 
     def _keep_it(self, op: Op, refusals: list[Refusal]) -> None:
         if op not in self._remains_of:
@@ -208,15 +218,20 @@ def _read(op: Op) -> tuple[Value, Affine]:
     return op.data(index), affine
 
 
-def _extended(entry: Entry, outcome: Outcome, way: Way, changes: Changes) -> Entry:
+def _on_way(entry: Entry, way: Way) -> Entry:
+    """To be asked before an edit, while each operator is what answered."""
     return replace(
         entry,
-        outcome=outcome,
         into=tuple(dict.fromkeys([*entry.into, *(op.label for op in way.into)])),
         through=tuple(dict.fromkeys([*entry.through, *(op.label for op in way.through)])),
-        refusals=(),
+        answers=(*entry.answers, *(Answer(asked.label, asked.type, *rest) for asked, rest in way.answers)),
+    )
+
+
+def _with_changes(entry: Entry, changes: Changes) -> Entry:
+    return replace(
+        entry,
         renamed=entry.renamed | changes.renamed,
         copied=entry.copied | changes.copied,
         wrote=tuple(dict.fromkeys([*entry.wrote, *changes.wrote])),
-        answers=(*entry.answers, *(Answer(asked.label, asked.type, *rest) for asked, rest in way.answers)),
     )

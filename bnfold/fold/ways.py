@@ -18,9 +18,17 @@ from bnfold.affine import Affine
 from bnfold.fold.options import SMALL_TENSOR
 from bnfold.fold.representable import refuse_unrepresentable
 from bnfold.fold.sums import beside
-from bnfold.fold.walk import Walk, Way, data_readers, malformed_is_refused, refusal_of, refuse_if_shared
+from bnfold.fold.walk import (
+    Walk,
+    Way,
+    data_readers,
+    malformed_is_refused,
+    refusal_of,
+    refuse_change_of_kept,
+    refuse_if_shared,
+)
 from bnfold.graph import Op, Value
-from bnfold.ops import AddBehind, Assign, Edit, Moved, Retype
+from bnfold.ops import AddBehind, Assign, Detach, Edit, Moved, Retype
 from bnfold.ops.quantized import requantized
 from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refusal, Refused
@@ -69,6 +77,7 @@ def choose(
             with malformed_is_refused(op):
                 choice = _on_grids(attempt())
             refuse_unrepresentable(choice.way.edits)
+            refuse_change_of_kept([*choice.way.edits, *_end_of(op, source, choice.rest)])
             bytes_more = max(price(choice.way.edits), 0)
             if choice.nodes_left > most_left or (choice.nodes_left and bytes_more > SMALL_TENSOR):
                 raise Refused(Reason.NO_GAIN)
@@ -81,6 +90,12 @@ def choose(
             break
     best = min(choices, key=lambda priced: priced[:2], default=None)
     return best and best[2], refusals
+
+
+def _end_of(op: Op, source: Value, rest: Rest) -> list[Edit]:
+    """What becomes of the affine node, as an edit."""
+    is_gone = rest is not Rest.STAYS
+    return [Detach(op, op.inputs.index(source), keeps_name=rest is Rest.GIVES_NAME)] if is_gone else []
 
 
 def _on_grids(choice: Choice) -> Choice:

@@ -40,6 +40,7 @@ class Graph:
         self.model = model
         self.scopes: list[Scope] = []
         self.names: set[str] = set()
+        self.has_kept = False  # whether any op is kept
         self.released: dict[Value, None] = {}  # values that lost their last reader to an edit
         self._local_functions = {(function.domain, function.name) for function in model.proto.functions}
         legacy = model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR

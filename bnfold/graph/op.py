@@ -137,6 +137,7 @@ class Op:
         "inputs",
         "is_kept",
         "is_removed",
+        "label",
         "node",
         "outputs",
         "place",
@@ -149,6 +150,8 @@ class Op:
         self.scope = scope
         self.node = node
         self.type = op_type
+        # what a report calls it: the node's name, or that of its first output where it has none, before any edit
+        self.label = node.name or next((name for name in node.output if name), "")
         self.place = place  # its position in the model: what reads a result comes later than what makes it
         self.inputs: list[Value | None] = []
         self.outputs: list[Value | None] = []
@@ -159,11 +162,6 @@ class Op:
 
     def __repr__(self) -> str:
         return f"Op({self.type} {self.label!r})"
-
-    @property
-    def label(self) -> str:
-        """The node's name, or that of its first output where it has none."""
-        return self.node.name or next((name for name in self.node.output if name), "")
 
     @property
     def opset(self) -> int:

@@ -47,6 +47,15 @@ def test_verified_by_default(run, model, batchnorms):
     assert batchnorms(model) == 1
 
 
+def test_a_pattern_that_matches_nothing(run, model):
+    """Nothing is written, not even if nothing would fold."""
+    for keep in (["--keep", "the_Conf"], ["--keep", "*", "--keep", "the_Conf"]):
+        result = run("optimize", model, *keep)
+        assert result.exit_code == 2
+        assert result.stderr == f"bnfold: {model}: no node matches 'the_Conf'; near it: the_Conv\n"
+    assert list(model.parent.iterdir()) == [model]
+
+
 def test_default_output_is_never_overwritten(run, model):
     """The line says what to do; --force and an explicit output do overwrite."""
     there = model.with_name("net.folded.onnx")

@@ -37,7 +37,8 @@ class Case:
     def dtype(self) -> str:
         """The type of its floating-point numbers."""
         infos = (*self.model.graph.output, *self.model.graph.input)
-        types = [np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)) for info in infos]
+        numbers = [info.type.tensor_type.elem_type for info in infos]
+        types = [np.dtype(helper.tensor_dtype_to_np_dtype(number)) for number in numbers if number]
         return next((kind.name for kind in types if kind.kind == "f"), "float64")
 
     @property
