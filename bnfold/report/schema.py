@@ -11,7 +11,7 @@ from bnfold import __version__
 from bnfold.fold.record import Entry, Outcome, Plan
 from bnfold.reasons import Refusal
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def document(models: Sequence[dict[str, object]]) -> str:
@@ -40,6 +40,7 @@ def entry_dict(entry: Entry) -> dict[str, object]:
         "outcome": entry.outcome.value,
         "into": entry.into,
         "through": entry.through,
+        "left": [{"node": left.node, "op_type": left.op_type} for left in entry.left],
         "reasons": [_refusal(refusal) for refusal in entry.refusals],
         "renamed": entry.renamed,
         "copied": entry.copied,
