@@ -2,13 +2,13 @@
 
 import json
 from importlib import import_module
-from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import onnx
 import pytest
 from nets import KINDS, Net
+from networks import MODELS
 from onnx import TensorProto, numpy_helper
 
 from bnfold.data import DataError
@@ -18,7 +18,6 @@ from bnfold.verify.running.figures import figures
 from bnfold.verify.running.runner import Job, Limits, Runner
 
 runner = import_module("bnfold.verify.running.runner")  # the attribute `bnfold.verify` is the verb
-MODELS = Path(__file__).parents[2] / "models"
 
 
 def text(body: str, header: str = '<ir_version: 8, opset_import: ["": 17, "com.unknown": 1]>') -> onnx.ModelProto:
