@@ -18,7 +18,7 @@ from bnfold.graph import Graph, Op, Scope, Use, Value
 from bnfold.model_io import Model, ModelError
 from bnfold.ops import Assign, Detach, Edit, Moved, Retype
 
-_LOOKED_AT = 10_000  # labels, for one that looks like a mistyped pattern
+_LOOKED_AT = 4000  # labels, for one that looks like a mistyped pattern: a second at the most
 
 # --- which they are ------------------------------------------------------------------------------------------
 
@@ -94,10 +94,10 @@ def _near(pattern: str, labels: Sequence[str]) -> str:
 
 
 def kept_that_changes(edits: Sequence[Edit]) -> Op | None:
-    """A kept op that edits would change, remove or leave without a reader."""
+    """The first kept op that edits would change, remove or leave without a reader."""
     if not edits or not _op(edits[0]).graph.has_kept:
         return None
-    return next((op for op in _changed(edits) if op.is_kept), None)
+    return min((op for op in _changed(edits) if op.is_kept), key=lambda op: op.place, default=None)
 
 
 def must_stay(op: Op) -> bool:
@@ -158,11 +158,14 @@ def _uses(op: Op) -> Iterator[Use]:
 
 def _fed_by(op: Op) -> Iterator[Op]:
     """The readers of a constant that an op computes, and of those computed from it: it keeps its name, they change."""
-    for value in op.outputs:
-        if value is not None and op.graph.constant(value) is not None:
-            for use in value.readers:
-                yield use.op
-                yield from _fed_by(use.op)
+    fed, pending = {op}, [op]
+    while pending:
+        for value in filter(None, pending.pop().outputs):
+            if op.graph.constant(value) is not None:
+                new = {*_readers(value)} - fed
+                yield from new
+                fed |= new
+                pending += new
 
 
 def _dead(unread: set[Use]) -> Iterator[Op]:

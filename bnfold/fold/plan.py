@@ -171,7 +171,7 @@ class _Planner:
             source, affine = _read(op)
         except Refused as refused:
             if is_batchnorm(op):
-                self._keep_it(op, [refusal_of(refused, op)])
+                self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME) if op.is_kept else refusal_of(refused, op)])
             return False
         if op.is_kept:
             self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME)])

@@ -297,6 +297,13 @@ def test_another_way_is_found():
     assert is_there(model.graph.node[2], after)
 
 
+def test_a_kept_batchnorm_says_so_first():
+    """Whatever else there is to say of it."""
+    model, _ = CASES["BatchNormalization in a function"]
+    (entry,) = folded(model, keep=["bn"])[0].entries
+    assert told(entry) == "bn kept: KEPT_BY_NAME"
+
+
 # --- patterns ------------------------------------------------------------------------------------------------
 
 SMALL = graph(
