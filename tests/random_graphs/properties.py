@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 import onnxruntime
-from helpers import all_nodes, is_there, label
+from helpers import all_nodes, assert_nothing_dead, is_there, label
 from onnx import ModelProto, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import (
     Fail,
@@ -200,9 +200,15 @@ def _run_in_runtime(model: ModelProto, feed: dict[str, Array]) -> list[Array]:
 def _kept(case: Case, folded: ModelProto, keep: Sequence[str]) -> Iterator[str]:
     """Faults of nodes that were to stay: each is what it was, and what it reads and makes in the main graph as well."""
     nodes = [node for node in all_nodes(case.model) if label(node) in keep]
+    if not nodes:
+        return
     for node in nodes:
         if not is_there(node, folded):
             yield f"{node.op_type} {label(node)!r} is gone or has changed"
+    try:
+        assert_nothing_dead(case.model, folded)
+    except AssertionError as error:
+        yield f"something is idle: {error}"
     names = {name for node in nodes if node in case.model.graph.node for name in (*node.input, *node.output)} - {""}
     values = run(_with_outputs(case.model, names), case.feeds[0])[len(case.model.graph.output) :]
     real = [name for name, value in zip(_further(case.model, names), values, strict=True) if value.dtype.kind == "f"]
