@@ -173,8 +173,7 @@ class _Staging:
 
 def _names(model: Path, data: Path) -> bool:
     """Whether the model names that data file; errs on the side of yes."""
-    descriptor = os.open(model, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    return os.fsencode(data.name) in cut(File(model, descriptor), {})
+    return os.fsencode(data.name) in cut(File(model), {})
 
 
 def _sweep(folder: Path) -> None:

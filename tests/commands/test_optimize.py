@@ -199,7 +199,7 @@ def missing_data(folder: Path, model: Path) -> Path:
     ("make", "words"),
     [
         pytest.param(lambda folder, _: folder / "absent.onnx", "No such file or directory", id="no-such-file"),
-        pytest.param(lambda folder, _: folder, "directory", id="folder"),
+        pytest.param(lambda folder, _: folder, "is a folder", id="folder"),
         pytest.param(written(b""), "empty", id="empty"),
         pytest.param(written(b"this is a text file, not a model\n"), "not an ONNX model", id="not-protobuf"),
         pytest.param(truncated, "truncated", id="truncated"),
