@@ -119,14 +119,17 @@ class Model:
         model.has_data_files, model._data_files = self.has_data_files, self._data_files
         return model
 
-    def refuse_changed(self) -> None:
+    def refuse_changed(self, *, at_its_path: bool = False) -> None:
         """Refuses a model whose files were written to since it was loaded.
+
+        Args:
+            at_its_path: and one that another file has taken the place of, which does not change what was read.
 
         Raises:
             ModelError: one was; it says which.
         """
         if isinstance(self.source, File):
-            self.source.refuse_changed()
+            self.source.refuse_changed(at_its_path=at_its_path)
         if self._data_files is not None:
             self._data_files.refuse_changed()
 

@@ -96,13 +96,19 @@ class File:
         self.stamp = Stamp.of(found)
         self.size = found.st_size
 
-    def refuse_changed(self) -> None:
+    def refuse_changed(self, *, at_its_path: bool = False) -> None:
         """Refuses a file that was written to since it was opened: what was read early and late may not fit together.
+
+        Args:
+            at_its_path: and one that another file has taken the place of.
 
         Raises:
             ModelError: it was.
         """
-        if Stamp.of(os.fstat(self.descriptor)) != self.stamp:
+        found = [os.fstat(self.descriptor)]
+        if at_its_path and self.path.exists():
+            found.append(self.path.stat())
+        if any(Stamp.of(each) != self.stamp for each in found):
             raise ModelError(f"{self.path}: was changed while it was in use")
 
     def read(self, offset: int, count: int) -> bytes:

@@ -183,7 +183,7 @@ def test_a_descriptor_that_is_not_open(tmp_path):
 
 @pytest.mark.parametrize("special", ["fifo", "socket", "/dev/zero", "/dev/tty", "handed over"])
 def test_only_regular_files_are_models(tmp_path, special):
-    """The rest might never answer, or never end: a repository can hold a link to /dev/zero under the name of a model."""
+    """The rest might never answer, or never end: a repository may hold a link to /dev/zero that is called a model."""
     path, ends = tmp_path / "special", os.pipe()
     if special == "fifo":
         os.mkfifo(path)
@@ -195,7 +195,7 @@ def test_only_regular_files_are_models(tmp_path, special):
     link = tmp_path / "model.onnx"
     link.symlink_to(path)
     for name in (link, path) if special != "handed over" else (link,):
-        with pytest.raises(ModelError, match="is not a regular file|No such device"):
+        with pytest.raises(ModelError, match=r"is not a regular file|No such device"):
             load(name)
     for end in ends:
         os.close(end)
@@ -204,10 +204,9 @@ def test_only_regular_files_are_models(tmp_path, special):
 def test_a_file_of_zeros_is_refused_at_its_start(tmp_path):
     """A hole of an exabyte takes no disk, and must take no time."""
     path = tmp_path / "hole.onnx"
-    with path.open("wb") as stream:
-        with contextlib.suppress(OSError):  # file systems differ in what they allow
-            for exponent in range(30, 60):
-                os.truncate(stream.fileno(), 1 << exponent)
+    with path.open("wb") as stream, contextlib.suppress(OSError):  # file systems differ in what they allow
+        for exponent in range(30, 60):
+            os.truncate(stream.fileno(), 1 << exponent)
     with pytest.raises(ModelError, match="not an ONNX model"):
         load(path)
 
