@@ -40,7 +40,7 @@ class Temporary:
         Raises:
             OSError: nothing can be written there.
         """
-        _sweep(folder)
+        sweep(folder)
         stream = None
         while stream is None:
             self._stem = folder / f".bnfold-{secrets.token_hex(16)}"
@@ -92,7 +92,8 @@ def temporary_folder(parent: str | os.PathLike[str] | None = None) -> Iterator[P
         lock.close()
 
 
-def _sweep(folder: Path) -> None:
+def sweep(folder: Path) -> None:
+    """Removes what killed runs have left of their outputs in a folder."""
     for path in folder.glob(".bnfold-*.lock"):
         if _LOCK.fullmatch(path.name):
             with contextlib.suppress(OSError):
