@@ -17,7 +17,7 @@ from bnfold.fold import plan as make_plan
 from bnfold.fold.keep import check_patterns
 from bnfold.fold.options import DEFAULT_GROWTH
 from bnfold.fold.record import Plan
-from bnfold.model_io import Model, ModelError, check_output, load, staged, to_proto, write_stream
+from bnfold.model_io import Model, ModelError, check_output, load, staged, sweep, to_proto, write_stream
 from bnfold.model_io.tensors import all_tensors, is_external
 from bnfold.model_io.wire import size
 from bnfold.report import Checked, Optimized
@@ -221,7 +221,9 @@ def optimize(
             draft.write()
         return result
     result = verified(None)
-    if target is None and output is not None and not isinstance(output, str | os.PathLike):
+    if target is not None:
+        sweep(Path(os.path.realpath(target)).parent)  # as writing would have done
+    elif output is not None and not isinstance(output, str | os.PathLike):
         write_stream(planned.model, output)
     return result
 

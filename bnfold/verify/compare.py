@@ -73,7 +73,8 @@ def verify(
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
-        ModelError: A model cannot be read or is refused, the two have other inputs or outputs, or data does not fit.
+        ModelError: A model cannot be read or is refused, or its files changed meanwhile; the two have other inputs or
+            outputs, or data does not fit.
     """
     pair = _Pair(before, after, map_output or {})
     ports = sized(required_inputs(pair.left), shapes or {}, dims or {})
@@ -107,6 +108,8 @@ def verify(
         report("running both models", 1, 1)
     if ran.disputes and not (ran.is_final or found.having(Outcome.DIFFERENT)):
         rulings = _rulings(pair, ran, report)
+    for model in (pair.left, pair.right):
+        model.refuse_changed(at_its_path=True)  # else it was compared with parts of another one
     return conclusion(found, ran, rulings, pair.notes, seed)
 
 

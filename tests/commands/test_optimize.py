@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import bnfold
+from bnfold.model_io import Temporary
 
 NOT_FOR_THE_SUPERUSER = pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
 
@@ -104,6 +105,34 @@ def test_in_place_with_nothing_to_do_touches_nothing(run, model):
     before = model.stat().st_ino
     assert run("optimize", model, "--in-place", "--keep", "*").exit_code == 0
     assert model.stat().st_ino == before
+
+
+def test_in_place_with_nothing_to_do_sweeps_too(run, model):
+    """The run before may have been killed when all was done but tidying up."""
+    left = Temporary(model.parent)
+    left.path(".data").touch()
+    left._lock.close()  # as the end of its process does
+    assert run("optimize", model, "--in-place", "--keep", "*").exit_code == 0
+    assert list(files(model.parent)) == [model.name]
+
+
+@pytest.mark.parametrize("options", [["--no-verify"], ["--no-verify", "-o", "-"], ["--no-verify", "--in-place"]])
+def test_a_model_that_changes_meanwhile_is_refused(run, model, monkeypatch, options):
+    """Else the statistics of one model would be folded into the weights of another."""
+    api = importlib.import_module("bnfold.api")
+    plan = api.make_plan
+
+    def slow(*args, **kwargs):
+        planned = plan(*args, **kwargs)
+        model.write_bytes(model.read_bytes())
+        os.utime(model, ns=(0, 0))
+        return planned
+
+    monkeypatch.setattr(api, "make_plan", slow)
+    before = files(model.parent)
+    result = run("optimize", *options, model)
+    assert (result.exit_code, result.stderr) == (2, f"bnfold: {model}: was changed while it was in use\n")
+    assert files(model.parent) == before
 
 
 @pytest.mark.parametrize(
@@ -208,7 +237,7 @@ def missing_data(folder: Path, model: Path) -> Path:
     ("make", "words"),
     [
         pytest.param(lambda folder, _: folder / "absent.onnx", "No such file or directory", id="no-such-file"),
-        pytest.param(lambda folder, _: folder, "directory", id="folder"),
+        pytest.param(lambda folder, _: folder, "is a folder", id="folder"),
         pytest.param(written(b""), "empty", id="empty"),
         pytest.param(written(b"this is a text file, not a model\n"), "not an ONNX model", id="not-protobuf"),
         pytest.param(truncated, "truncated", id="truncated"),

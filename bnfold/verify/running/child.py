@@ -1,14 +1,17 @@
 """Runs models in a process of its own: ``python child.py FOLDER``. Imports nothing of this package, to start fast.
 
 The folder holds ``jobs.json`` and the feeds; every result is a file in it, written when it is there, so that a crash
-takes nothing with it but the job at work. Numbers of tensors tell feeds and results from each other.
+takes nothing with it but the job at work. Numbers of tensors tell feeds and results from each other. Standard input
+ends when the parent does, and then so does this.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,7 @@ Run = Callable[[Mapping[str, Array]], list[Any]]
 
 def main(folder: Path) -> None:
     """Works through the jobs that have no result yet, or does one of them."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     plan = json.loads((folder / "jobs.json").read_text())
     if plan["memory"]:
         resource.setrlimit(resource.RLIMIT_DATA, (plan["memory"], plan["memory"]))
@@ -32,6 +36,11 @@ def main(folder: Path) -> None:
             report.write_text(json.dumps(_work(folder, number, job)))
             if plan["one_at_a_time"]:
                 break
+
+
+def _end_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
 
 
 def _work(folder: Path, number: int, job: Mapping[str, Any]) -> dict[str, Any]:

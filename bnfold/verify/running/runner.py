@@ -7,10 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold import malloc
-from bnfold.model_io import Model, staged
+from bnfold.model_io import Model, staged, temporary_folder
 from bnfold.model_io.tensors import all_tensors
 
 Array = npt.NDArray[Any]
@@ -84,7 +83,7 @@ class Runner:
         self._one_at_a_time = False
 
     def __enter__(self) -> Runner:
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bnfold-verify-")))
+        self._folder = self._stack.enter_context(temporary_folder())
         return self
 
     def __exit__(
@@ -173,7 +172,10 @@ def _spawn(folder: Path, seconds: float, environment: Mapping[str, str]) -> tupl
     # by its path: as a module it would import this package, which it has no need of
     command = [sys.executable, "-P", str(CHILD), str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, env=environment)
+        with _lifeline() as stdin:
+            done = subprocess.run(
+                command, stdin=stdin, capture_output=True, timeout=seconds, check=False, env=environment
+            )
     except subprocess.TimeoutExpired:
         return seconds, f"took more than {seconds:.0f} s"
     spent = time.monotonic() - start
@@ -183,6 +185,17 @@ def _spawn(folder: Path, seconds: float, environment: Mapping[str, str]) -> tupl
         return spent, f"the runtime crashed ({signal.Signals(-done.returncode).name})"
     last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
     return spent, f"the runtime ended with code {done.returncode}: {''.join(last)}"
+
+
+@contextmanager
+def _lifeline() -> Iterator[int]:
+    """A pipe to read from that ends when this process does, however it ends."""
+    ends = os.pipe()
+    try:
+        yield ends[0]
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def _collected(folder: Path, number: int, feeds: int) -> list[Outputs]:
