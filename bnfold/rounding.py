@@ -16,7 +16,7 @@ def rounded(values: FloatArray, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     Types narrower than float16 in precision (bfloat16) are reached by way of float32, where a plain cast would
     round twice; rounding to odd there keeps the second rounding correct (Boldo and Melquiond, 2008).
     """
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):
         if dtype.kind == "f":
             return values.astype(dtype)
         return _to_odd_float32(values).astype(dtype)

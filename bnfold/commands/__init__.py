@@ -68,7 +68,7 @@ class Program(click.Group):
         except Exception as error:
             if ctx.params["debug"] or isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
                 raise
-            line, code = _explained(error)
+            line, code = explained(error)
             click.echo(f"bnfold: {line}", err=True)
             return ctx.exit(code)
 
@@ -92,7 +92,7 @@ def main() -> None:
     program(prog_name="bnfold")
 
 
-def _explained(error: Exception) -> tuple[str, int]:
+def explained(error: Exception) -> tuple[str, int]:
     """What to say of an error, and the exit code."""
     from bnfold.model_io import ModelError  # noqa: PLC0415 -- imports onnx, which --help must not
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.fold.apply import Changes, Writer
@@ -30,7 +32,7 @@ from bnfold.reasons import Reason, Refusal, Refused
 
 _DEFAULT = FoldOptions()
 
-
+@np.errstate(all="ignore")  # what is not finite is refused or stays; numpy need not warn of it
 def plan(model: Model, options: FoldOptions = _DEFAULT) -> Plan:
     """Decides for every affine node of a model, and folds a copy of it accordingly; the model is not changed.
 

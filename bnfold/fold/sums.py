@@ -124,7 +124,8 @@ def _is_sum(op: Op) -> bool:
         op.type in ("Add", "Sub")
         and op.opset >= 7
         and len(op.inputs) == 2
-        and all(op.graph.constant(op.data(index)) is None for index in (0, 1))
+        and all(value is not None and op.graph.constant(value) is None for value in op.inputs)
+        and op.outputs[:1] not in ([], [None])
     )
 
 

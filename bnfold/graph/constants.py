@@ -19,6 +19,7 @@ from bnfold.affine import FloatArray
 from bnfold.graph.evaluate import EVALUATORS, MAX_ELEMENTS, Evaluator, NotEvaluated
 from bnfold.graph.op import Op, Value
 from bnfold.graph.quantization import ZERO_POINT, Dequantized, Grid, Quantized, is_dequantize, is_quantize
+from bnfold.model_io.tensors import holds_real_numbers
 from bnfold.reasons import Refused
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 _SMALL = 1 << 14  # elements; what is larger is read again each time it is asked for, not kept
+_NOT_REAL = "cOSU"  # kinds of numpy's types: complex, and text
 _MAX_DEPTH = 64  # operators between an initializer and its reader
 
 
@@ -67,7 +69,8 @@ class Stored:
         return self._model.rows(self._tensor, start, stop)
 
     def float64(self) -> FloatArray:
-        return self._model.array(self._tensor).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a NaN may be a signalling one
+            return self._model.array(self._tensor).astype(np.float64)
 
 
 class Sparse:
@@ -134,7 +137,7 @@ class Constants:
             return None
         try:
             constant = self._resolve(value, depth)
-        except (NotEvaluated, Refused, ValueError, IndexError, TypeError):  # an op that does not fit its inputs
+        except (NotEvaluated, Refused, ArithmeticError, LookupError, TypeError, ValueError):  # it does not fit its inputs
             constant = None
         self._known[value] = constant
         return constant
@@ -159,8 +162,7 @@ class Constants:
             overridable = value.is_input and not self._inputs_are_constant
             return None if overridable or value.name in self._trained else self._stored(value.tensor)
         if value.sparse is not None:
-            usable = not value.is_input and prod(value.sparse.dims) <= MAX_ELEMENTS
-            return Sparse(self._graph.model, value.sparse) if usable else None
+            return None if value.is_input else self._sparse(value.sparse)
         if value.is_input or value.producer is None or value.index:
             return None
         if value.producer.type == "Constant":
@@ -189,7 +191,7 @@ class Constants:
             previews.append(_preview(constant))
         with np.errstate(all="ignore"):
             preview = evaluator(op, previews)
-        if preview.size > MAX_ELEMENTS:
+        if preview.size > MAX_ELEMENTS or preview.dtype.kind in _NOT_REAL:
             return None
         if op.type == "CastLike":  # rounds like Cast; its target is read in float64, as every constant is
             return Evaluated(preview, lambda: inputs[0]().astype(preview.dtype))
@@ -233,14 +235,17 @@ class Constants:
             if value is not None:
                 return _given(np.asarray(value, np.float32 if "float" in name else np.int64))
         if (sparse := op.attribute("sparse_value")) is not None:
-            return Sparse(self._graph.model, sparse) if prod(sparse.dims) <= MAX_ELEMENTS else None
+            return self._sparse(sparse)
         tensor = op.attribute("value")
         return None if tensor is None else self._stored(tensor)
 
     def _stored(self, tensor: onnx.TensorProto) -> Constant | None:
-        if tensor.data_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
-            return None
-        return Stored(self._graph.model, tensor)
+        return Stored(self._graph.model, tensor) if holds_real_numbers(tensor) else None
+
+
+    def _sparse(self, sparse: onnx.SparseTensorProto) -> Constant | None:
+        usable = holds_real_numbers(sparse.values) and prod(sparse.dims) <= MAX_ELEMENTS
+        return Sparse(self._graph.model, sparse) if usable else None
 
 
 def _given(array: Array) -> Evaluated:

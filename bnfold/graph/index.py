@@ -18,9 +18,10 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from bnfold.graph.constants import Constant, Constants
-from bnfold.graph.op import STANDARD_DOMAINS, Op, Scope, Use, Value, bodies, may_have_bodies
+from bnfold.graph.op import Op, Scope, Use, Value, bodies
 from bnfold.graph.shapes import Shape, Shapes
 from bnfold.model_io import Model, Payload
+from bnfold.model_io.tensors import STANDARD_DOMAINS, may_hold_graphs
 from bnfold.reasons import Reason, Refused
 
 _INITIALIZERS_ARE_INPUTS_BELOW_IR = 4
@@ -194,6 +195,7 @@ class Graph:
     def replace_constant(self, value: Value, constant: Constant, payload: Payload) -> None:
         """Gives another content to an initializer that ``add_constant`` made."""
         assert value.tensor is not None
+        value.tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(constant.dtype)
         del value.tensor.dims[:]
         value.tensor.dims.extend(constant.shape)
         self.model.attach(value.tensor, payload)
@@ -259,7 +261,7 @@ class Graph:
             op.inputs.append(value)
             if value is not None:
                 value.readers[Use(op, index)] = None
-        if may_have_bodies(op.type):
+        if may_hold_graphs(node):
             op.bodies = [self._index_graph(body, scope, scope.opsets) for body in bodies(node)]
         for index, name in enumerate(node.output[:]):
             value = scope.own(name) if name else None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto
 
+from bnfold.model_io.tensors import STANDARD_DOMAINS, attribute_graphs, may_hold_graphs
 from bnfold.reasons import Reason, Refused
 
 if TYPE_CHECKING:
@@ -15,9 +17,8 @@ if TYPE_CHECKING:
     from bnfold.graph.index import Graph
     from bnfold.graph.shapes import Shape
 
-STANDARD_DOMAINS = ("", "ai.onnx")
-_WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _UNKNOWN = object()
+_MISTYPED = object()
 
 
 class Use(NamedTuple):
@@ -173,13 +174,16 @@ class Op:
         """An attribute's value, bytes for a string.
 
         Raises:
-            Refused: it belongs to a function and only the caller knows it.
+            Refused: it belongs to a function and only the caller knows it; or it is of another type than in ONNX.
         """
         if self._attributes is None:
-            self._attributes = {attribute.name: _attribute_value(attribute) for attribute in self.node.attribute}
+            types = _attribute_types(self.type, self.opset)
+            self._attributes = {each.name: _attribute_value(each, types) for each in self.node.attribute}
         value = self._attributes.get(name, default)
         if value is _UNKNOWN:
             raise Refused(Reason.ATTRIBUTE_UNKNOWN, attribute=name, op_type=self.type)
+        if value is _MISTYPED:
+            raise Refused(Reason.MALFORMED, op_type=self.type, detail=f"attribute {name} is of a wrong type")
         return value
 
     def forget_attributes(self) -> None:
@@ -230,19 +234,25 @@ class Op:
         return self.graph.known_shape(self.data(index))
 
 
-def _attribute_value(attribute: AttributeProto) -> Any:
-    return _UNKNOWN if attribute.ref_attr_name else onnx.helper.get_attribute_value(attribute)
+def _attribute_value(attribute: AttributeProto, types: Mapping[str, int]) -> Any:
+    if attribute.ref_attr_name:
+        return _UNKNOWN
+    value = onnx.helper.get_attribute_value(attribute)
+    return value if types.get(attribute.name, attribute.type) == attribute.type else _MISTYPED
 
 
-def may_have_bodies(op_type: str) -> bool:
-    """Whether an operator of that type, the domain included where it is not ONNX's own, can have graphs inside."""
-    return op_type in _WITH_BODIES or "::" in op_type
+@cache
+def _attribute_types(op_type: str, opset: int) -> Mapping[str, int]:
+    """The types that the attributes of one of ONNX's own operators have; of any other operator nothing is known."""
+    try:
+        schema = onnx.defs.get_schema(op_type, opset)
+    except (onnx.defs.SchemaError, TypeError):  # the latter of a version that no C++ int holds
+        return {}
+    return {name: attribute.type.value for name, attribute in schema.attributes.items()}
 
 
 def bodies(node: NodeProto) -> Iterator[GraphProto]:
     """The graphs in a node's attributes, for the operators that have any."""
-    if node.op_type in _WITH_BODIES or node.domain not in STANDARD_DOMAINS:
+    if may_hold_graphs(node):
         for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield attribute.g
-            yield from attribute.graphs
+            yield from attribute_graphs(attribute)

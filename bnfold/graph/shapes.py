@@ -17,7 +17,8 @@ from onnx import GraphProto, NodeProto, TensorShapeProto, TypeProto
 
 from bnfold.graph.dims import reshape_target
 from bnfold.graph.evaluate import EVALUATORS
-from bnfold.graph.op import STANDARD_DOMAINS, Op, Value, bodies
+from bnfold.graph.op import Op, Value, bodies
+from bnfold.model_io.tensors import STANDARD_DOMAINS, is_known_type
 
 if TYPE_CHECKING:
     from bnfold.graph.constants import Constants
@@ -63,7 +64,8 @@ class Shapes:
         number = value.tensor.data_type if value.tensor is not None else 0
         if not number and (kind := self._type(value)) is not None:
             number = kind.tensor_type.elem_type
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number)) if number else None
+        known = number and is_known_type(number)
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number)) if known else None
 
     def same(self, value: Value, as_value: Value) -> None:
         """Says that a value made by an edit has the shape and type of another."""
@@ -183,8 +185,8 @@ def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
     try:
         # data_prop follows the shapes that exporters compute: Shape, Gather, Concat, Reshape
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        inferred = model  # an opset or a domain that it does not know
+    except Exception:  # it has many: for an opset or a domain that it does not know, for what it finds invalid
+        inferred = model
     return [
         {entry.name: entry.type for entries in (graph.value_info, graph.input, graph.output) for entry in entries}
         for graph in _graphs(inferred.graph)

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Iterator
 
 import onnx
-from onnx import AttributeProto, TensorProto
+from onnx import AttributeProto, NodeProto, TensorProto
 
+STANDARD_DOMAINS = ("", "ai.onnx")
+_WITH_GRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _PACKED_BITS = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
 DATA_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 """Where values stand that are not raw."""
@@ -64,6 +66,11 @@ def attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
         yield from (sparse.values, sparse.indices)
 
 
+def may_hold_graphs(node: NodeProto) -> bool:
+    """Whether the node's operator has attributes that are graphs; of those that are not ONNX's own anything is so."""
+    return node.op_type in _WITH_GRAPHS or node.domain not in STANDARD_DOMAINS
+
+
 def attribute_graphs(attribute: AttributeProto) -> Iterator[onnx.GraphProto]:
     """The graphs that stand in the attribute."""
     if attribute.HasField("g"):
@@ -103,7 +110,16 @@ def field_size(tensor: TensorProto) -> tuple[str, int] | None:
     return onnx.helper.tensor_dtype_to_field(tensor.data_type), count
 
 
+def holds_real_numbers(tensor: TensorProto) -> bool:
+    """Whether its elements are of a known type, and neither text nor complex."""
+    return _type_name(tensor) not in ("", "UNDEFINED", "STRING", "COMPLEX64", "COMPLEX128")
+
+
 def _type_name(tensor: TensorProto) -> str:
     """The name of the element type; "" for a number that this onnx does not know."""
-    kind = tensor.data_type
-    return TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else ""
+    return TensorProto.DataType.Name(tensor.data_type) if is_known_type(tensor.data_type) else ""
+
+
+def is_known_type(data_type: int) -> bool:
+    """Whether this onnx knows an element type of that number."""
+    return data_type in TensorProto.DataType.values()

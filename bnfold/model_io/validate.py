@@ -15,6 +15,7 @@ from bnfold.model_io.tensors import (
     attribute_graphs,
     attribute_tensors,
     field_size,
+    may_hold_graphs,
     may_hold_tensors,
     raw_size,
 )
@@ -70,7 +71,7 @@ class _Check:
             for value in node.input[:]:  # a slice is twice as fast as one by one
                 if value not in known and value and not any(value in scope for scope in outer):
                     raise ModelError(_undefined(node, value, nodes))
-            self.attributes(node.attribute[:], scopes)
+            self.attributes(node.attribute[:], scopes, node)
             for value in node.output[:]:
                 if value in known:
                     raise ModelError(f"{_name(node)} assigns {value!r}, which has a value already")
@@ -79,7 +80,9 @@ class _Check:
                 if value:
                     known.add(value)
 
-    def attributes(self, attributes: Iterable[onnx.AttributeProto], outer: tuple[set[str], ...]) -> None:
+    def attributes(
+        self, attributes: Iterable[onnx.AttributeProto], outer: tuple[set[str], ...], node: onnx.NodeProto | None = None
+    ) -> None:
         for attribute in attributes:
             if type(attribute.name) is not str:
                 raise ModelError(_NOT_TEXT)
@@ -87,6 +90,8 @@ class _Check:
                 for tensor in attribute_tensors(attribute):
                     self.tensor(tensor)
                 for graph in attribute_graphs(attribute):
+                    if node is not None and not may_hold_graphs(node):  # it would not be looked for
+                        raise ModelError(f"{_name(node)} holds a graph, which no {node.op_type!r} has")
                     self.graph(graph, outer)
 
     def tensor(self, tensor: TensorProto) -> None:

@@ -76,7 +76,7 @@ class Scaled:
 
 def _times(values: npt.NDArray[Any], factor: FloatArray) -> npt.NDArray[Any]:
     """In place: numpy multiplies in float64, block by block, and rounds once."""
-    with np.errstate(over="ignore", under="ignore"):
+    with np.errstate(all="ignore"):  # a weight may hold infinity, and a factor 0
         np.multiply(values, factor, out=values, casting="same_kind")
     return values
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import onnx
 
-from bnfold.graph.op import STANDARD_DOMAINS, bodies
+from bnfold.graph.op import bodies
 from bnfold.model_io import Model
+from bnfold.model_io.tensors import STANDARD_DOMAINS
 from bnfold.verify.ports import InterfaceError, invalid, mistyped
 from bnfold.verify.running.runner import CPU
 
