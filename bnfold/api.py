@@ -54,8 +54,7 @@ class NotVerified(Exception):
     """
 
     def __init__(self, result: Optimized) -> None:
-        why = str(result.verification).partition("\n")[0]
-        super().__init__(f"{result.source}: not written: {why}")
+        super().__init__(f"{result.source}: not written: {result.verification}")
         self.result = result
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bnfold import escape
 from bnfold.certificate.conditions import differing, entries
 from bnfold.certificate.contents import differences
 from bnfold.certificate.exactness import parameters
@@ -47,7 +48,8 @@ class CertificateCheck:
     def __str__(self) -> str:
         """One line, and one for each finding."""
         if not self.holds:
-            return "\n".join(["the certificate does not hold:", *(f"  {finding}" for finding in self.findings)])
+            lines = ["the certificate does not hold:", *(f"  {finding}" for finding in self.findings)]
+            return "\n".join(map(escape.line, lines))
         static = (
             f"AFTER is bit for bit what folding makes of BEFORE, "
             f"{self.parameters} folded parameters within {self.largest_ulp:.3g} ULP"

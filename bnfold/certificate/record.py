@@ -134,7 +134,7 @@ class Certificate:
         """The record as it is kept."""
         static = {"exact": self.is_exact, "parameters": len(self.parameters), "largest_ulp": self.largest_ulp}
         content = {"kind": KIND, "schema": SCHEMA, "static": static, **asdict(self)}
-        return json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(content, indent=1) + "\n"  # in ASCII: a name of a file need not be UTF-8
 
 
 def read(path: Path) -> Certificate:

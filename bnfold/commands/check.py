@@ -10,6 +10,7 @@ import click
 
 import bnfold
 from bnfold.commands import options
+from bnfold.commands.errors import explained, tell
 from bnfold.commands.show import show
 
 if TYPE_CHECKING:
@@ -48,10 +49,13 @@ def _checked(model: str, asked: dict[str, Any]) -> Checked | Failed:
     source = sys.stdin.buffer.read() if model == "-" else model
     try:
         return bnfold.check(source, **asked)
-    except bnfold.ModelError as error:
-        click.echo(f"bnfold: {error}", err=True)
-        return Failed(model, str(error))
+    except Exception as error:  # even one in bnfold itself does not keep the others from being checked
+        line, code = explained(error)
+        if not isinstance(error, bnfold.ModelError | OSError):  # which say where
+            line = f"{model}: {line}"
+        tell(error, line)
+        return Failed(model, line, code)
 
 
 def _exit_code(result: Checked | Failed) -> int:
-    return int(not result.ok) if isinstance(result, bnfold.Checked) else 2
+    return int(not result.ok) if isinstance(result, bnfold.Checked) else result.exit_code

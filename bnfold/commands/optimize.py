@@ -9,6 +9,7 @@ import click
 
 import bnfold
 from bnfold.commands import options
+from bnfold.commands.errors import complain
 from bnfold.commands.show import show
 
 _MODES = ("auto", "require", "off")
@@ -112,6 +113,6 @@ def optimize(
             )
     except bnfold.NotVerified as error:
         show([error.result], report_format, verbose=verbose, quiet=quiet, stderr=piped)
-        click.echo(f"bnfold: {error}", err=True)
+        complain(str(error))
         raise click.exceptions.Exit(1) from error
     show([result], report_format, verbose=verbose, quiet=quiet, stderr=piped)

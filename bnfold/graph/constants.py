@@ -137,7 +137,7 @@ class Constants:
             return None
         try:
             constant = self._resolve(value, depth)
-        except (NotEvaluated, Refused, ArithmeticError, LookupError, TypeError, ValueError):  # it does not fit its inputs
+        except (NotEvaluated, Refused, ArithmeticError, LookupError, TypeError, ValueError):  # does not fit its inputs
             constant = None
         self._known[value] = constant
         return constant
@@ -241,7 +241,6 @@ class Constants:
 
     def _stored(self, tensor: onnx.TensorProto) -> Constant | None:
         return Stored(self._graph.model, tensor) if holds_real_numbers(tensor) else None
-
 
     def _sparse(self, sparse: onnx.SparseTensorProto) -> Constant | None:
         usable = holds_real_numbers(sparse.values) and prod(sparse.dims) <= MAX_ELEMENTS

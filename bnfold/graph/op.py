@@ -248,7 +248,8 @@ def _attribute_types(op_type: str, opset: int) -> Mapping[str, int]:
         schema = onnx.defs.get_schema(op_type, opset)
     except (onnx.defs.SchemaError, TypeError):  # the latter of a version that no C++ int holds
         return {}
-    return {name: attribute.type.value for name, attribute in schema.attributes.items()}
+    types = ((name, attribute.type) for name, attribute in schema.attributes.items())
+    return {name: kind.value for name, kind in types}  # type: ignore[attr-defined]  # onnx's stubs do not know it
 
 
 def bodies(node: NodeProto) -> Iterator[GraphProto]:

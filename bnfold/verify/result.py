@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
+from bnfold import escape
+
 
 class Verdict(Enum):
     """The answer. Names are public."""
@@ -169,7 +171,10 @@ class Verification:
         return max(math.inf if output.misplaced else output.max_rel for output in self.outputs)
 
     def __str__(self) -> str:
-        """One line."""
+        """One line, in which names are escaped."""
+        return escape.line(self._told())
+
+    def _told(self) -> str:
         if self.verdict is Verdict.NOT_RUN:
             return f"not verified by running: {'; '.join(self.reasons)}"
         if self.verdict is Verdict.DIFFERENT:

@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 
 import bnfold
-from bnfold.commands import explained
+from bnfold.commands.errors import explained
 from bnfold.report import FORMATS
 
 _PACKAGE = str(Path(bnfold.__file__).parent)
@@ -44,5 +44,5 @@ def _told(error: Exception) -> str:
     if code == 2:
         return "ok: refused" if isinstance(error, bnfold.ModelError) else f"ok: {line[:60]}"
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(_PACKAGE)]
-    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in ours[: -4 : -1])
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in ours[:-4:-1])
     return f"{type(error).__name__} at {places}"
