@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from bnfold.graph import is_float
 from bnfold.ops import Assign, Edit
 from bnfold.ops.weights import Exact, Scaled
 from bnfold.reasons import Reason, Refused
@@ -23,6 +24,8 @@ def refuse_unrepresentable(edits: Iterable[Edit]) -> None:
         if not isinstance(edit, Assign):
             continue
         constant = edit.constant
+        if isinstance(constant, Exact | Scaled) and not is_float(constant.dtype):
+            raise Refused(Reason.NOT_FLOAT, value=edit.op.label)
         if isinstance(constant, Exact):
             _refuse_overflow(edit, constant)
         elif isinstance(constant, Scaled) and _is_risky(constant):

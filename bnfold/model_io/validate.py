@@ -1,4 +1,4 @@
-"""Does a model hold together? Asked in time linear in its size, and without knowing any operator."""
+"""Does a model hold together? Asked in time linear in its size; of operators it knows only which can hold graphs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def check_model(proto: onnx.ModelProto, payload: Callable[[TensorProto], Payload
     check.graph(proto.graph, ())
     for function in proto.functions:
         check.attributes(function.attribute_proto, ())
-        check.nodes(function.node, _distinct(function.input, "input"), ())
+        known = _distinct(function.input, "input")
+        check.nodes(function.node, known, ())
+        if undefined := [name for name in function.output if name not in known]:
+            raise ModelError(f"nothing computes the output {undefined[0]!r} of function {function.name!r}")
 
 
 class _Check:
