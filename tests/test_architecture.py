@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "malloc": set(),
     "reasons": set(),
     "rounding": {"affine"},
+    "telemetry": set(),
     # reading and writing
     "model_io": set(),
     "data": {"model_io"},
@@ -25,8 +26,29 @@ MAY_IMPORT = {
     "ops": {"affine", "batchnorm", "graph", "reasons", "rounding"},
     "fold": {"affine", "batchnorm", "graph", "model_io", "ops", "reasons", "rounding"},
     # what measures and what checks knows nothing of folding
-    "calibrate": {"", "affine", "batchnorm", "data", "graph", "malloc", "model_io", "reasons", "report.calibration"},
-    "verify": {"affine", "data", "escape", "graph", "malloc", "model_io", "reasons", "report.verification"},
+    "calibrate": {
+        "",
+        "affine",
+        "batchnorm",
+        "data",
+        "graph",
+        "malloc",
+        "model_io",
+        "reasons",
+        "report.calibration",
+        "telemetry",
+    },
+    "verify": {
+        "affine",
+        "data",
+        "escape",
+        "graph",
+        "malloc",
+        "model_io",
+        "reasons",
+        "report.verification",
+        "telemetry",
+    },
     # folds again, and verifies again, what a record says
     "certificate": {"", "affine", "escape", "fold", "graph", "model_io", "ops", "report", "verify"},
     # records in, text out

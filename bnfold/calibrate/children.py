@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import bnfold
-from bnfold import malloc
+from bnfold import malloc, telemetry
 
 
 class WorkerDied(Exception):
@@ -114,11 +114,12 @@ def _start() -> subprocess.Popen[bytes]:
     """A process that imports this very package, wherever it was found."""
     folder = str(Path(bnfold.__file__).parent.parent)
     paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", "from bnfold.calibrate.children import serve; serve()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **malloc.ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"},
+        env={**telemetry.environment(), **malloc.ENVIRONMENT, **own},
     )
 
 

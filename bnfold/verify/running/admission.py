@@ -13,6 +13,7 @@ from typing import Any
 
 import onnx
 
+from bnfold import telemetry
 from bnfold.graph.op import bodies
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import STANDARD_DOMAINS
@@ -120,6 +121,7 @@ def _answer(models: Sequence[bytes], providers: Sequence[str]) -> dict[str, Any]
             capture_output=True,
             timeout=_SECONDS,
             check=True,
+            env=telemetry.environment(),
         )
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
         return None

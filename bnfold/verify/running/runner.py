@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bnfold import malloc
+from bnfold import malloc, telemetry
 from bnfold.model_io import Model, staged, temporary_folder
 from bnfold.model_io.tensors import all_tensors
 
@@ -126,7 +125,7 @@ class Runner:
             "jobs": [self._described(job) for job in jobs],
         }
         (folder / "jobs.json").write_text(json.dumps(plan))
-        environment = {**os.environ, **({} if self._one_at_a_time else malloc.ENVIRONMENT)}
+        environment = {**telemetry.environment(), **({} if self._one_at_a_time else malloc.ENVIRONMENT)}
         left = self._limits.seconds
         while left > 0 and (unfinished := [k for k in range(len(jobs)) if not (folder / f"job{k}.json").exists()]):
             spent, end = _spawn(folder, left, environment)
