@@ -22,7 +22,7 @@ _UNSEEN = re.compile(
 # GitHub obeys `##[command]` wherever it stands, Azure `##vso[…]`, TeamCity `##teamcity[…]`; and GitHub `::command::`
 # at the start of a line.
 _COMMAND = re.compile(r"#(?=#[\w.]*\[)")
-_MOST_OF_A_WORD = 120
+_MOST_OF_A_WORD = 200  # which a path seldom has
 _MOST_OF_A_LINE = 4000
 _LONG_WORD = re.compile(rf"\S{{{_MOST_OF_A_WORD + 1},}}")
 
@@ -41,10 +41,10 @@ def printable(text: str) -> str:
     return _UNSEEN.sub(lambda found: _spelt(found[0]), "".join(seen))
 
 
-def line(text: str) -> str:
-    """A line for a terminal or a log, long names in it shortened in their middle."""
+def line(text: str, most: int = _MOST_OF_A_LINE) -> str:
+    """A line for a terminal or a log, long names in it shortened in their middle, and then all of it."""
     text = _LONG_WORD.sub(lambda word: shortened(word[0], _MOST_OF_A_WORD), printable(text))
-    return _command_broken(shortened(text, _MOST_OF_A_LINE))
+    return _command_broken(shortened(text, most))
 
 
 def shortened(text: str, most: int) -> str:

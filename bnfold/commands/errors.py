@@ -8,10 +8,12 @@ import click
 
 from bnfold import escape
 
+_MOST = 1000  # characters of a line
+
 
 def complain(what: str) -> None:
     """Prints a line that says what went wrong."""
-    click.echo(escape.line(f"bnfold: {' '.join(what.split())}"), err=True)
+    click.echo(escape.line(f"bnfold: {' '.join(what.split())}", _MOST), err=True)
 
 
 def tell(error: Exception, line: str) -> None:

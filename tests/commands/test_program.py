@@ -25,7 +25,9 @@ def process(*args: str | Path, code: str = "", **options: object) -> "subprocess
     """`python cli.py ARGS…` in a process of its own, or Python code with these arguments."""
     start = [sys.executable, "-c", code] if code else [sys.executable, ROOT / "cli.py"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([*start, *args], text=True, stderr=subprocess.PIPE, env=environment, check=False, **options)
+    return subprocess.run(
+        [*start, *args], text=True, errors="replace", stderr=subprocess.PIPE, env=environment, check=False, **options
+    )
 
 
 @pytest.mark.parametrize("args", [["--version"], ["--help"], ["optimize", "--help"], ["check", "--help"]])
@@ -112,6 +114,16 @@ def test_debug_shows_the_traceback(run, model, monkeypatch):
         assert lines[0] == "Traceback (most recent call last):"
         assert lines[-2] == r"RuntimeError: \x1b[2J"
         assert "internal error" in lines[-1]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
+@pytest.mark.parametrize("form", ["text", "markdown", "json"])
+def test_any_encoding_will_do(encoding, form, model, monkeypatch):
+    """What standard output cannot encode is spelt out, or written as UTF-8."""
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    result = process("optimize", model, "-o", model.with_name("größe.onnx"), "--no-verify", "--format", form, stdout=-1)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "1" in result.stdout
 
 
 def test_closed_pipe_is_quiet(model):
