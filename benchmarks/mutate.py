@@ -1,7 +1,7 @@
 """Many models that are wrong in some way, given to bnfold: each must be read or refused, in time and without a crash.
 
     python benchmarks/mutate.py --count 100000 --seed 7
-    python benchmarks/mutate.py --count 2000 --verify        compares what folds with the original, too
+    python benchmarks/mutate.py --count 2000 --depth run     runs the model and the folded one as well
     python benchmarks/mutate.py --write 1234                 writes the model of that number to mutant_1234.onnx
 
 The originals are models/*.onnx and those of tests/cases; tests/mutants says how they are changed. A mutant runs in a
@@ -27,7 +27,7 @@ from typing import BinaryIO
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from mutants.examine import examine
+from mutants.examine import Depth, examine
 from mutants.mutations import mutant
 from mutants.originals import originals
 
@@ -42,7 +42,9 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="which mutants: another number, others")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--seconds", type=float, default=10.0, help="for one mutant")
-    parser.add_argument("--verify", action="store_true", help="verify, too")
+    parser.add_argument(
+        "--depth", choices=[depth.value for depth in Depth], default="fold", help="what is done with it"
+    )
     parser.add_argument("--write", type=int, nargs="+", help="mutants, by the numbers that a run has printed")
     options = parser.parse_args()
     models = originals()
@@ -54,7 +56,7 @@ def main() -> int:
     first = options.seed * 10_000_000
     numbers = range(first, first + options.count)
     shares = [numbers[k :: options.workers] for k in range(options.workers)]
-    campaign = [_Share(models, share, options.seconds, options.verify) for share in shares]
+    campaign = [_Share(models, share, options.seconds, Depth(options.depth)) for share in shares]
     found = _merged(outcome for share in campaign for outcome in share.outcomes())
     print(f"{options.count} mutants of {len(models)} models in {time.perf_counter() - start:.0f} s")
     for kind, those in sorted(found.items(), key=lambda item: -len(item[1])):
@@ -72,9 +74,9 @@ def _merged(outcomes: Iterator[tuple[str, int]]) -> dict[str, list[int]]:
 class _Share:
     """Some mutants, one after the other, in a process that is started anew where it ends early."""
 
-    def __init__(self, models: Sequence[bytes], numbers: range, seconds: float, verify: bool) -> None:
+    def __init__(self, models: Sequence[bytes], numbers: range, seconds: float, depth: Depth) -> None:
         self._models, self._numbers = models, numbers
-        self._seconds, self._verify = seconds, verify
+        self._seconds, self._depth = seconds, depth
         self._at = mmap.mmap(-1, 8)  # shared with the process: how many it has begun
         self._start(0)
 
@@ -113,7 +115,7 @@ class _Share:
             number = self._numbers[position]
             self._at[:] = (position + 1).to_bytes(8, "little")
             signal.setitimer(signal.ITIMER_REAL, self._seconds)
-            outcome = examine(mutant(self._models, number), verify=self._verify)
+            outcome = examine(mutant(self._models, number), self._depth)
             signal.setitimer(signal.ITIMER_REAL, 0)
             pickle.dump((outcome, number), results)
             results.flush()
