@@ -32,6 +32,7 @@ from bnfold.reasons import Reason, Refusal, Refused
 
 _DEFAULT = FoldOptions()
 
+
 @np.errstate(all="ignore")  # what is not finite is refused or stays; numpy need not warn of it
 def plan(model: Model, options: FoldOptions = _DEFAULT) -> Plan:
     """Decides for every affine node of a model, and folds a copy of it accordingly; the model is not changed.
