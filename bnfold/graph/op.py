@@ -246,7 +246,7 @@ def _attribute_types(op_type: str, opset: int) -> Mapping[str, int]:
     """The types that the attributes of one of ONNX's own operators have; of any other operator nothing is known."""
     try:
         schema = onnx.defs.get_schema(op_type, opset)
-    except (onnx.defs.SchemaError, TypeError):  # the latter of a version that no C++ int holds
+    except onnx.defs.SchemaError:
         return {}
     types = ((name, attribute.type) for name, attribute in schema.attributes.items())
     return {name: kind.value for name, kind in types}  # type: ignore[attr-defined]  # onnx's stubs do not know it

@@ -18,7 +18,8 @@ from onnx import GraphProto, NodeProto, TensorShapeProto, TypeProto
 from bnfold.graph.dims import reshape_target
 from bnfold.graph.evaluate import EVALUATORS
 from bnfold.graph.op import Op, Value, bodies
-from bnfold.model_io.tensors import STANDARD_DOMAINS, is_known_type
+from bnfold.model_io.tensors import STANDARD_DOMAINS, type_name
+from bnfold.reasons import Refused
 
 if TYPE_CHECKING:
     from bnfold.graph.constants import Constants
@@ -64,8 +65,8 @@ class Shapes:
         number = value.tensor.data_type if value.tensor is not None else 0
         if not number and (kind := self._type(value)) is not None:
             number = kind.tensor_type.elem_type
-        known = number and is_known_type(number)
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number)) if known else None
+        is_known = number and type_name(number)
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number)) if is_known else None
 
     def same(self, value: Value, as_value: Value) -> None:
         """Says that a value made by an edit has the shape and type of another."""
@@ -103,8 +104,8 @@ class Shapes:
             tensor = onnx.numpy_helper.from_array(constant.array())
             node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=tensor))
             return True
-        if node.op_type == "Reshape" and value.producer is not None and not node.input[1].startswith(_FILLED_IN):
-            target = reshape_target(self._graph, value.producer)
+        if node.op_type == "Reshape" and len(node.input) > 1 and not node.input[1].startswith(_FILLED_IN):
+            target = reshape_target(self._graph, value.producer) if value.producer is not None else None
             if target is not None:
                 name = f"{_FILLED_IN}{len(model.graph.initializer)}"
                 model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(target, np.int64), name))
@@ -116,7 +117,7 @@ class Shapes:
         """What a Conv on either side says of a value: its rank and channels, be it in a function."""
         for use in value.readers:
             if use.op.type == "Conv" and use.index == 0 and (kernel := self._kernel(use.op)):
-                return None, kernel[1] * use.op.attribute("group", 1), *[None] * (len(kernel) - 2)
+                return None, _times_group(kernel[1], use.op), *[None] * (len(kernel) - 2)
         op = value.producer
         for _ in range(_NEAR):
             if op is None or op.type not in _SHAPE_KEEPING or (above := op.input(0)) is None:
@@ -124,13 +125,20 @@ class Shapes:
             op = above.producer
         if op is None or op.type not in ("Conv", "ConvTranspose") or not (kernel := self._kernel(op)):
             return None
-        channels = kernel[0] if op.type == "Conv" else kernel[1] * op.attribute("group", 1)
+        channels = kernel[0] if op.type == "Conv" else _times_group(kernel[1], op)
         return None, channels, *[None] * (len(kernel) - 2)
 
     def _kernel(self, conv: Op) -> tuple[int, ...] | None:
         weight = conv.input(1)
         constant = None if weight is None else self._graph.constant(weight)
-        return constant.shape if constant else None
+        return constant.shape if constant and len(constant.shape) > 1 else None
+
+
+def _times_group(size: int, conv: Op) -> Dim:
+    try:
+        return size * int(conv.attribute("group", 1))
+    except Refused:
+        return None
 
 
 def _shape(kind: TypeProto | None) -> Shape | None:

@@ -72,10 +72,11 @@ def may_hold_graphs(node: NodeProto) -> bool:
 
 
 def attribute_graphs(attribute: AttributeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs that stand in the attribute."""
-    if attribute.HasField("g"):
-        yield attribute.g
-    yield from attribute.graphs
+    """The graphs that stand in the attribute, if it is of a type that has any."""
+    if may_hold_tensors(attribute):
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def is_external(tensor: TensorProto) -> bool:
@@ -85,12 +86,12 @@ def is_external(tensor: TensorProto) -> bool:
 
 def is_packed(tensor: TensorProto) -> bool:
     """Whether an element takes less than a byte."""
-    return _type_name(tensor) in _PACKED_BITS
+    return type_name(tensor.data_type) in _PACKED_BITS
 
 
 def raw_size(tensor: TensorProto) -> int | None:
     """How many bytes `raw_data` or a data file must have; None for strings and types that this onnx does not know."""
-    name = _type_name(tensor)
+    name = type_name(tensor.data_type)
     if name in ("", "UNDEFINED", "STRING"):
         return None
     bits = _PACKED_BITS.get(name) or 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
@@ -99,7 +100,7 @@ def raw_size(tensor: TensorProto) -> int | None:
 
 def field_size(tensor: TensorProto) -> tuple[str, int] | None:
     """The field for values that are not raw, and how many entries it must have; None for unknown types."""
-    name = _type_name(tensor)
+    name = type_name(tensor.data_type)
     if name in ("", "UNDEFINED"):
         return None
     count = math.prod(tensor.dims)
@@ -112,14 +113,9 @@ def field_size(tensor: TensorProto) -> tuple[str, int] | None:
 
 def holds_real_numbers(tensor: TensorProto) -> bool:
     """Whether its elements are of a known type, and neither text nor complex."""
-    return _type_name(tensor) not in ("", "UNDEFINED", "STRING", "COMPLEX64", "COMPLEX128")
+    return type_name(tensor.data_type) not in ("", "UNDEFINED", "STRING", "COMPLEX64", "COMPLEX128")
 
 
-def _type_name(tensor: TensorProto) -> str:
-    """The name of the element type; "" for a number that this onnx does not know."""
-    return TensorProto.DataType.Name(tensor.data_type) if is_known_type(tensor.data_type) else ""
-
-
-def is_known_type(data_type: int) -> bool:
-    """Whether this onnx knows an element type of that number."""
-    return data_type in TensorProto.DataType.values()
+def type_name(data_type: int) -> str:
+    """The name of an element type; "" for a number that this onnx does not know."""
+    return TensorProto.DataType.Name(data_type) if data_type in TensorProto.DataType.values() else ""

@@ -21,6 +21,7 @@ from bnfold.model_io.tensors import (
 )
 
 # Protobuf does not look at text when it parses; what is not UTF-8 comes out as bytes.
+_MOST_OPSET = (1 << 31) - 1  # what the libraries hold it in
 _NOT_TEXT = "is damaged: a name in it is not UTF-8"
 
 
@@ -36,6 +37,9 @@ def check_model(proto: onnx.ModelProto, payload: Callable[[TensorProto], Payload
     """
     if not proto.HasField("graph"):
         raise ModelError("has no graph, so it is not an ONNX model")
+    for entry in (*proto.opset_import, *(each for function in proto.functions for each in function.opset_import)):
+        if not 0 <= entry.version <= _MOST_OPSET:
+            raise ModelError(f"imports version {entry.version} of the operators in {entry.domain!r}, which cannot be")
     check = _Check(payload)
     check.graph(proto.graph, ())
     for function in proto.functions:

@@ -11,6 +11,7 @@ import onnx.inliner
 
 from bnfold.graph import Graph
 from bnfold.model_io import Model, load
+from bnfold.reasons import Refusal, Refused
 from bnfold.verify.conclusion import conclusion
 from bnfold.verify.float64.evaluate import CannotEvaluate
 from bnfold.verify.ports import invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
@@ -179,7 +180,10 @@ def _regions(pair: _Pair, generator: Generator, seed: int, seconds: float, progr
     except CannotGenerate as error:
         return Comparison(problem=str(error))
     judge = Judge(pair.before, pair.after, stage, seed, seconds)
-    return compare_regions(pair.before, pair.after, pair.names, judge, progress)
+    try:
+        return compare_regions(pair.before, pair.after, pair.names, judge, progress)
+    except Refused as refused:  # an attribute of a wrong type, say
+        return Comparison(problem=str(Refusal(refused.reason, refused.facts)))
 
 
 def _rulings(pair: _Pair, ran: Run, progress: Progress) -> list[Ruling] | None:

@@ -10,7 +10,7 @@ import onnx.checker
 import onnx.shape_inference
 
 from bnfold.model_io import Model, ModelError
-from bnfold.model_io.tensors import all_tensors
+from bnfold.model_io.tensors import all_tensors, type_name
 
 Dim = int | str | None
 
@@ -39,7 +39,7 @@ class Port:
         if self.kind != "tensor":
             return f"{self.name!r} {self.kind}"
         sizes = "?" if self.shape is None else ",".join("?" if dim is None else str(dim) for dim in self.shape)
-        return f"{self.name!r} {onnx.TensorProto.DataType.Name(self.elem_type).lower()}[{sizes}]"
+        return f"{self.name!r} {told(self.elem_type)}[{sizes}]"
 
     def accepts(self, other: Port) -> bool:
         """Whether nothing that is said of one contradicts what is said of the other."""
@@ -51,6 +51,11 @@ class Port:
             left == right or not (isinstance(left, int) and isinstance(right, int))
             for left, right in zip(self.shape, other.shape, strict=True)
         )
+
+
+def told(elem_type: int) -> str:
+    """The name of an element type, or its number if it has none."""
+    return type_name(elem_type).lower() or f"type {elem_type}"
 
 
 def required_inputs(model: Model) -> list[Port]:
@@ -143,12 +148,11 @@ def mistyped(model: Model) -> str:
         entry.ClearField("type")  # only what is not declared is inferred
     try:
         inferred = onnx.shape_inference.infer_shapes(proto).graph.output
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        return ""  # it cannot be told
+    except Exception:  # its error types are not public; then it cannot be told
+        return ""
     for declared, found in zip(outputs_of(model), map(_port, inferred), strict=True):
         if declared.elem_type and found.elem_type and declared.elem_type != found.elem_type:
-            real = onnx.TensorProto.DataType.Name(found.elem_type).lower()
-            return f"output {declared} is {real}, by the operators that make it"
+            return f"output {declared} is {told(found.elem_type)}, by the operators that make it"
     return ""
 
 

@@ -155,7 +155,8 @@ class Evaluator:
 
     def _stored(self, tensor: onnx.TensorProto) -> Array:
         array = self._model.array(tensor)
-        return array.astype(as_real(array.dtype), copy=False)
+        with np.errstate(invalid="ignore"):  # a NaN may be a signalling one
+            return array.astype(as_real(array.dtype), copy=False)
 
     def _value(self, value: Value | None, values: Known) -> Any:
         if value is None:

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from bnfold.graph import Graph, Value, is_float
+from bnfold.reasons import Refused
 from bnfold.verify.float64.evaluate import CannotEvaluate, Evaluator, is_stored
 from bnfold.verify.float64.kernel import Array, as_real
 from bnfold.verify.ports import required_inputs
@@ -120,7 +121,11 @@ class Judge:
     def _tried(self, left: Side, right: Side, result: RegionResult) -> RegionResult:
         """What the scenes say, the worst of them; as many as it takes to see all of the region."""
         problem, saw_all = "", False
-        one_is_enough, tips = is_uniform(left.region, right.region), hints(left, right)
+        one_is_enough = is_uniform(left.region, right.region)
+        try:
+            tips = hints(left, right)
+        except (CannotEvaluate, LookupError, Refused) as error:  # a node that does not fit its inputs
+            return replace(result, detail=str(error))
         for scene in self._scenes:
             if saw_all and (one_is_enough or not scene.is_small):
                 break

@@ -16,6 +16,7 @@ import onnx.defs
 
 from bnfold.graph import Graph, Op, Scope, Value
 from bnfold.model_io import Model
+from bnfold.model_io.tensors import attribute_graphs
 from bnfold.verify.float64.kernels import RANDOM
 
 Number = int
@@ -148,8 +149,10 @@ class Numbering:
         return self._table.content(self.graph.model, tensor)
 
     def _key(self, op: Op) -> Hashable:
-        if op.type == "Constant" and (tensor := op.attribute("value")) is not None:
-            return self._content(tensor)
+        if op.type == "Constant":
+            for attribute in op.node.attribute:
+                if attribute.HasField("t"):
+                    return self._content(attribute.t)
         results = (tuple(self.numbers[body.lookup(entry.name)] for entry in body.proto.output) for body in op.bodies)
         return (self._outside(op), tuple(sorted(zip(_roles(op), results, strict=True))))
 
@@ -182,11 +185,7 @@ class Numbering:
 
 def _roles(op: Op) -> list[str]:
     """The attribute that holds each body of an op."""
-    return [
-        attribute.name
-        for attribute in op.node.attribute
-        for _ in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
-    ]
+    return [attribute.name for attribute in op.node.attribute for _ in attribute_graphs(attribute)]
 
 
 def captured(op: Op) -> Iterator[Value]:

@@ -18,6 +18,7 @@ import onnx.shape_inference
 
 from bnfold.graph import Graph, Value
 from bnfold.model_io import Model
+from bnfold.model_io.tensors import type_name
 from bnfold.verify.float64.evaluate import Evaluator
 from bnfold.verify.float64.kernel import as_real
 from bnfold.verify.ports import required_inputs
@@ -178,5 +179,5 @@ def _with_inputs(model: Model, shapes: Mapping[str, Shape]) -> Model:
 
 
 def _is_float(elem_type: int) -> bool:
-    name = onnx.TensorProto.DataType.Name(elem_type)
+    name = type_name(elem_type)
     return "FLOAT" in name or name == "DOUBLE"
