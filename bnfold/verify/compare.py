@@ -166,15 +166,20 @@ def _loaded(source: Source) -> Model:
 
 
 def _inlined(model: Model) -> Model:
-    """The model without functions of its own: their nodes stand where they are called."""
+    """The model with the nodes of its functions where they are called; as it is where that is not possible."""
     if not model.proto.functions:
         return model
     copy = model.copy()
-    copy.proto = onnx.inliner.inline_local_functions(copy.proto, convert_version=True)
+    try:
+        copy.proto = onnx.inliner.inline_local_functions(copy.proto, convert_version=True)
+    except Exception:  # it has many, for each way in which a model can be invalid
+        return model
     return copy
 
 
 def _regions(pair: _Pair, generator: Generator, seed: int, seconds: float, progress: Progress) -> Comparison:
+    if pair.before.model.proto.functions or pair.after.model.proto.functions:
+        return Comparison(problem="a function cannot be written out where it is called")
     try:
         stage = scenes(pair.before.model, generator.candidates())
     except CannotGenerate as error:

@@ -104,6 +104,12 @@ class Judge:
             suspect=named(changed[-1]) if changed else repr(left.region.target.name),
             outcome=Outcome.NOT_EVALUATED,
         )
+        try:
+            return self._judged(left, right, result)
+        except (CannotEvaluate, Refused) as error:  # a node that does not fit its inputs
+            return replace(result, detail=str(error))
+
+    def _judged(self, left: Side, right: Side, result: RegionResult) -> RegionResult:
         types = _float_types(self._graph, left.region), _float_types(self._after_graph, right.region)
         if narrow := _narrowed(*types):
             detail = f"AFTER rounds to {', '.join(sorted(dtype.name for dtype in narrow))}, BEFORE does not"
@@ -121,11 +127,7 @@ class Judge:
     def _tried(self, left: Side, right: Side, result: RegionResult) -> RegionResult:
         """What the scenes say, the worst of them; as many as it takes to see all of the region."""
         problem, saw_all = "", False
-        one_is_enough = is_uniform(left.region, right.region)
-        try:
-            tips = hints(left, right)
-        except (CannotEvaluate, LookupError, Refused) as error:  # a node that does not fit its inputs
-            return replace(result, detail=str(error))
+        one_is_enough, tips = is_uniform(left.region, right.region), hints(left, right)
         for scene in self._scenes:
             if saw_all and (one_is_enough or not scene.is_small):
                 break

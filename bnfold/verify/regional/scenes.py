@@ -69,7 +69,7 @@ class Scene:
                 as_real(onnx.helper.tensor_dtype_to_np_dtype(port.elem_type))
             )
             for port in required_inputs(self._graph.model)
-            if port.kind == "tensor" and port.elem_type != onnx.TensorProto.STRING
+            if port.kind == "tensor" and type_name(port.elem_type) not in ("", "STRING")
         }
         return Evaluator(self._graph.model).shapes(self._graph, feed)
 
