@@ -116,7 +116,7 @@ def test_ci_stops_at_the_first_block_that_fails(ci_readme, tmp_path, capfd):
 
 def test_ci_finds_the_pythons_that_are_here(ci_readme):
     """This one at least, and none that does not exist."""
-    assert ci_readme.find("%d.%d" % sys.version_info[:2])
+    assert ci_readme.find(".".join(map(str, sys.version_info[:2])))
     assert ci_readme.find("3.999") is None
 
 
