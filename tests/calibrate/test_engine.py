@@ -171,7 +171,12 @@ def test_a_full_disk(size, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
     ended = subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, preexec_fn=limited, check=False
+        [sys.executable, "-c", code, *map(str, args)],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # half a module in a cache would break all that follows
+        capture_output=True,
+        text=True,
+        preexec_fn=limited,
+        check=False,
     )
     assert ended.returncode == 2
     assert ended.stderr.startswith("bnfold: temporary files cannot be written to ")
