@@ -90,11 +90,14 @@ def lacking_an_output(made: onnx.ModelProto) -> None:
     made.functions[0].output.append("q")
 
 
+def textual_epsilon(made: onnx.ModelProto) -> None:
+    made.graph.node[1].attribute.append(helper.make_attribute("epsilon", "small"))
+
+
 def opset(version: int) -> Change:
     return lambda made: setattr(made.opset_import[0], "version", version)
 
 
-NUMBER = helper.make_node("Einsum", ["x", "w"], ["c"], equation=3)
 SPLIT = helper.make_node("Split", ["x"], ["c", "c2"], num_outputs=1)
 SIGNALLING = np.array([0x7F800001] * 3, np.uint32).view(np.float32)
 GRAPH = helper.make_attribute("body", helper.make_graph([], "g", [], []))
@@ -143,7 +146,8 @@ def faulty() -> Iterator[object]:
         GRAPH_BY_NAME_ONLY,
     ):
         yield pytest.param(conv_bn(with_attribute(attribute)), id=f"attribute-{attribute.name}-{attribute.type}")
-    yield pytest.param(above(NUMBER), id="equation-is-a-number")
+    yield pytest.param(above(node("Einsum", ["x", "w"], ["c"], equation=3)), id="equation-is-a-number")
+    yield pytest.param(conv_bn(textual_epsilon), id="epsilon-is-text")
     yield pytest.param(above(node("Einsum", ["x", "w"], ["c"], equation=b"\xff")), id="equation-is-no-text")
     yield pytest.param(above(node("ConstantOfShape", ["x"], ["c"], value=3)), id="fill-is-a-number")
     yield pytest.param(above(node("Cast", ["w"], ["c"], to=76)), id="cast-to-nothing")
@@ -169,7 +173,7 @@ def test_found(wrong):
     [
         pytest.param(model(CONV_BN, weight=np.ones((3, 3, 1, 1), np.uint16)), Reason.NOT_FLOAT, id="integers"),
         pytest.param(conv_bn(typed("b", TensorProto.COMPLEX64, [1j] * 3)), Reason.NOT_CONSTANT, id="complex"),
-        pytest.param(above(NUMBER), Reason.MALFORMED, id="equation-is-a-number"),
+        pytest.param(conv_bn(textual_epsilon), Reason.MALFORMED, id="text"),
     ],
 )
 def test_kept(wrong, reason):
