@@ -79,6 +79,8 @@ class _Check:
                 if value not in known and value and not any(value in scope for scope in outer):
                     raise ModelError(_undefined(node, value, nodes))
             self.attributes(node.attribute[:], scopes, node)
+            if node.op_type == "Split":
+                _check_split(node)
             for value in node.output[:]:
                 if value in known:
                     raise ModelError(f"{_name(node)} assigns {value!r}, which has a value already")
@@ -116,6 +118,13 @@ class _Check:
         elif expected := field_size(tensor):
             field, count = expected
             _agree(tensor, len(getattr(tensor, field)), count, f"entries of {field}")
+
+
+def _check_split(node: onnx.NodeProto) -> None:
+    """More outputs than it says to have: ONNX's shape inference would write past the end of a list."""
+    for attribute in node.attribute:
+        if attribute.name == "num_outputs" and attribute.i < len(node.output):
+            raise ModelError(f"{_name(node)} has {len(node.output)} outputs, but num_outputs is {attribute.i}")
 
 
 def _agree(tensor: TensorProto, found: int, expected: int | None, what: str) -> None:
