@@ -53,6 +53,8 @@ class Evaluator:
         """Whether a part of some weight met nothing but padding since this was last set to False."""
         self.taken: dict[Op, set[str]] = {}
         """The branches of each If that were taken."""
+        self.counts = True
+        """Whether a branch that is taken counts: for zeros most of them come to the same."""
         self.refused = ""
         """Why values that the other side took were not taken."""
         self.forced: dict[Op, str] = {}
@@ -238,7 +240,7 @@ class Evaluator:
     def _if(self, op: Op, values: Known) -> Sequence[Any]:
         chosen = "then_branch" if bool(np.asarray(self._value(op.data(0), values)).reshape(-1)[0]) else "else_branch"
         chosen = self.forced.get(op, chosen)
-        self.taken.setdefault(op, set()).add(chosen)
+        self.taken.setdefault(op, set()).update([chosen] * self.counts)
         return self._run_body(body(op, chosen), [], values)
 
     def _run_body(self, scope: Scope, given: Sequence[Any], values: Known) -> list[Any]:

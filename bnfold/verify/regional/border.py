@@ -20,6 +20,7 @@ from bnfold.verify.running.inputs import index_range
 
 Array = npt.NDArray[Any]
 _LARGE = 100.0
+_CYCLE, _ZEROS = 4, 3  # kinds of samples, and which of them is zero
 _DECADES = 1.5  # by which the sizes of channels go up and down
 _TRUTHS = 4  # trials where a condition is to be made up
 _MANY_CHOICES = 10
@@ -47,10 +48,12 @@ class Trial:
     Attributes:
         given: The values by number.
         is_daring: Whether they may be none that the operators take.
+        is_zero: Whether all numbers are zero.
     """
 
     given: dict[Number, Array]
     is_daring: bool = False
+    is_zero: bool = False
 
 
 def made_up(
@@ -60,7 +63,8 @@ def made_up(
 
     The first sample is normal. The second is large, and its channels are of very different size, so that no weight
     hides behind a larger one, nor behind the rounding of the bias; a third is large alike in all channels, so that none
-    is too small to show. Where there is only one sample, the first two are two trials.
+    is too small to show; a fourth is zero, so that what is left is the shift. Where there are fewer samples, zeros are
+    a trial of their own, and so are the first two where there is only one.
     Further trials are for what the others leave out: both truths, more integers, ties, numbers beyond large bounds.
 
     Args:
@@ -77,6 +81,8 @@ def made_up(
     shapes = {number: _shape(scene, value) for number, value in border.items()}
     rows = min((shape[0] for shape in shapes.values() if shape), default=1)
     kinds = [_Kind("mixed")] if rows > 1 else [_Kind("normal"), _Kind("large")]
+    usual = len(kinds)
+    kinds += [_Kind("normal", 0.0)] * (rows <= _ZEROS)
     dtypes = [scene.dtype(value) for value in border.values()]
     turns = max(tries, _TRUTHS if np.dtype(np.bool_) in dtypes else 1)
     known = zip(shapes.values(), dtypes, strict=True)
@@ -96,7 +102,7 @@ def made_up(
             number: _values(random, graph, scene, value, shapes[number], kind, truths)
             for number, value in border.items()
         }
-        yield Trial(given, is_daring=place >= (1 if rows > 1 else 2))
+        yield Trial(given, is_daring=place >= usual, is_zero=not kind.size)
 
 
 @dataclass(frozen=True)
@@ -147,6 +153,7 @@ def _numbers(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> 
         sizes[axis] = shape[axis]
         large *= 10 ** random.uniform(-_DECADES, _DECADES, sizes)
     if kind == "mixed":
-        large[2::3] = _LARGE * x[2::3]
-        large[::3] = x[::3]
+        large[::_CYCLE] = x[::_CYCLE]
+        large[2::_CYCLE] = _LARGE * x[2::_CYCLE]
+        large[_ZEROS::_CYCLE] = 0.0
     return large

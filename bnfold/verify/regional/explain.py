@@ -88,7 +88,9 @@ def _explained(
 ) -> Finding:
     """Tries a cheap bound, then a careful one, then one that grants the original a rounding of its own weights."""
     noise = _NOISE * np.abs(old)
-    rounding = _Rounding(new)
+    if (np.abs(old - new) <= noise).all():
+        return _worst(old, new, noise)
+    rounding = _Rounding(new, _is_still(given, len(new) if new.ndim else 0))
     few = -(-_POOL * math.prod(new.shape[:2]) // new.size)
     rounding.measure(right, given, few, random)
     finding = _worst(old, new, _TAIL * rounding.pooled() + noise)
@@ -118,21 +120,29 @@ def _unless_magnified(
     unit = max(map(half_ulp, right.changed), default=0.0)
     if finding.ratio > 1 or finding.bound <= _MAGNIFIED * _TAIL * unit or not unit:
         return finding
-    own = _Rounding(old)
+    own = _Rounding(old, np.zeros(1, bool))
     own.measure(left, given, _SOME, random)
     if float(rounding.pooled().max()) <= _MAGNIFIED * float(own.pooled().max()):
         return finding
     return replace(finding, ratio=np.inf, detail="AFTER magnifies the rounding of its weights, BEFORE does not")
 
 
+def _is_still(given: Given, rows: int) -> npt.NDArray[np.bool_]:
+    """Which samples are made of zeros alone, so that each weight counts alike at all places."""
+    arrays = [x.reshape(rows, -1) for x in given.values() if x.ndim and len(x) == rows and x.size]
+    return np.logical_and.reduce([~x.any(axis=1) for x in arrays]) if arrays else np.zeros(1, bool)
+
+
 class _Rounding:
     """What moving the weights of a side does to its value, measured again and again."""
 
-    def __init__(self, value: FloatArray) -> None:
+    def __init__(self, value: FloatArray, still: npt.NDArray[np.bool_]) -> None:
         self.largest = np.zeros(value.shape)
+        self._still = still.reshape(-1, *[1] * (value.ndim - 1)) if value.ndim else still.reshape(())
         self._value = value
         self._squares = np.zeros(value.shape)
         self._count = np.zeros(value.shape)
+        self._times = 0
         size = np.abs(value)
         # a mask of -3e38 among numbers that mean something says nothing of what rounding does to those
         self._stands_out = size > _APART * float(np.median(size[size > 0])) if size.any() else size > 0
@@ -151,6 +161,7 @@ class _Rounding:
         """Moves weights so many times, with ``scatter`` all values; ``base`` is what the side makes of them unmoved."""
         value = self._value if base is None else base
         for _ in range(times if side.changed or side.retuned or scatter else 0):
+            self._times += 1
             moved = side.moved(given, random, weights=weights, scatter=scatter)
             if moved.shape != value.shape:
                 continue  # a factor of a Resize was moved
@@ -172,7 +183,8 @@ class _Rounding:
         squares, count = (_sum_but(array, keep) for array in (self._squares, self._count))
         of_sample, in_sample = (_sum_but(array, {0}) for array in (self._squares, self._count))
         mean, overall = squares / np.maximum(count, 1), of_sample / np.maximum(in_sample, 1)
-        mean = np.where(count < _POOL, np.maximum(mean, overall), mean)
+        are_few = (count < _POOL) | (self._still & (self._times < _POOL))
+        mean = np.where(are_few, np.maximum(mean, overall), mean)
         return np.asarray(np.broadcast_to(np.sqrt(mean), self._squares.shape))
 
 

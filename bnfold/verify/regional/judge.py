@@ -156,6 +156,7 @@ class Judge:
             raise CannotEvaluate("there was no time left for it")
         for trial in made_up(self._graph, scene, border, tips, self._seed, self._tries):
             old = None
+            left.evaluator.counts = right.evaluator.counts = not trial.is_zero
             try:
                 given, old = _suited(left, trial.given)
                 found = compared(left, right, given, old, np.random.default_rng(self._seed))
