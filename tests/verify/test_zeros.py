@@ -19,7 +19,7 @@ TENSORS |= {"scaled": (W * S.astype(float).reshape(4, 1, 1, 1)).astype(np.float1
 
 @pytest.mark.parametrize("rows", ["N", "1", "2"])
 def test_a_small_fault_of_a_bias_in_half_precision(rows):
-    """Beside the rounding of 144 weights, a hundredth of a bias does not show; beside that of the bias alone it does."""
+    """Beside the rounding of 144 weights, a hundredth of a bias does not show; beside its own it does."""
     case = Rewriting(
         "bias",
         f"n (float16[{rows}, 16, 9, 9] x) => (float16[{rows}, 4, 7, 7] y) {{@}}",

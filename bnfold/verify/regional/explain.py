@@ -1,8 +1,8 @@
 """Can rounding explain the difference between the two sides of a region?
 
 The sides get the same values at their border. Their difference is held against the effect of moving every changed
-weight by half an ulp of its own type, up or down at random: one rounding cannot do more, save for a factor that covers
-the tail of its distribution.
+weight by what rounding to its own type can do, up or down at random: one rounding cannot do more, save for a factor
+that covers the tail of its distribution.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bnfold.affine import FloatArray
 from bnfold.verify.float64.evaluate import CannotEvaluate
-from bnfold.verify.regional.side import Array, Given, Side, half_ulp
+from bnfold.verify.regional.side import Array, Given, Side, rounding_of
 
 _MANY = 16  # times that the weights are moved before anything is called different
 _SOME = 4  # of them, before a second look: one that is enough already stays so, near enough
@@ -117,7 +117,7 @@ def _unless_magnified(
     random: np.random.Generator,
 ) -> Finding:
     """The finding, unless AFTER magnifies the rounding of its weights and BEFORE does not: that explains anything."""
-    unit = max(map(half_ulp, right.changed), default=0.0)
+    unit = max((rounding_of(weight).u for weight in right.changed), default=0.0)
     if finding.ratio > 1 or finding.bound <= _MAGNIFIED * _TAIL * unit or not unit:
         return finding
     own = _Rounding(old, np.zeros(1, bool))

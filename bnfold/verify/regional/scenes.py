@@ -162,8 +162,8 @@ def _empty(model: Model, shapes: Mapping[str, Shape]) -> float:
         inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     except Exception:  # its error types are not public
         return math.inf
-    sizes = ([dim for dim in entry.type.tensor_type.shape.dim] for entry in inferred.graph.value_info)
-    return sum(any(dim.HasField("dim_value") and dim.dim_value <= 0 for dim in dims) for dims in sizes)
+    shapes_found = (entry.type.tensor_type.shape.dim for entry in inferred.graph.value_info)
+    return sum(any(dim.HasField("dim_value") and dim.dim_value <= 0 for dim in shape) for shape in shapes_found)
 
 
 def _with_inputs(model: Model, shapes: Mapping[str, Shape]) -> Model:

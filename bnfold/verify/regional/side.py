@@ -16,7 +16,7 @@ from bnfold.graph import Op, Value, is_float
 from bnfold.verify.float64.evaluate import Evaluator, is_stored
 from bnfold.verify.regional.numbering import Number, Numbering
 from bnfold.verify.regional.regions import Region
-from bnfold.verify.regional.scatter import noisy, scattered
+from bnfold.verify.regional.scatter import Rounding, noisy, scattered
 
 Array = npt.NDArray[Any]
 Given = Mapping[Number, Array]
@@ -129,11 +129,8 @@ def _tuning(op: Op) -> tuple[tuple[str, float], ...]:
 
 
 def _moved(side: Side, value: Value, random: np.random.Generator) -> FloatArray:
-    """A weight with every entry moved by half an ulp of the type it is stored in, up or down."""
-    weight = side.weight(value)
-    if _stored_type(value) == np.int32:
-        return np.asarray(weight + _BIAS_STEP * random.choice((-1.0, 1.0), weight.shape))
-    return scattered(weight, random, half_ulp(value))
+    """A weight with every entry moved by what rounding can do to it, up or down."""
+    return scattered(side.weight(value), random, rounding_of(value))
 
 
 def _retuned(op: Op, random: np.random.Generator) -> Op:
@@ -162,9 +159,11 @@ def _stored_type(constant: Value) -> np.dtype[Any]:
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
 
 
-def half_ulp(constant: Value) -> float:
-    """Half an ulp of the type that a constant is stored in, relative to a value that is a power of two."""
-    if _stored_type(constant) == np.int32:
-        return 2.0**-24
-    mantissa: int = ml_dtypes.finfo(_stored_type(constant)).nmant  # type: ignore[no-untyped-call]
-    return float(2.0 ** -(mantissa + 1))
+def rounding_of(constant: Value) -> Rounding:
+    """What one rounding to the type that a constant is stored in can do to it."""
+    dtype = _stored_type(constant)
+    if dtype == np.int32:
+        return Rounding(0.0, _BIAS_STEP)
+    info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    smallest = float(info.smallest_subnormal)
+    return Rounding(2.0 ** -(info.nmant + 1), smallest / 2 or smallest)  # half of float64's is 0
