@@ -24,6 +24,7 @@ from bnfold.verify.running.endtoend import run_both
 from bnfold.verify.running.given import Data, given
 from bnfold.verify.running.inputs import DISTRIBUTIONS, CannotGenerate, Generator, sized
 from bnfold.verify.running.outputs import Run, Tolerance
+from bnfold.verify.running.ranges import ranges
 from bnfold.verify.running.referee import Referee, Ruling
 from bnfold.verify.running.runner import CPU, Limits, Runner
 from bnfold.verify.running.variations import weights_moved
@@ -104,7 +105,7 @@ def verify(
                 data=samples,
                 distributions=DISTRIBUTIONS if thorough else _FEW,
                 providers=providers,
-                tolerance=Tolerance(rtol, atol),
+                tolerance=Tolerance(rtol, atol, ranges(pair.before)),
             )
         report("running both models", 1, 1)
     if ran.disputes and not (ran.is_final or found.having(Outcome.DIFFERENT)):
