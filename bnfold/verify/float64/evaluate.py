@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Known = dict[Value, Any]
 _GATES = {"LSTM": [b"Sigmoid", b"Tanh", b"Tanh"], "GRU": [b"Sigmoid", b"Tanh"], "RNN": [b"Tanh"]}
+# of which onnx.reference makes something else in a form that we do not compute
+_OURS_ALONE = RANDOM | {"Dropout", "BatchNormalization", "ConvTranspose"}
 _PASSED_OVER = ("activation_alpha", "activation_beta", "clip", "input_forget")
 _OLD_MODES = {b"bilinear": b"linear", b"bicubic": b"cubic"}  # which onnx.reference knows by the new names only
 
@@ -205,7 +207,7 @@ class Evaluator:
             try:
                 return kernel(op, inputs)
             except NotComputed:
-                if op.type in RANDOM or op.type == "Dropout" or op.node.domain:
+                if op.type in _OURS_ALONE or op.node.domain:
                     raise
         return self._reference(op, inputs)
 
