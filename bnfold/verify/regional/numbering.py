@@ -145,6 +145,17 @@ class Numbering:
                 self.assign(value, self._table.number(("sparse", tuple(value.sparse.dims), *parts)))
                 self.constants.add(value)
 
+        if (parent := scope.parent) is not None and isinstance(scope.proto, onnx.GraphProto):
+            for tensor in scope.proto.initializer:
+                if (value := scope.own(tensor.name)) not in self.numbers:
+                    self.assign(value, self._table.number(self._shadowing(tensor, parent.lookup(tensor.name))))
+
+    def _shadowing(self, tensor: onnx.TensorProto, outer: Value) -> Hashable:
+        """Of a body's initializer with the name of an outer value: runtimes disagree on which of the two is meant."""
+        inner = self._content(tensor)
+        is_same = outer.tensor is not None and self._content(outer.tensor) == inner
+        return inner if is_same else ("shadowing", inner, self.numbers.get(outer))
+
     def _content(self, tensor: onnx.TensorProto) -> Hashable:
         return self._table.content(self.graph.model, tensor)
 
