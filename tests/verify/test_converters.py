@@ -62,3 +62,18 @@ def test_an_initializer_of_a_body_with_an_outer_name(inner, other, is_equal):
     result = verify(loop("Relu", inner), loop("Relu", other), run=False)
     assert result.complete is is_equal
     assert result.passed is is_equal
+
+
+PLACES, FAR = np.arange(64, dtype=np.float32)[:, None] / np.float32(7), np.float32(1000)
+WAVES = "n (float[B, 64, 8] x) => (float[B, 64, 8] y) {@}"
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, Verdict.EQUIVALENT), (1.01, Verdict.DIFFERENT)])
+def test_constants_that_were_computed_in_float32(factor, verdict):
+    """Who folds an expression of constants in its own type rounds at each step, by more than a rounding of its end."""
+    tensors = {"places": PLACES, "far": FAR, "waves": np.sin((PLACES + FAR - FAR) * np.float32(factor))}
+    before, after = (
+        parsed(WAVES.replace("@", part), tensors=tensors)
+        for part in ("a = Add (places, far) b = Sub (a, far) s = Sin (b) y = Add (x, s)", "y = Add (x, waves)")
+    )
+    assert verify(before, after, run=False).verdict is verdict

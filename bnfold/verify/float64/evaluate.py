@@ -12,14 +12,14 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from bnfold.graph import Graph, Op, Scope, Sparse, Value
+from bnfold.graph import Graph, Op, Scope, Sparse, Value, is_float
 from bnfold.model_io import Model
 from bnfold.verify.float64.control import REPEATING, body
 from bnfold.verify.float64.kernel import NotComputed, as_real
 from bnfold.verify.float64.kernels import KERNELS, RANDOM, unrounded
 from bnfold.verify.float64.windows import sees_all
 from bnfold.verify.regional.numbering import captured
-from bnfold.verify.regional.scatter import noisy
+from bnfold.verify.regional.scatter import noisy, rounding_to
 
 if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator
@@ -47,6 +47,8 @@ class Evaluator:
         self._fixed: set[Value] = set()
         self.scatter: np.random.Generator | None = None
         """Makes the noise that every value gets, where there is one."""
+        self.folds: np.random.Generator | None = None
+        """Makes the rounding that what is computed from constants gets, where there is some."""
         self.referred: set[Op] = set()
         """The operators that onnx.reference evaluated on data."""
         self.rounds = True
@@ -121,6 +123,8 @@ class Evaluator:
                 if all(map(self._is_fixed, op.inputs)):
                     self._fixed.update(value for value in op.outputs if value is not None)
                     self._round(op, values)
+                    if self.folds is not None and op.type != "Constant":
+                        _fold(op, values, self.folds)
                 yield op
                 for value in done.get(number, ()):
                     values.pop(value, None)
@@ -272,6 +276,14 @@ def _refuse_passed_over(op: Op, inputs: Sequence[Any]) -> None:
         raise NotComputed("other activations, clip or input_forget")
     if len(inputs) > 4 and inputs[4] is not None:
         raise NotComputed("sequence lengths")
+
+
+def _fold(op: Op, values: Known, random: np.random.Generator) -> None:
+    """Rounds a computed constant at random, to the type that it has."""
+    for value in op.outputs:
+        dtype = None if value is None else op.graph.dtype(value)
+        if value is not None and dtype is not None and is_float(dtype):
+            values[value] = noisy(values[value], random, rounding_to(dtype))
 
 
 def is_stored(value: Value) -> bool:

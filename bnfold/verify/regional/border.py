@@ -34,11 +34,13 @@ class Hints:
         reach: The largest number that a value may be held against, as the bounds of a Clip.
         is_smooth: Whether no operator decides by comparing, so that equal numbers are nothing special.
         choices: Integers to try: rows of tables that stand out, and what integers are compared with.
+        levels: Numbers to try: on both sides of thresholds.
     """
 
     reach: float = 0.0
     is_smooth: bool = True
     choices: tuple[int, ...] = ()
+    levels: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,9 @@ def made_up(
         single = [*range(_MANY_CHOICES), *hints.choices[-_MANY_CHOICES:]] if () in integers else []
         kinds += [_Kind("normal", choices=(k,)) for k in single]
     kinds += [_Kind("coarse")] * (not hints.is_smooth) + [_Kind("normal", 2 * hints.reach)] * bool(hints.reach)
+    if hints.levels:
+        singles = [_Kind("normal", levels=(level,)) for level in hints.levels] if () in shapes.values() else []
+        kinds += [_Kind("normal", levels=hints.levels), *singles]
     for turn, (place, kind) in itertools.product(range(turns), enumerate(kinds)):
         random = np.random.default_rng([seed, turn, place])
         # of two conditions every combination, of more some
@@ -107,11 +112,12 @@ def made_up(
 
 @dataclass(frozen=True)
 class _Kind:
-    """Of values: how numbers are distributed, their size, and what integers are drawn from if not as usual."""
+    """Of values: how numbers are distributed, their size, and what integers or numbers are drawn from, if so."""
 
     name: str
     size: float = 1.0
     choices: Sequence[int] = ()
+    levels: Sequence[float] = ()
 
 
 def _shape(scene: Scene, value: Value) -> tuple[int, ...]:
@@ -138,6 +144,8 @@ def _values(
             raise CannotEvaluate(f"{value.name!r} is neither a number nor an index")
         choices = kind.choices or range(index_range(graph, value.name) or 2)
         return np.array(random.choice(np.array(choices), shape)).astype(dtype)
+    if kind.levels:
+        return np.asarray(random.choice(np.array(kind.levels), shape))
     return kind.size * _numbers(random, shape, kind.name)
 
 

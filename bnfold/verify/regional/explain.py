@@ -102,7 +102,7 @@ def _explained(
         finding = _worst(old, new, rounding.careful() + noise)
     if finding.ratio <= 1 or not left.changed:
         return _unless_magnified(finding, left, right, given, old, rounding, random)
-    rounding.measure(left, given, _MANY, random, base=old)
+    rounding.measure(left, given, _MANY, random, folds=True, base=old)
     lenient = _worst(old, new, rounding.careful() + noise)
     return replace(lenient, detail="folded in low precision") if lenient.ratio <= 1 else finding
 
@@ -156,13 +156,14 @@ class _Rounding:
         *,
         weights: bool = True,
         scatter: bool = False,
+        folds: bool = False,
         base: FloatArray | None = None,
     ) -> None:
-        """Moves weights so many times, with ``scatter`` all values; ``base`` is what the side makes of them unmoved."""
+        """Moves weights so many times, see `Side.moved`; ``base`` is what the side makes of them unmoved."""
         value = self._value if base is None else base
         for _ in range(times if side.changed or side.retuned or scatter else 0):
             self._times += 1
-            moved = side.moved(given, random, weights=weights, scatter=scatter)
+            moved = side.moved(given, random, weights=weights, scatter=scatter, folds=folds)
             if moved.shape != value.shape:
                 continue  # a factor of a Resize was moved
             move = np.asarray(np.abs(moved - value))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 
 from bnfold.affine import FloatArray
@@ -24,6 +25,13 @@ class Rounding(NamedTuple):
     eta: float
 
 
+def rounding_to(dtype: np.dtype[Any]) -> Rounding:
+    """What one rounding to a floating-point type can do."""
+    info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    smallest = float(info.smallest_subnormal)
+    return Rounding(2.0 ** -(info.nmant + 1), smallest / 2 or smallest)  # half of float64's is 0
+
+
 _NOISE = Rounding(2.0**-46, 0.0)  # 64 ulp of float64
 
 
@@ -40,11 +48,11 @@ def scattered(x: FloatArray, random: np.random.Generator, rounding: Rounding) ->
     return moved
 
 
-def noisy(x: Array, random: np.random.Generator) -> Array:
-    """Floating-point numbers moved by some ulp of float64.
+def noisy(x: Array, random: np.random.Generator, rounding: Rounding = _NOISE) -> Array:
+    """Floating-point numbers moved by a rounding, by default by some ulp of float64.
 
     Not so whole ones: they are counts or positions, mostly, and exact.
     """
     if x.dtype != np.float64 or not x.size:
         return x
-    return np.where(x == np.rint(x), x, scattered(x, random, _NOISE))
+    return np.where(x == np.rint(x), x, scattered(x, random, rounding))
