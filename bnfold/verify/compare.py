@@ -167,8 +167,6 @@ def _loaded(source: Source) -> Model:
 
 
 def _regions(pair: _Pair, generator: Generator, seed: int, seconds: float, progress: Progress) -> Comparison:
-    if pair.before.model.proto.functions or pair.after.model.proto.functions:
-        return Comparison(problem="a function cannot be written out where it is called")
     try:
         stage = scenes(pair.before.model, generator.candidates())
     except CannotGenerate as error:

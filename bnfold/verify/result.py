@@ -190,7 +190,7 @@ class Verification:
         if self.regions or self.complete:
             equal = sum(region.outcome in (Outcome.EQUAL, Outcome.REDEFINED) for region in self.regions)
             unknown = sum(region.is_open for region in self.regions)
-            rest = f" ({unknown} could not be evaluated)" if unknown else ""
+            rest = f" ({unknown} left to the runs)" if unknown else ""
             parts.append(f"{equal} of {len(self.regions)} changed regions equal in float64{rest}")
         if self.outputs:
             apart = f"{max(output.max_rel for output in self.outputs):.1e} of max |y|"

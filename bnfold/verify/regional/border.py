@@ -20,7 +20,7 @@ from bnfold.verify.running.inputs import index_range
 
 Array = npt.NDArray[Any]
 _LARGE = 100.0
-_CYCLE, _ZEROS = 4, 3  # kinds of samples, and which of them is zero
+_CYCLE = 4  # kinds of samples, the last of which is zero
 _DECADES = 1.5  # by which the sizes of channels go up and down
 _TRUTHS = 4  # trials where a condition is to be made up
 _MANY_CHOICES = 10
@@ -65,8 +65,8 @@ def made_up(
 
     The first sample is normal. The second is large, and its channels are of very different size, so that no weight
     hides behind a larger one, nor behind the rounding of the bias; a third is large alike in all channels, so that none
-    is too small to show; a fourth is zero, so that what is left is the shift. Where there are fewer samples, zeros are
-    a trial of their own, and so are the first two where there is only one.
+    is too small to show; a fourth is zero, so that what is left is the shift; of three, the last is. Where there are
+    fewer, zeros are a trial of their own, and so are the first two where there is only one.
     Further trials are for what the others leave out: both truths, more integers, ties, numbers beyond large bounds.
 
     Args:
@@ -84,7 +84,7 @@ def made_up(
     rows = min((shape[0] for shape in shapes.values() if shape), default=1)
     kinds = [_Kind("mixed")] if rows > 1 else [_Kind("normal"), _Kind("large")]
     usual = len(kinds)
-    kinds += [_Kind("normal", 0.0)] * (rows <= _ZEROS)
+    kinds += [_Kind("normal", 0.0)] * (rows < _CYCLE - 1)
     dtypes = [scene.dtype(value) for value in border.values()]
     turns = max(tries, _TRUTHS if np.dtype(np.bool_) in dtypes else 1)
     known = zip(shapes.values(), dtypes, strict=True)
@@ -163,5 +163,6 @@ def _numbers(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> 
     if kind == "mixed":
         large[::_CYCLE] = x[::_CYCLE]
         large[2::_CYCLE] = _LARGE * x[2::_CYCLE]
-        large[_ZEROS::_CYCLE] = 0.0
+        if (last := min(len(x), _CYCLE) - 1) > 1:
+            large[last::_CYCLE] = 0.0
     return large

@@ -28,6 +28,7 @@ _SMALL_SIZES = ((33, 41), (32, 34), (75, 91), (96, 64), (128, 161))  # for two s
 _MOST_SMALL = 3
 _MODERATE = 10_000  # entries in the inputs, as in a 56x56 image
 _ROWS = 4, 5  # samples at the first of these sizes, and at the others
+_FEW_ROWS, _MANY = 3, 100_000  # samples where the inputs have so many entries
 _MOST_CANDIDATES = 24
 _MOST_DECLARED = 3
 
@@ -130,7 +131,8 @@ def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, 
 
 def _with_rows(model: Model, declared: Mapping[str, Shape]) -> list[dict[str, Shape]]:
     """The declared sizes for some samples, where those can be told."""
-    few = _ROWS if sum(map(math.prod, declared.values())) < _MODERATE else _ROWS[:1]
+    entries = sum(map(math.prod, declared.values()))
+    few = _ROWS if entries < _MODERATE else _ROWS[:1] if entries < _MANY else (_FEW_ROWS,)
     return [_resized(declared, _float_inputs(model), rows, None) for rows in few if _counts_samples(declared)]
 
 
