@@ -41,13 +41,13 @@ Source = str | os.PathLike[str] | bytes | onnx.ModelProto | IrModel
 class VerifyMode(StrEnum):
     """What to do about comparing the folded model with the original."""
 
-    AUTO = "auto"  # compare; write the model even if neither runtime can run the original
+    AUTO = "auto"  # compare; write the model even if nothing can evaluate it, or exercise a difference
     REQUIRE = "require"  # compare; write nothing if that is not possible
     OFF = "off"
 
 
 class NotVerified(Exception):
-    """Verification was required and nothing could run the model. Nothing was written.
+    """Verification was required, and it could not be told whether the two are equivalent. Nothing was written.
 
     Attributes:
         result: What would have been written, with the verification that says why not.

@@ -193,7 +193,7 @@ def test_different_is_raised(output, model, monkeypatch):
 
 def test_not_run_is_raised_if_required(model, monkeypatch):
     """`require` is what makes the difference."""
-    answers(monkeypatch, Verdict.NOT_RUN)
+    answers(monkeypatch, Verdict.NOT_VERIFIED)
     with pytest.raises(NotVerified) as raised:
         bnfold.optimize(model, verify="require")
     assert not isinstance(raised.value, NotEquivalent)

@@ -43,7 +43,7 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     type=click.Choice(_MODES),
     default="auto",
     show_default=True,
-    help="Compare with the original before anything is written. `require`: and write nothing if nothing can run it. "
+    help="Compare with the original before anything is written. `require`: and write nothing that is not verified. "
     "`--no-verify` stands for off.",
 )
 @click.option("--certificate", metavar="FILE", help="Write a record that `bnfold verify --certificate` can check.")

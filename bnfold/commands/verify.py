@@ -100,7 +100,7 @@ def verify(
     With --certificate, BEFORE and AFTER are those of the record unless they are given. It is refused if a file has
     changed; BEFORE is folded once more and compared with AFTER bit for bit, and the verification is repeated.
 
-    Exit codes: 0 equivalent; 1 different, or nothing could evaluate them; 2 usage or input error.
+    Exit codes: 0 equivalent; 1 different or not verified; 2 usage or input error.
     """
     bytes_of_memory = None if memory is None else max(1, int(memory * 2**30))
     if certificate is not None:

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 from bnfold import __version__, escape
 from bnfold.verify.result import Outcome, OutputFigures, RegionResult, Verdict, Verification
 
-SCHEMA = 1
+SCHEMA = 2
 _OUTPUT_COLUMNS = (
     *("output", "max abs", "max rel", "rms", "SNR dB", "ULPs", "cosine", "argmax", "NaN/Inf"),
     *("noise", "accepted"),
@@ -82,7 +82,7 @@ def junit(result: Verification, before: str, after: str) -> str:
         case = _case(suite, "regions", f"{region.suspect} -> {region.value}")
         if region.outcome is Outcome.DIFFERENT:
             _tell(case, "failure", str(region), *_place(region))
-        elif region.outcome is Outcome.NOT_EVALUATED:
+        elif region.is_open:
             _tell(case, "skipped", str(region), *_operators(region))
     verdict = _case(suite, "models", "verdict")
     if result.verdict is not Verdict.EQUIVALENT:
@@ -130,7 +130,7 @@ def _layers(result: Verification) -> list[list[str]]:
         elif region is None:  # what is computed from constants, or nothing reads
             rows.append(["", layer.operator, layer.value, "", "", ""])
         else:
-            ending = region.value == layer.value and region.outcome is not Outcome.NOT_EVALUATED
+            ending = region.value == layer.value and not region.is_open
             figures = [_short(figure) for figure in (region.difference, region.error)] if ending else ["", ""]
             channel = str(region.channel) if ending and region.channel is not None else ""
             rows.append([region.outcome.value, layer.operator, layer.value, *figures, channel])
@@ -167,7 +167,7 @@ def _figures(output: OutputFigures) -> list[str]:
 
 
 def _region(region: RegionResult) -> list[str]:
-    if region.outcome is Outcome.NOT_EVALUATED:
+    if region.is_open:
         return [region.outcome.value, region.suspect, region.value, "", "", "", region.detail]
     channel = "" if region.channel is None else str(region.channel)
     figures = [_short(region.difference), _short(region.bound), _short(region.error)]

@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import onnx
-import onnx.inliner
 
 from bnfold.graph import Graph
 from bnfold.model_io import Model, load
 from bnfold.reasons import Refusal, Refused
 from bnfold.verify.conclusion import conclusion
 from bnfold.verify.float64.evaluate import CannotEvaluate
+from bnfold.verify.float64.whole import inlined
 from bnfold.verify.ports import invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
 from bnfold.verify.regional.alignment import Comparison, compare_regions
 from bnfold.verify.regional.judge import Judge
@@ -24,6 +24,7 @@ from bnfold.verify.running.endtoend import run_both
 from bnfold.verify.running.given import Data, given
 from bnfold.verify.running.inputs import DISTRIBUTIONS, CannotGenerate, Generator, sized
 from bnfold.verify.running.outputs import Run, Tolerance
+from bnfold.verify.running.ranges import ranges
 from bnfold.verify.running.referee import Referee, Ruling
 from bnfold.verify.running.runner import CPU, Limits, Runner
 from bnfold.verify.running.variations import weights_moved
@@ -104,7 +105,7 @@ def verify(
                 data=samples,
                 distributions=DISTRIBUTIONS if thorough else _FEW,
                 providers=providers,
-                tolerance=Tolerance(rtol, atol),
+                tolerance=Tolerance(rtol, atol, ranges(pair.before)),
             )
         report("running both models", 1, 1)
     if ran.disputes and not (ran.is_final or found.having(Outcome.DIFFERENT)):
@@ -131,11 +132,11 @@ class _Pair:
 
     @cached_property
     def before(self) -> Graph:
-        return Graph(_inlined(self.left))
+        return Graph(inlined(self.left))
 
     @cached_property
     def after(self) -> Graph:
-        return Graph(_inlined(self.right))
+        return Graph(inlined(self.right))
 
     def spoilt(self, *, run: bool) -> str:
         """What is wrong with AFTER, and not with BEFORE; ``run`` if ONNX Runtime will look at them too."""
@@ -154,7 +155,7 @@ class _Pair:
 
     def moved(self) -> Graph:
         """AFTER with every weight that BEFORE does not have moved by rounding."""
-        return Graph(_inlined(weights_moved(self.right, self.left)))
+        return Graph(inlined(weights_moved(self.right, self.left)))
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -165,21 +166,7 @@ def _loaded(source: Source) -> Model:
     return source if isinstance(source, Model) else load(source)
 
 
-def _inlined(model: Model) -> Model:
-    """The model with the nodes of its functions where they are called; as it is where that is not possible."""
-    if not model.proto.functions:
-        return model
-    copy = model.copy()
-    try:
-        copy.proto = onnx.inliner.inline_local_functions(copy.proto, convert_version=True)
-    except Exception:  # it has many, for each way in which a model can be invalid
-        return model
-    return copy
-
-
 def _regions(pair: _Pair, generator: Generator, seed: int, seconds: float, progress: Progress) -> Comparison:
-    if pair.before.model.proto.functions or pair.after.model.proto.functions:
-        return Comparison(problem="a function cannot be written out where it is called")
     try:
         stage = scenes(pair.before.model, generator.candidates())
     except CannotGenerate as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import onnx
 import onnx.checker
@@ -97,7 +98,10 @@ def matched_outputs(before: Model, after: Model, renamed: Mapping[str, str]) -> 
         InterfaceError: Inputs or outputs differ in number, name, type or shape.
     """
     _match("input", required_inputs(before), required_inputs(after), {})
-    _match("output", outputs_of(before), outputs_of(after), renamed)
+    try:
+        _match("output", outputs_of(before), outputs_of(after), renamed)
+    except InterfaceError:  # some converters declare an output as a scalar, whatever it is
+        _match("output", _no_false_scalars(before), _no_false_scalars(after), renamed)
     return {port.name: renamed.get(port.name, port.name) for port in outputs_of(before)}
 
 
@@ -142,18 +146,29 @@ def mistyped(model: Model) -> str:
 
     ONNX Runtime does not load such a model, and onnx.checker does not see it.
     """
+    for declared, found in zip(outputs_of(model), _computed_outputs(model), strict=True):
+        if declared.elem_type and found.elem_type and declared.elem_type != found.elem_type:
+            return f"output {declared} is {told(found.elem_type)}, by the operators that make it"
+    return ""
+
+
+def _computed_outputs(model: Model) -> list[Port]:
+    """The outputs as their operators make them; nothing is said of what cannot be told."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     for entry in proto.graph.output:
         entry.ClearField("type")  # only what is not declared is inferred
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto).graph.output
-    except Exception:  # its error types are not public; then it cannot be told
-        return ""
-    for declared, found in zip(outputs_of(model), map(_port, inferred), strict=True):
-        if declared.elem_type and found.elem_type and declared.elem_type != found.elem_type:
-            return f"output {declared} is {told(found.elem_type)}, by the operators that make it"
-    return ""
+    with suppress(Exception):  # its error types are not public; then it cannot be told
+        proto = onnx.shape_inference.infer_shapes(proto)
+    return list(map(_port, proto.graph.output))
+
+
+def _no_false_scalars(model: Model) -> list[Port]:
+    """The outputs; what is declared to be a scalar has the shape that its operators give it, if any."""
+    return [
+        replace(port, shape=found.shape) if port.shape == () and found.shape else port
+        for port, found in zip(outputs_of(model), _computed_outputs(model), strict=True)
+    ]
 
 
 def invalid(model: Model) -> str:

@@ -297,7 +297,7 @@ def test_forged_records(folder, change, finding):
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
-        (lambda found: found.update(verdict="not run"), "'not run' is recorded"),
+        (lambda found: found.update(verdict="not verified"), "'not verified' is recorded"),
         (lambda found: found["regions"].pop(), "are others than those recorded"),
         (lambda found: found.update(complete=False), "whether every region was evaluated"),
     ],

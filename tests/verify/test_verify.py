@@ -151,7 +151,7 @@ def test_nothing_can_evaluate_an_unknown_operator():
     """The verdict says so, and names the operator; it does not pass for equal."""
     body = "net (float[N, 3] x) => (float[N, 3] y) {{ y = com.unknown.Odd <factor = {}> (x) }}"
     result = verify(text(body.format(1.0)), text(body.format(2.0)), strict=False)
-    assert result.verdict is Verdict.NOT_RUN
+    assert result.verdict is Verdict.NOT_VERIFIED
     assert not result.complete
     assert any("Odd" in reason for reason in result.reasons)
     assert verify(text(body.format(1.0)), text(body.format(1.0)), strict=False).verdict is Verdict.EQUIVALENT

@@ -12,14 +12,14 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from bnfold.graph import Graph, Op, Scope, Sparse, Value
+from bnfold.graph import Graph, Op, Scope, Sparse, Value, is_float
 from bnfold.model_io import Model
 from bnfold.verify.float64.control import REPEATING, body
 from bnfold.verify.float64.kernel import NotComputed, as_real
 from bnfold.verify.float64.kernels import KERNELS, RANDOM, unrounded
 from bnfold.verify.float64.windows import sees_all
 from bnfold.verify.regional.numbering import captured
-from bnfold.verify.regional.scatter import noisy
+from bnfold.verify.regional.scatter import noisy, rounding_to
 
 if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Known = dict[Value, Any]
 _GATES = {"LSTM": [b"Sigmoid", b"Tanh", b"Tanh"], "GRU": [b"Sigmoid", b"Tanh"], "RNN": [b"Tanh"]}
+# of which onnx.reference makes something else in a form that we do not compute
+_OURS_ALONE = RANDOM | {"Dropout", "BatchNormalization", "ConvTranspose"}
 _PASSED_OVER = ("activation_alpha", "activation_beta", "clip", "input_forget")
 _OLD_MODES = {b"bilinear": b"linear", b"bicubic": b"cubic"}  # which onnx.reference knows by the new names only
 
@@ -45,6 +47,8 @@ class Evaluator:
         self._fixed: set[Value] = set()
         self.scatter: np.random.Generator | None = None
         """Makes the noise that every value gets, where there is one."""
+        self.folds: np.random.Generator | None = None
+        """Makes the rounding that what is computed from constants gets, where there is some."""
         self.referred: set[Op] = set()
         """The operators that onnx.reference evaluated on data."""
         self.rounds = True
@@ -53,6 +57,8 @@ class Evaluator:
         """Whether a part of some weight met nothing but padding since this was last set to False."""
         self.taken: dict[Op, set[str]] = {}
         """The branches of each If that were taken."""
+        self.counts = True
+        """Whether a branch that is taken counts: for zeros most of them come to the same."""
         self.refused = ""
         """Why values that the other side took were not taken."""
         self.forced: dict[Op, str] = {}
@@ -117,6 +123,8 @@ class Evaluator:
                 if all(map(self._is_fixed, op.inputs)):
                     self._fixed.update(value for value in op.outputs if value is not None)
                     self._round(op, values)
+                    if self.folds is not None and op.type != "Constant":
+                        _fold(op, values, self.folds)
                 yield op
                 for value in done.get(number, ()):
                     values.pop(value, None)
@@ -203,7 +211,7 @@ class Evaluator:
             try:
                 return kernel(op, inputs)
             except NotComputed:
-                if op.type in RANDOM or op.type == "Dropout" or op.node.domain:
+                if op.type in _OURS_ALONE or op.node.domain:
                     raise
         return self._reference(op, inputs)
 
@@ -238,7 +246,7 @@ class Evaluator:
     def _if(self, op: Op, values: Known) -> Sequence[Any]:
         chosen = "then_branch" if bool(np.asarray(self._value(op.data(0), values)).reshape(-1)[0]) else "else_branch"
         chosen = self.forced.get(op, chosen)
-        self.taken.setdefault(op, set()).add(chosen)
+        self.taken.setdefault(op, set()).update([chosen] * self.counts)
         return self._run_body(body(op, chosen), [], values)
 
     def _run_body(self, scope: Scope, given: Sequence[Any], values: Known) -> list[Any]:
@@ -268,6 +276,14 @@ def _refuse_passed_over(op: Op, inputs: Sequence[Any]) -> None:
         raise NotComputed("other activations, clip or input_forget")
     if len(inputs) > 4 and inputs[4] is not None:
         raise NotComputed("sequence lengths")
+
+
+def _fold(op: Op, values: Known, random: np.random.Generator) -> None:
+    """Rounds a computed constant at random, to the type that it has."""
+    for value in op.outputs:
+        dtype = None if value is None else op.graph.dtype(value)
+        if value is not None and dtype is not None and is_float(dtype):
+            values[value] = noisy(values[value], random, rounding_to(dtype))
 
 
 def is_stored(value: Value) -> bool:

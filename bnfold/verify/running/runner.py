@@ -27,6 +27,7 @@ Feed = Mapping[str, Array]
 
 
 CHILD = Path(__file__).with_name("child.py")
+_PACKAGE = CHILD.parents[2]
 _LARGE = 1 << 30  # bytes of weights; what one session frees, the next one may not find
 
 CPU = ("CPUExecutionProvider",)
@@ -51,7 +52,7 @@ class Job:
         optimize: Whether ONNX Runtime may optimise the graph.
         threads: Threads for ONNX Runtime, 0 for as many as there are cores.
         providers: ONNX Runtime's execution providers.
-        reference: Use onnx.reference in the place of ONNX Runtime.
+        float64: Evaluate it here, operator by operator, in the place of ONNX Runtime.
         first: Stop after the first feed that works.
     """
 
@@ -60,7 +61,7 @@ class Job:
     optimize: bool = False
     threads: int = 0
     providers: Sequence[str] = CPU
-    reference: bool = False
+    float64: bool = False
     first: bool = False
 
 
@@ -147,7 +148,8 @@ class Runner:
             "optimize": job.optimize,
             "threads": job.threads,
             "providers": list(job.providers),
-            "reference": job.reference,
+            "float64": job.float64,
+            "package": str(_PACKAGE.parent),
             "first": job.first,
         }
 
