@@ -127,7 +127,11 @@ class Constants:
         self._known: dict[Value, Constant | None] = {}
         training = graph.model.proto.training_info  # names initializers that a training step assigns to
         bindings = [binding for info in training for binding in (*info.update_binding, *info.initialization_binding)]
-        self._trained = {binding.key for binding in bindings}
+        self.trained = {binding.key for binding in bindings}
+
+    def may_be_given(self, *, in_body: bool) -> bool:
+        """Whether an initializer that is an input as well is only a default; a Loop gives all inputs of its body."""
+        return in_body or not self._inputs_are_constant
 
     def of(self, value: Value, depth: int = 0) -> Constant | None:
         """The constant behind a value, None if there is none."""
@@ -159,10 +163,9 @@ class Constants:
 
     def _resolve(self, value: Value, depth: int) -> Constant | None:
         if value.tensor is not None:
-            overridable = value.is_input and not self._inputs_are_constant
-            return None if overridable or value.name in self._trained else self._stored(value.tensor)
+            return self._stored(value.tensor) if self._is_fixed(value) else None
         if value.sparse is not None:
-            return None if value.is_input else self._sparse(value.sparse)
+            return self._sparse(value.sparse) if self._is_fixed(value) else None
         if value.is_input or value.producer is None or value.index:
             return None
         if value.producer.type == "Constant":
@@ -175,6 +178,12 @@ class Constants:
             return self._on_grid(value.producer, depth)
         evaluator = EVALUATORS.get(value.producer.type)
         return None if evaluator is None else self._evaluate(value.producer, evaluator, depth)
+
+    def _is_fixed(self, initializer: Value) -> bool:
+        in_body = initializer.scope.parent is not None
+        if initializer.is_input and self.may_be_given(in_body=in_body):
+            return False
+        return in_body or initializer.name not in self.trained
 
     def _evaluate(self, op: Op, evaluator: Evaluator, depth: int) -> Constant | None:
         inputs: list[Callable[[], Array]] = []
