@@ -16,11 +16,12 @@ import numpy.typing as npt
 import onnx
 
 from bnfold.affine import FloatArray
-from bnfold.graph.evaluate import EVALUATORS, MAX_ELEMENTS, Evaluator, NotEvaluated
+from bnfold.graph.evaluate import EVALUATORS, MAX_ELEMENTS, Evaluator, NotEvaluated, cast, saturates
 from bnfold.graph.op import Op, Value
 from bnfold.graph.quantization import ZERO_POINT, Dequantized, Grid, Quantized, is_dequantize, is_quantize
 from bnfold.model_io.tensors import holds_real_numbers
 from bnfold.reasons import Refused
+from bnfold.rounding import rounded
 
 if TYPE_CHECKING:
     from bnfold.graph.index import Graph
@@ -102,7 +103,12 @@ class Evaluated:
         self._kept: Array | None = None
 
     def array(self) -> Array:
-        return self.values().astype(self.dtype)
+        values = self.values()
+        return (
+            rounded(values.astype(np.float64, copy=False), self.dtype)
+            if is_float(self.dtype)
+            else values.astype(self.dtype)
+        )
 
     def float64(self) -> FloatArray:
         return self.values().astype(np.float64)
@@ -197,13 +203,14 @@ class Constants:
             if constant is None:
                 return None
             inputs.append(_reader(constant))
-            previews.append(_preview(constant))
+            # one that may refuse what it reads has to do so now
+            previews.append(_preview(constant) if saturates(op) else constant.array())
         with np.errstate(all="ignore"):
             preview = evaluator(op, previews)
         if preview.size > MAX_ELEMENTS or preview.dtype.kind in _NOT_REAL:
             return None
-        if op.type == "CastLike":  # rounds like Cast; its target is read in float64, as every constant is
-            return Evaluated(preview, lambda: inputs[0]().astype(preview.dtype))
+        if op.type == "CastLike":  # its target is read in float64, as every constant is
+            return Evaluated(preview, lambda: cast(inputs[0](), preview.dtype, saturates=saturates(op)))
         return Evaluated(preview, lambda: evaluator(op, [read() for read in inputs]))
 
     def _of_same_type(self, value: Value) -> Constant | None:
