@@ -172,7 +172,7 @@ class Constants:
             return self._stored(value.tensor) if self._is_fixed(value) else None
         if value.sparse is not None:
             return self._sparse(value.sparse) if self._is_fixed(value) else None
-        if value.is_input or value.producer is None or value.index:
+        if value.is_input or value.producer is None or value.producer.shadowed or value.index:
             return None
         if value.producer.type == "Constant":
             return self._constant_node(value.producer)

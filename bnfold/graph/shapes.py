@@ -1,8 +1,8 @@
 """Shapes and element types, inferred when the first rule asks for one.
 
-ONNX's own shape inference does the work, on the skeleton, from the declared graph inputs alone: shapes that a
-file states for its inner values (``value_info``) are claims, and some are wrong. Of an initializer that a caller may
-override, or that a training step assigns to, the declared shape and type hold, and not the values.
+ONNX's own shape inference does the work, on the skeleton, from the declared graph inputs alone: shapes that a file
+states for its inner values (``value_info``, and outputs of bodies) are claims, and some are wrong. Of an initializer
+that a caller may override, or that a training step assigns to, the declared shape and type hold, and not the values.
 """
 
 from __future__ import annotations
@@ -84,6 +84,9 @@ class Shapes:
         model: onnx.ModelProto = onnx.ModelProto.FromString(self._snapshot)
         for number, graph in enumerate(_graphs(model.graph)):
             del graph.value_info[:]
+            for entry in graph.output if number else ():  # of a body they are claims as well
+                if entry.type.HasField("tensor_type"):
+                    entry.type.tensor_type.ClearField("shape")
             if self._constants.may_be_given(in_body=number > 0):
                 _forget_initializers(graph, {entry.name for entry in graph.input})
         _declare(model.graph, self._constants.trained)

@@ -144,3 +144,19 @@ def test_what_a_loop_gives_is_no_constant(options):
     model.ir_version = 3
     _, result = folded(model, **options)
     assert result == model
+
+
+BRANCHES = """<ir_version: 8, opset_import: ["": 17]>
+g (float[1, 4, 4, 1] x, bool p, int64[4] s) => (float[a, b, d, e] y) <int64[4] s = {1, 4, 4, 1}> {
+    q = If (p) <
+        then_branch = t () => (float[1, 4, 4, 1] o) { c = Conv (x, {w: 4, 4, 1, 1}) o = Reshape (c, s) },
+        else_branch = f () => (float[1, 4, 4, 1] o) { o = Conv (x, {v: 4, 4, 1, 1}) }>
+    y = Mul (q, {k: 1, 4, 1, 1 positive}) }"""
+
+
+def test_what_a_body_says_of_its_outputs_is_a_claim():
+    """It stands beside a Reshape whose target a caller may override."""
+    model = model_of(BRANCHES)
+    _, result = folded(model)
+    feeds = {"x": np.ones((1, 4, 4, 1), np.float32), "p": np.array(True), "s": np.array([4, 4, 1, 1])}
+    assert_close(run(result, feeds)["y"], run(model, feeds)["y"], 1e-5)
