@@ -16,6 +16,7 @@ class Reason(Enum):
     NO_READER = "nothing reads {value}"
     NO_RULE = "{op_type} lets no affine pass in this direction"
     OTHER_SCOPE = "{value} is used across the border of a subgraph"
+    SHADOWED = "a body has a value of its own by the name of {value}"
     PATHS_MEET = "two paths of the walk meet at {op_type}"
     TOO_FAR = "the walk is too long; it ends at {op_type}"
     KEPT_BY_NAME = "named by --keep"

@@ -247,6 +247,15 @@ def assert_same_interface(before: ModelProto, after: ModelProto) -> None:
     assert list(after.opset_import) == list(before.opset_import)
 
 
+def is_accepted(model: ModelProto) -> bool:
+    """Whether ONNX's checker has nothing to say against a model, its notes on shapes included."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+        return False
+    return True
+
+
 def assert_same_meaning(before: Mapping[str, Array], after: Mapping[str, Array], relative: float) -> None:
     """A value keeps its name only if it keeps its meaning."""
     for name in before.keys() & after.keys() - {""}:

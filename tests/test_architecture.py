@@ -20,7 +20,7 @@ MAY_IMPORT = {
     "model_io": set(),
     "data": {"model_io"},
     # a model, and what its nodes mean
-    "graph": {"affine", "model_io", "reasons"},
+    "graph": {"affine", "model_io", "reasons", "rounding"},
     "batchnorm": {"affine", "graph", "reasons"},
     # what operators can do, and when it is done
     "ops": {"affine", "batchnorm", "graph", "reasons", "rounding"},

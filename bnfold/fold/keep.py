@@ -95,7 +95,7 @@ def _near(pattern: str, labels: Sequence[str]) -> str:
 
 def kept_that_changes(edits: Sequence[Edit]) -> Op | None:
     """The first kept op that edits would change, remove or leave without a reader."""
-    if not edits or not _op(edits[0]).graph.has_kept:
+    if not edits or not op_of(edits[0]).graph.has_kept:
         return None
     return min((op for op in _changed(edits) if op.is_kept), key=lambda op: op.place, default=None)
 
@@ -116,7 +116,7 @@ def _changed(edits: Sequence[Edit]) -> Iterator[Op]:
     """The ops that edits change or remove."""
     unread: set[Use] = set()
     for edit in edits:
-        op = _op(edit)
+        op = op_of(edit)
         yield op
         match edit:
             case Moved():
@@ -133,7 +133,7 @@ def _changed(edits: Sequence[Edit]) -> Iterator[Op]:
     yield from _dead(unread)
 
 
-def _op(edit: Edit) -> Op:
+def op_of(edit: Edit) -> Op:
     """The op in which an edit takes place."""
     if isinstance(edit, Moved):
         assert edit.value.producer is not None  # what an affine passed through, an operator has made

@@ -15,6 +15,7 @@ from functools import partial
 import numpy as np
 
 from bnfold.affine import Affine
+from bnfold.fold.names import refuse_shadowed
 from bnfold.fold.options import SMALL_TENSOR
 from bnfold.fold.representable import refuse_unrepresentable
 from bnfold.fold.sums import beside
@@ -76,8 +77,10 @@ def choose(
         try:
             with malformed_is_refused(op):
                 choice = _on_grids(attempt())
+            edits = [*choice.way.edits, *_end_of(op, source, choice.rest)]
+            refuse_shadowed(edits)
             refuse_unrepresentable(choice.way.edits)
-            refuse_change_of_kept([*choice.way.edits, *_end_of(op, source, choice.rest)])
+            refuse_change_of_kept(edits)
             bytes_more = max(price(choice.way.edits), 0)
             if choice.nodes_left > most_left or (choice.nodes_left and bytes_more > SMALL_TENSOR):
                 raise Refused(Reason.NO_GAIN)

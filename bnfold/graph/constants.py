@@ -16,11 +16,12 @@ import numpy.typing as npt
 import onnx
 
 from bnfold.affine import FloatArray
-from bnfold.graph.evaluate import EVALUATORS, MAX_ELEMENTS, Evaluator, NotEvaluated
+from bnfold.graph.evaluate import EVALUATORS, MAX_ELEMENTS, Evaluator, NotEvaluated, cast, saturates
 from bnfold.graph.op import Op, Value
 from bnfold.graph.quantization import ZERO_POINT, Dequantized, Grid, Quantized, is_dequantize, is_quantize
 from bnfold.model_io.tensors import holds_real_numbers
 from bnfold.reasons import Refused
+from bnfold.rounding import rounded
 
 if TYPE_CHECKING:
     from bnfold.graph.index import Graph
@@ -102,7 +103,12 @@ class Evaluated:
         self._kept: Array | None = None
 
     def array(self) -> Array:
-        return self.values().astype(self.dtype)
+        values = self.values()
+        return (
+            rounded(values.astype(np.float64, copy=False), self.dtype)
+            if is_float(self.dtype)
+            else values.astype(self.dtype)
+        )
 
     def float64(self) -> FloatArray:
         return self.values().astype(np.float64)
@@ -127,7 +133,11 @@ class Constants:
         self._known: dict[Value, Constant | None] = {}
         training = graph.model.proto.training_info  # names initializers that a training step assigns to
         bindings = [binding for info in training for binding in (*info.update_binding, *info.initialization_binding)]
-        self._trained = {binding.key for binding in bindings}
+        self.trained = {binding.key for binding in bindings}
+
+    def may_be_given(self, *, in_body: bool) -> bool:
+        """Whether an initializer that is an input as well is only a default; a Loop gives all inputs of its body."""
+        return in_body or not self._inputs_are_constant
 
     def of(self, value: Value, depth: int = 0) -> Constant | None:
         """The constant behind a value, None if there is none."""
@@ -159,11 +169,10 @@ class Constants:
 
     def _resolve(self, value: Value, depth: int) -> Constant | None:
         if value.tensor is not None:
-            overridable = value.is_input and not self._inputs_are_constant
-            return None if overridable or value.name in self._trained else self._stored(value.tensor)
+            return self._stored(value.tensor) if self._is_fixed(value) else None
         if value.sparse is not None:
-            return None if value.is_input else self._sparse(value.sparse)
-        if value.is_input or value.producer is None or value.index:
+            return self._sparse(value.sparse) if self._is_fixed(value) else None
+        if value.is_input or value.producer is None or value.producer.shadowed or value.index:
             return None
         if value.producer.type == "Constant":
             return self._constant_node(value.producer)
@@ -175,6 +184,12 @@ class Constants:
             return self._on_grid(value.producer, depth)
         evaluator = EVALUATORS.get(value.producer.type)
         return None if evaluator is None else self._evaluate(value.producer, evaluator, depth)
+
+    def _is_fixed(self, initializer: Value) -> bool:
+        in_body = initializer.scope.parent is not None
+        if initializer.is_input and self.may_be_given(in_body=in_body):
+            return False
+        return in_body or initializer.name not in self.trained
 
     def _evaluate(self, op: Op, evaluator: Evaluator, depth: int) -> Constant | None:
         inputs: list[Callable[[], Array]] = []
@@ -188,13 +203,14 @@ class Constants:
             if constant is None:
                 return None
             inputs.append(_reader(constant))
-            previews.append(_preview(constant))
+            # one that may refuse what it reads has to do so now
+            previews.append(_preview(constant) if saturates(op) else constant.array())
         with np.errstate(all="ignore"):
             preview = evaluator(op, previews)
         if preview.size > MAX_ELEMENTS or preview.dtype.kind in _NOT_REAL:
             return None
-        if op.type == "CastLike":  # rounds like Cast; its target is read in float64, as every constant is
-            return Evaluated(preview, lambda: inputs[0]().astype(preview.dtype))
+        if op.type == "CastLike":  # its target is read in float64, as every constant is
+            return Evaluated(preview, lambda: cast(inputs[0](), preview.dtype, saturates=saturates(op)))
         return Evaluated(preview, lambda: evaluator(op, [read() for read in inputs]))
 
     def _of_same_type(self, value: Value) -> Constant | None:

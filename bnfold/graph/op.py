@@ -50,7 +50,12 @@ class Value:
 
 
 class Scope:
-    """A graph, the body of a control-flow node, or a model-local function."""
+    """A graph, the body of a control-flow node, or a model-local function.
+
+    ONNX wants a body to have no name that the graphs around it have, but neither its checker nor all runtimes insist
+    on it. A name then means the body's own value here, as ONNX Runtime takes it; onnx.reference takes the outer one
+    where a Loop or an initializer gives the inner. So nothing that reads or makes a value of such a name is touched.
+    """
 
     def __init__(
         self, number: int, proto: GraphProto | onnx.FunctionProto, parent: Scope | None, opsets: dict[str, int]
@@ -58,12 +63,14 @@ class Scope:
         self.number = number  # graphs in the order they are met, then functions
         self.proto = proto
         self.parent = parent
+        self.owner: Op | None = None  # the node that it is a body of
         self.opsets = opsets
         self.values: dict[str, Value] = {}
         self.ops: list[Op] = []
         self.outputs: list[Value] = []
         self.followers: dict[Op, list[Op]] = {}  # new ops, behind the op they were added after
         self.is_edited = False
+        self.hidden: list[tuple[Value, Value]] = []  # values of its own, and those of outer graphs that have their name
         self._infos: dict[str, onnx.ValueInfoProto] | None = None  # made when asked for
 
     @property
@@ -75,25 +82,21 @@ class Scope:
         value = self.values.get(name)
         if value is None:
             value = self.values[name] = Value(name, self)
+            if (outer := self.outer(name)) is not None:
+                self.hidden.append((value, outer))
         return value
 
-    def is_shadowing(self, name: str) -> bool:
-        """Whether a scope around this one has the name too: runtimes disagree on which of the two is meant."""
-        scope = self.parent
-        while scope is not None:
-            if name in scope.values:
-                return True
-            scope = scope.parent
-        return False
+    def outer(self, name: str) -> Value | None:
+        """The value of that name in the graphs around this one."""
+        return None if self.parent is None else self.parent.find(name)
+
+    def find(self, name: str) -> Value | None:
+        """The value that a node of this scope means by that name: its own, or one of a scope around it."""
+        return self.values.get(name) or self.outer(name)
 
     def lookup(self, name: str) -> Value:
-        """The value that a node of this scope means by that name: its own, or one of a scope around it."""
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.values:
-                return scope.values[name]
-            scope = scope.parent
-        return self.own(name)
+        """The same, made here if there is none."""
+        return self.find(name) or self.own(name)
 
     def rename_info(self, old: str, new: str) -> None:
         """Lets the ``value_info`` of a renamed value follow it."""
@@ -143,6 +146,7 @@ class Op:
         "outputs",
         "place",
         "scope",
+        "shadowed",
         "type",
     )
 
@@ -158,6 +162,7 @@ class Op:
         self.outputs: list[Value | None] = []
         self.bodies: list[Scope] = []
         self.is_kept = False  # the user wants it as it is
+        self.shadowed = ""  # a name that it reads or makes, and that does not mean the same to all runtimes
         self.is_removed = False
         self._attributes: dict[str, Any] | None = None
 

@@ -13,6 +13,7 @@ import onnx
 from onnx import helper
 
 from bnfold.graph import Graph, Op, Scope, Sparse, Value, is_float
+from bnfold.graph.evaluate import NotEvaluated, cast, saturates
 from bnfold.model_io import Model
 from bnfold.verify.float64.control import REPEATING, body
 from bnfold.verify.float64.kernel import NotComputed, as_real
@@ -119,16 +120,21 @@ class Evaluator:
         done = {} if keep is None else _last_reads(ops, keep)
         with np.errstate(all="ignore"):
             for number, op in enumerate(ops):
-                self._run(op, values)
-                if all(map(self._is_fixed, op.inputs)):
-                    self._fixed.update(value for value in op.outputs if value is not None)
-                    self._round(op, values)
-                    if self.folds is not None and op.type != "Constant":
-                        _fold(op, values, self.folds)
+                self._step(op, values)
                 yield op
                 for value in done.get(number, ()):
                     values.pop(value, None)
                     self._constants.pop(value, None)
+
+    def _step(self, op: Op, values: Known) -> None:
+        """Runs an operator. What a body makes counts as data."""
+        self._run(op, values)
+        reads = op.inputs[:1] if op.type == "CastLike" else op.inputs  # the other one says its type and no more
+        if not op.bodies and all(map(self._is_fixed, reads)):
+            self._fixed.update(value for value in op.outputs if value is not None)
+            self._round(op, values)
+            if self.folds is not None and op.type != "Constant":
+                _fold(op, values, self.folds)
 
     def _is_fixed(self, value: Value | None) -> bool:
         """Whether it depends on no data."""
@@ -136,10 +142,17 @@ class Evaluator:
 
     def _round(self, op: Op, values: Known) -> None:
         """Rounds a constant that is cast to a narrower type; data is not rounded, as it stands for real numbers."""
-        value = op.outputs[0] if op.type == "Cast" else None
-        if value is not None and isinstance(values[value], np.ndarray) and values[value].dtype == np.float64:
-            narrow = helper.tensor_dtype_to_np_dtype(op.attribute("to"))
-            values[value] = values[value].astype(narrow).astype(np.float64)
+        value, narrow = op.outputs[0], _cast_type(op)
+        array = None if value is None else values[value]
+        if value is None or narrow is None or not isinstance(array, np.ndarray) or array.dtype != np.float64:
+            return
+        try:
+            rounded = cast(array, narrow, saturates=saturates(op))
+        except NotEvaluated as error:
+            raise CannotEvaluate(
+                f"{op.type} {op.label!r}: runtimes differ in what it makes of {narrow.name}"
+            ) from error
+        values[value] = rounded.astype(np.float64)
 
     def constant(self, value: Value) -> Array:
         """An initializer in float64, or in its own type if that is not floating-point."""
@@ -254,7 +267,7 @@ class Evaluator:
         inner: Known = dict(values)
         inner.update(zip((scope.own(entry.name) for entry in scope.proto.input), given, strict=True))
         for op in scope.live_ops():
-            self._run(op, inner)
+            self._step(op, inner)
         return [self._value(scope.lookup(entry.name), inner) for entry in scope.proto.output]
 
 
@@ -284,6 +297,13 @@ def _fold(op: Op, values: Known, random: np.random.Generator) -> None:
         dtype = None if value is None else op.graph.dtype(value)
         if value is not None and dtype is not None and is_float(dtype):
             values[value] = noisy(values[value], random, rounding_to(dtype))
+
+
+def _cast_type(op: Op) -> np.dtype[Any] | None:
+    """The type that a Cast or a CastLike gives; None for other operators, and where it is not known."""
+    if op.type == "CastLike":
+        return op.graph.dtype(op.data(1))
+    return np.dtype(helper.tensor_dtype_to_np_dtype(op.attribute("to"))) if op.type == "Cast" else None
 
 
 def is_stored(value: Value) -> bool:
