@@ -33,6 +33,11 @@ class BatchNorm:
     var: FloatArray
     epsilon: float
 
+    @property
+    def scale(self) -> FloatArray:
+        """What it multiplies its channels by; only where variance + epsilon is positive."""
+        return np.asarray(self.gamma / np.sqrt(self.var.astype(WIDE) + self.epsilon))
+
     def affine(self, rank: int) -> Affine:
         """What it computes, for an input of ``rank`` axes.
 
@@ -42,8 +47,7 @@ class BatchNorm:
         positive = self.var.astype(WIDE) + self.epsilon
         if bad := int(np.count_nonzero(~(positive > 0))):
             raise Refused(Reason.VARIANCE_NOT_POSITIVE, count=bad, channels=positive.size)
-        scale = self.gamma / np.sqrt(positive)
-        return Affine.along(CHANNEL_AXIS, rank, scale, self.beta - self.mean * scale)
+        return Affine.along(CHANNEL_AXIS, rank, self.scale, self.beta - self.mean * self.scale)
 
 
 def is_batchnorm(op: Op) -> bool:

@@ -48,7 +48,7 @@ class Reason(Enum):
     WRONG_AXIS = "the affine varies along axes {axes}, {op_type} takes {expected}"
     NOT_UNIFORM = "{op_type} takes one number for all channels"
     OVERFLOW = "a folded weight of {op_type} would not be finite in its type"
-    UNDERFLOW = "a folded channel of {op_type} would be too small for its type"
+    UNDERFLOW = "channel {channel} of {op_type}, then {largest} at the most, has numbers below {limit}: {effect}"
     QUANTIZED = "{op_type} is quantized {detail}"
     MALFORMED = "{op_type} does not fit its inputs: {detail}"
     UNSUPPORTED = "this form of {op_type} is not supported: {detail}"

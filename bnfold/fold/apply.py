@@ -11,7 +11,6 @@ import onnx
 from bnfold.fold.walk import Way
 from bnfold.fold.ways import Choice, Rest
 from bnfold.graph import Constant, Graph, Op, Value
-from bnfold.model_io import ModelError
 from bnfold.model_io.tensors import is_packed, raw_size
 from bnfold.ops import AddBehind, Assign, Detach, Edit, Moved, Retype, SetAttribute
 from bnfold.ops.weights import Scaled
@@ -22,8 +21,7 @@ _SUFFIX = "_folded"
 class Pending:
     """The bytes of a folded constant, computed when the model is written."""
 
-    def __init__(self, name: str, constant: Constant) -> None:
-        self._name = name
+    def __init__(self, constant: Constant) -> None:
         self.constant = constant
 
     @property
@@ -35,10 +33,7 @@ class Pending:
             yield onnx.numpy_helper.from_array(self.constant.array()).raw_data
             return
         for block in self.constant.blocks() if isinstance(self.constant, Scaled) else (self.constant.array(),):
-            array = np.ascontiguousarray(block)
-            if not np.isfinite(array).all() and np.isfinite(self.constant.float64()).all():
-                raise ModelError(f"{self._name}: a folded weight overflows {array.dtype}; keep its node with --keep")
-            yield array.reshape(-1).view(np.uint8).data
+            yield np.ascontiguousarray(block).reshape(-1).view(np.uint8).data
 
 
 @dataclass
@@ -143,15 +138,16 @@ class Writer:
             changes.wrote.append(copy.name)
             self._graph.set_input(edit.op, edit.index, copy)
             return
-        if old in self._own and len(old.readers) == 1 and not old.is_input:
-            self._graph.replace_constant(old, edit.constant, Pending(old.name, edit.constant))
+        is_own = old in self._own and len(old.readers) == 1 and not old.is_input
+        if old is not None and is_own and self._graph.dtype(old) == edit.constant.dtype:
+            self._graph.replace_constant(old, edit.constant, Pending(edit.constant))
             changes.wrote.append(old.name)
             return
         if old is not None and len(old.readers) > 1:
             changes.copied[old.name] = nbytes(edit.constant)
         hint = _suffixed(old.name) if old is not None else f"{edit.op.label}_bias"
         name = self._graph.fresh_name(hint)
-        value = self._graph.add_constant(edit.op.scope, name, edit.constant, Pending(name, edit.constant))
+        value = self._graph.add_constant(edit.op.scope, name, edit.constant, Pending(edit.constant))
         self._own.add(value)
         self._copies[self.key(edit)] = value
         changes.wrote.append(value.name)
@@ -170,7 +166,7 @@ class Writer:
         result = edit.op.output
         inner = self._graph.new_value(f"{result.name}_unshifted", like=result)
         name = self._graph.fresh_name(f"{edit.op.label}_shift")
-        shift = self._graph.add_constant(edit.op.scope, name, edit.constant, Pending(name, edit.constant))
+        shift = self._graph.add_constant(edit.op.scope, name, edit.constant, Pending(edit.constant))
         self._own.add(shift)
         changes.wrote.append(shift.name)
         self._graph.set_output(edit.op, 0, inner)

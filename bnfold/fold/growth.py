@@ -27,11 +27,12 @@ class Account:
     Args:
         model: The model as it came.
         options: Say how much it may grow.
+        spent: What earlier folds have added.
         together: What all folds together would add, if that is known to be too much.
     """
 
-    def __init__(self, model: Model, options: FoldOptions, together: int = 0) -> None:
-        self.spent = 0
+    def __init__(self, model: Model, options: FoldOptions, spent: int = 0, together: int = 0) -> None:
+        self.spent = spent
         self._model = model
         self._options = options
         self._together = together

@@ -9,6 +9,7 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.fold.names import refuse_shadowed
 from bnfold.fold.representable import refuse_unrepresentable
+from bnfold.fold.underflow import Scaling
 from bnfold.graph import Op, Value
 from bnfold.ops import AddBehind, Assign, Edit, Retype, SetAttribute
 from bnfold.ops.linear import BIAS, WEIGHT
@@ -50,7 +51,7 @@ def replacement(op: Op, source: Value, affine: Affine, form: Leftover) -> list[E
     is_conv = form is Leftover.CONV and affine.rank > 2 and dtype in _CONV_TYPES
     edits = _as_conv(op, affine, dtype) if is_conv else _as_arithmetic(op, affine, dtype)
     refuse_shadowed(edits)
-    refuse_unrepresentable(edits)
+    refuse_unrepresentable(edits, Scaling(frozenset({op}), op))
     return edits
 
 
@@ -58,7 +59,7 @@ def _as_conv(op: Op, affine: Affine, dtype: np.dtype) -> list[Edit]:
     channels = op.constant(1).shape[0]
     scale, shift = along(op, affine, _CHANNELS, channels)
     weight = np.array(scale).reshape(channels, *[1] * (affine.rank - 1))
-    edits: list[Edit] = [Retype(op, "Conv", inputs=2), Assign(op, WEIGHT, Exact(weight, dtype))]
+    edits: list[Edit] = [Retype(op, "Conv", inputs=2), Assign(op, WEIGHT, Exact(weight, dtype, multiplies=True))]
     if channels > 1:
         edits.append(SetAttribute(op, "group", channels))
     return [*edits, Assign(op, BIAS, Exact(np.array(shift), dtype))] if affine.has_shift else edits
@@ -67,7 +68,7 @@ def _as_conv(op: Op, affine: Affine, dtype: np.dtype) -> list[Edit]:
 def _as_arithmetic(op: Op, affine: Affine, dtype: np.dtype) -> list[Edit]:
     if op.opset < _BROADCAST_IS_NUMPYS_FROM:
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"as a Mul and an Add at opset {op.opset}")
-    scale, shift = Exact(np.array(affine.scale), dtype), Exact(np.array(affine.shift), dtype)
+    scale, shift = Exact(np.array(affine.scale), dtype, multiplies=True), Exact(np.array(affine.shift), dtype)
     if not affine.has_scale:
         return [Retype(op, "Add"), Assign(op, _CONSTANT, shift)]
     edits: list[Edit] = [Retype(op, "Mul"), Assign(op, _CONSTANT, scale)]

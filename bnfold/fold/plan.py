@@ -7,7 +7,7 @@ the model it is given is not touched, and no large weight is computed before the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from bnfold.fold.keep import kept_functions, mark_kept
 from bnfold.fold.leftover import Leftover, replacement
 from bnfold.fold.options import FoldOptions
 from bnfold.fold.patterns import Patterns
-from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan, Remnant
+from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan, Remnant, followed
 from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, malformed_is_refused, refusal_of
 from bnfold.fold.ways import Choice, choose
@@ -31,6 +31,7 @@ from bnfold.ops import RULES, Edit
 from bnfold.reasons import Reason, Refusal, Refused
 
 _DEFAULT = FoldOptions()
+_MOST_RUNS = 4
 
 
 @np.errstate(all="ignore")  # what is not finite is refused or stays; numpy need not warn of it
@@ -40,15 +41,46 @@ def plan(model: Model, options: FoldOptions = _DEFAULT) -> Plan:
     Raises:
         ModelError: a pattern of ``keep`` matches no node.
     """
-    own = _plan(model, model, options)
-    if not model.proto.functions or not any(_stayed(own)):
+    folded = _run(model, model, options)
+    for _ in range(_MOST_RUNS):  # what the folds of one have made known may open the way for more
+        if folded.is_settled:
+            break
+        again = _run(model, folded.plan.model, options, folded.growth)
+        if not again.plan.changes:
+            break
+        folded = replace(again, plan=followed(folded.plan, folded.origins, again.plan))
+    return folded.plan
+
+
+@dataclass(frozen=True)
+class _Folded:
+    """What a run over a model has done.
+
+    Attributes:
+        plan: What became of each affine node.
+        origins: How the nodes that are there now were called in the entries of the plan.
+        is_settled: Whether another run would find nothing more to do.
+        growth: How many bytes larger the model has become.
+    """
+
+    plan: Plan
+    origins: dict[str, str]
+    is_settled: bool
+    growth: int
+
+
+def _run(original: Model, model: Model, options: FoldOptions, growth: int = 0) -> _Folded:
+    own = _affordable(original, model, options, growth)
+    if not model.proto.functions or not any(_stayed(own.plan)):
         return own
+    own = replace(own, is_settled=not own.plan.changes)
     # what a function is given by its caller can only be seen where it is called
     inlined = with_functions_inlined(model, kept_functions(model, options.keep))
     if inlined is None:
         return own
-    other = _plan(model, inlined, options)
-    return replace(other, nodes_before=own.nodes_before) if _stayed(other) < _stayed(own) else own
+    other = _affordable(original, inlined, options, growth)
+    is_better = _stayed(other.plan) < _stayed(own.plan)
+    return replace(other, plan=replace(other.plan, nodes_before=own.plan.nodes_before)) if is_better else own
 
 
 def _stayed(plan: Plan) -> tuple[int, int]:
@@ -57,16 +89,16 @@ def _stayed(plan: Plan) -> tuple[int, int]:
     return kept + plan.count(Outcome.REPLACED), kept
 
 
-def _plan(original: Model, model: Model, options: FoldOptions) -> Plan:
-    """The plan of a copy of a model, which may be the original in another form."""
-    account = Account(original, options)
+def _affordable(original: Model, model: Model, options: FoldOptions, growth: int) -> _Folded:
+    """The folds of a copy of a model, which comes of the original and is that much larger already."""
+    account = Account(original, options, growth)
     made = _fold_in_place(model.copy(), options, account)
     if account.is_overdrawn:
-        return _fold_in_place(model.copy(), options, Account(original, options, account.spent))
+        return _fold_in_place(model.copy(), options, Account(original, options, growth, account.spent))
     return made
 
 
-def _fold_in_place(folded: Model, options: FoldOptions, account: Account) -> Plan:
+def _fold_in_place(folded: Model, options: FoldOptions, account: Account) -> _Folded:
     graph = Graph(folded, assume_constant=options.assume_constant)
     nodes_before = sum(1 for _ in graph.ops())
     with old_objects_left_alone():
@@ -77,7 +109,8 @@ def _fold_in_place(folded: Model, options: FoldOptions, account: Account) -> Pla
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
     graph.commit()
-    return Plan(planner.entries, nodes_before, nodes_after, folded)
+    plan = Plan(planner.entries, nodes_before, nodes_after, folded)
+    return _Folded(plan, planner.origins(), not plan.changes or not planner.is_open, account.spent)
 
 
 class _Planner:
@@ -86,6 +119,7 @@ class _Planner:
         self._writer = Writer(graph)
         self._account = account
         self._patterns = Patterns(None if options.inside_patterns else graph)
+        self.is_open = False  # whether an affine stayed that might go once more is known
         mark_kept(graph, options.keep)
         self._entries: dict[Op, Entry] = {}
         self._merged: list[Entry] = []
@@ -97,10 +131,15 @@ class _Planner:
         left: dict[Op, tuple[Remnant, ...]] = {}
         for op, origin in self._remains_of.items():
             if not op.is_removed:
-                remnant = Remnant(op.node.name or op.output.name, op.type)
+                remnant = Remnant(_name(op), op.type)
                 left[origin] = (*left.get(origin, ()), remnant)
         ops = sorted(self._entries, key=lambda op: op.place)
         return (*(replace(self._entries[op], left=left.get(op, ())) for op in ops), *self._merged)
+
+    def origins(self) -> dict[str, str]:
+        """How each affine node that is still there, or what was left of it, was called when its entry was made."""
+        there = {op: op for op in self._entries} | self._remains_of
+        return {_name(op): self._entries[origin].node for op, origin in there.items() if not op.is_removed}
 
     def fold_all(self) -> None:
         """Folds and merges until nothing goes any more."""
@@ -143,7 +182,7 @@ class _Planner:
         Args:
             may_leave_one: Whether a BatchNormalization may leave a single Add or Mul.
         """
-        progress = False
+        progress = self.is_open = False
         affines = [op for op in self._graph.ops() if op.type in RULES and RULES[op.type].affine]
         for op in sorted(affines, key=is_batchnorm, reverse=True):  # they may need the Add that would go otherwise
             progress |= not op.is_removed and self._decide(op, may_leave_one and is_batchnorm(op))
@@ -173,6 +212,7 @@ class _Planner:
         try:
             source, affine = _read(op)
         except Refused as refused:
+            self.is_open |= refused.reason is Reason.SHAPE_UNKNOWN
             if is_batchnorm(op):
                 self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME) if op.is_kept else refusal_of(refused, op)])
             return False
@@ -186,6 +226,7 @@ class _Planner:
             return False
         choice, refusals = choose(op, source, affine, int(may_leave_one), self._price)
         if choice is None:
+            self.is_open = True
             self._keep_it(op, refusals)
             return False
         self._fold(op, source, affine, choice)
@@ -219,6 +260,11 @@ def _read(op: Op) -> tuple[Value, Affine]:
     if len(affine.axes) > 1:
         raise Refused(Reason.WRONG_AXIS, axes=sorted(affine.axes), op_type=op.type, expected="one axis")
     return op.data(index), affine
+
+
+def _name(op: Op) -> str:
+    """What a report calls an op of the folded model."""
+    return op.node.name or op.output.name
 
 
 def _on_way(entry: Entry, way: Way) -> Entry:

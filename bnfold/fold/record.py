@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
@@ -128,3 +129,46 @@ class Plan:
     def count(self, outcome: Outcome, *, batchnorms: bool = True) -> int:
         """How many BatchNormalizations (or, if not, other affines) have this outcome."""
         return sum(entry.outcome is outcome and entry.is_batchnorm is batchnorms for entry in self.entries)
+
+
+def followed(first: Plan, origins: dict[str, str], again: Plan) -> Plan:
+    """The plan of two runs, one over what the other has made.
+
+    Args:
+        first: The plan of the first.
+        origins: How nodes that the second found are called in the first plan.
+        again: The plan of the second.
+    """
+    later: dict[str, list[Entry]] = defaultdict(list)
+    for entry in again.entries:
+        if entry.outcome is not Outcome.MERGED:
+            later[origins.get(entry.node, entry.node)].append(entry)
+    entries = []
+    for entry in first.entries:
+        found = later.get(entry.node)
+        is_there = entry.outcome in (Outcome.KEPT, Outcome.REDUCED, Outcome.REPLACED)
+        if is_there and found:
+            entries.append(_followed(entry, found.pop(0)))
+        elif entry.outcome is not Outcome.KEPT:  # one that is there no more stood in a function
+            entries.append(entry)
+    merged = [entry for entry in again.entries if entry.outcome is Outcome.MERGED]
+    new = [entry for rest in later.values() for entry in rest]
+    return Plan((*entries, *new, *merged), first.nodes_before, again.nodes_after, again.model)
+
+
+def _followed(entry: Entry, later: Entry) -> Entry:
+    """What became of a node, and later of what was left of it."""
+    if later.outcome is Outcome.KEPT:
+        return replace(entry, refusals=later.refusals) if entry.outcome is Outcome.KEPT else entry
+    return replace(
+        entry,
+        outcome=later.outcome,
+        into=tuple(dict.fromkeys([*entry.into, *later.into])),
+        through=tuple(dict.fromkeys([*entry.through, *later.through])),
+        left=later.left,
+        refusals=later.refusals,
+        renamed=entry.renamed | later.renamed,
+        copied=entry.copied | later.copied,
+        wrote=tuple(dict.fromkeys([*entry.wrote, *later.wrote])),
+        answers=(*entry.answers, *later.answers),
+    )

@@ -1,65 +1,44 @@
-"""Whether folded constants can be written in their type without losing more than one rounding."""
+"""Whether folded constants can be written in their type. What is refused here never fails while it is written."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-import ml_dtypes
 import numpy as np
 
-from bnfold.graph import is_float
-from bnfold.ops import Assign, Edit
-from bnfold.ops.weights import Exact, Scaled
+from bnfold.fold.underflow import NOTHING_KNOWN, Scaling, refuse_small_factors, refuse_underflow
+from bnfold.graph import Constant, is_float
+from bnfold.ops import AddBehind, Assign, Edit
+from bnfold.ops.weights import Enlarged, Exact, Scaled, bound
 from bnfold.reasons import Reason, Refused
-from bnfold.rounding import rounded
-
-_HARMLESS = 2.0**20  # a float32 weight survives a factor within this and its inverse
+from bnfold.rounding import FORMATS, rounded
 
 
-def refuse_unrepresentable(edits: Iterable[Edit]) -> None:
-    """Refuses a fold that would write infinities, or channels so small that their type keeps few bits of them.
+def refuse_unrepresentable(edits: Iterable[Edit], scaling: Scaling = NOTHING_KNOWN) -> None:
+    """Refuses a fold that would write infinities, or channels so small that they suffer from it.
 
-    A large float32 weight is only read for this where its factor is extreme.
+    A weight is read for this once, and only where its factors make some numbers larger or, by far, smaller.
     """
     for edit in edits:
-        if not isinstance(edit, Assign):
+        if not isinstance(edit, Assign | AddBehind):
             continue
-        constant = edit.constant
-        if isinstance(constant, Exact | Scaled) and not is_float(constant.dtype):
+        if isinstance(edit.constant, Exact | Scaled) and not is_float(edit.constant.dtype):
             raise Refused(Reason.NOT_FLOAT, value=edit.op.label)
-        if isinstance(constant, Exact):
-            _refuse_overflow(edit, constant)
-        elif isinstance(constant, Scaled) and _is_risky(constant):
-            _refuse_overflow(edit, constant)
-            _refuse_underflow(edit, constant)
+        if is_float(edit.constant.dtype):
+            if _overflows(edit.constant):
+                raise Refused(Reason.OVERFLOW, op_type=edit.op.type)
+            if isinstance(edit.constant, Scaled):
+                refuse_underflow(edit.op, edit.constant, scaling)
+            elif isinstance(edit.constant, Exact) and edit.constant.multiplies:
+                refuse_small_factors(edit.op, edit.constant, scaling)
 
 
-def _is_risky(constant: Scaled) -> bool:
-    if constant.dtype == np.float16:
-        return True
-    size = np.abs(constant.factor[constant.factor != 0])
-    return bool(size.size and (size.max() > _HARMLESS or size.min() < 1 / _HARMLESS))
-
-
-def _refuse_overflow(edit: Assign, constant: Exact | Scaled) -> None:
-    exact = constant.float64()
-    if not np.isfinite(rounded(exact, constant.dtype)[np.isfinite(exact)]).all() or not np.isfinite(exact).all():
-        raise Refused(Reason.OVERFLOW, op_type=edit.op.type)
-
-
-def _refuse_underflow(edit: Assign, constant: Scaled) -> None:
-    """Each channel's largest rounding error may be what one rounding of its largest weight is."""
-    exact = np.abs(constant.float64())
-    error = np.abs(rounded(exact, constant.dtype).astype(np.float64) - exact)
-    unit = 2.0 ** -_precision(constant.dtype)
-    factor = constant.factor.reshape((1,) * (exact.ndim - constant.factor.ndim) + constant.factor.shape)
-    for channels in [axis for axis, size in enumerate(factor.shape) if size > 1] or [-1]:  # -1: one factor for all
-        others = tuple(axis for axis in range(exact.ndim) if axis != channels)
-        if (error.max(others) > 1.01 * unit * exact.max(others)).any():
-            raise Refused(Reason.UNDERFLOW, op_type=edit.op.type)
-
-
-def _precision(dtype: np.dtype) -> int:
-    """Bits of the significand, the hidden one included."""
-    bits: int = ml_dtypes.finfo(dtype).nmant + 1  # type: ignore[no-untyped-call]  # it ships no types for this
-    return bits
+def _overflows(constant: Constant) -> bool:
+    """Whether something finite would be infinite; what came in as NaN or infinity may stay so in a weight."""
+    if isinstance(constant, Scaled) and (np.abs(constant.factor) <= 1).all():
+        return False
+    is_weight = isinstance(constant, Scaled | Enlarged) and constant.dtype.name in FORMATS
+    if is_weight and bound(constant) < FORMATS[constant.dtype.name].largest:
+        return False
+    exact = constant.peaks() if isinstance(constant, Scaled) else constant.float64()
+    return not np.isfinite(rounded(exact, constant.dtype)).all()

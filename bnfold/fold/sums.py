@@ -9,6 +9,7 @@ from itertools import permutations
 from bnfold.affine import Affine
 from bnfold.fold.names import refuse_shadowed
 from bnfold.fold.record import Ability
+from bnfold.fold.representable import refuse_unrepresentable
 from bnfold.fold.walk import Asked, Way, data_readers, malformed_is_refused
 from bnfold.graph import Op, Use, Value
 from bnfold.ops import Detach, Edit, Edits, Moved
@@ -169,5 +170,6 @@ def _merge(host: Branch, guest: Branch, edits: Edits, answer: Asked) -> Way:
     detach = Detach(left.op, stays=1 - left.index, keeps_name=left.op is meeting)
     all_edits: list[Edit] = [*requantized(edits), *map(Moved, changed), detach]
     refuse_shadowed(all_edits)
+    refuse_unrepresentable(all_edits)
     assert host.conv is not None
     return Way(all_edits, into=[host.conv], answers=[(host.conv, answer)])

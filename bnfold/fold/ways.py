@@ -19,6 +19,7 @@ from bnfold.fold.names import refuse_shadowed
 from bnfold.fold.options import SMALL_TENSOR
 from bnfold.fold.representable import refuse_unrepresentable
 from bnfold.fold.sums import beside
+from bnfold.fold.underflow import Scaling
 from bnfold.fold.walk import (
     Walk,
     Way,
@@ -79,7 +80,7 @@ def choose(
                 choice = _on_grids(attempt())
             edits = [*choice.way.edits, *_end_of(op, source, choice.rest)]
             refuse_shadowed(edits)
-            refuse_unrepresentable(choice.way.edits)
+            refuse_unrepresentable(choice.way.edits, Scaling.of(op, choice.way))
             refuse_change_of_kept(edits)
             bytes_more = max(price(choice.way.edits), 0)
             if choice.nodes_left > most_left or (choice.nodes_left and bytes_more > SMALL_TENSOR):
@@ -153,5 +154,6 @@ def _reduced(op: Op, way: Way, source: Value, left: Affine) -> Choice:
     dtype = op.graph.dtype(source)
     if dtype is None:
         raise Refused(Reason.SHAPE_UNKNOWN, value=source.name)
-    edits: list[Edit] = [Retype(op, op_type), Assign(op, 1, Exact(np.array(values), dtype))]
+    constant = Exact(np.array(values), dtype, multiplies=op_type == "Mul")
+    edits: list[Edit] = [Retype(op, op_type), Assign(op, 1, constant)]
     return Choice(replace(way, edits=[*edits, *way.edits]), Rest.STAYS)

@@ -7,9 +7,9 @@ what is computed from those. A dependence on an input's type or static shape is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,8 @@ Array = npt.NDArray[Any]
 _SMALL = 1 << 14  # elements; what is larger is read again each time it is asked for, not kept
 _NOT_REAL = "cOSU"  # kinds of numpy's types: complex, and text
 _MAX_DEPTH = 64  # operators between an initializer and its reader
+_BLOCK = 1 << 20  # bytes that fit into a processor's cache
+_BITS: dict[str, Any] = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32, "float64": np.uint64}
 
 
 class Constant(Protocol):
@@ -52,6 +54,13 @@ class Constant(Protocol):
         ...
 
 
+@runtime_checkable
+class Made(Protocol):
+    """The bytes of a constant that an earlier fold made: exact, until they are written."""
+
+    constant: Constant
+
+
 class Stored:
     """A tensor of the model."""
 
@@ -60,14 +69,49 @@ class Stored:
         self._tensor = tensor
         self.shape = tuple(tensor.dims)
         self.dtype: np.dtype[Any] = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        self._peaks: dict[tuple[int, ...], FloatArray] = {}
 
     def array(self) -> Array:
         array = self._model.array(self._tensor)
         return array if array.flags.writeable else array.copy()
 
-    def rows(self, start: int, stop: int) -> Array:
-        """Some rows of what ``array`` gives."""
-        return self._model.rows(self._tensor, start, stop)
+    def blocks(self) -> Iterator[tuple[slice, Array]]:
+        """What ``array`` gives, a few rows at a time, and which they are; of a large tensor never more are read."""
+        if not self.shape or 0 in self.shape:
+            yield slice(None), self.array()
+            return
+        count = max(1, _BLOCK // (prod(self.shape[1:]) * self.dtype.itemsize))
+        for start in range(0, self.shape[0], count):
+            stop = min(start + count, self.shape[0])
+            yield slice(start, stop), self._model.rows(self._tensor, start, stop)
+
+    def peaks(self, axes: tuple[int, ...] = ()) -> FloatArray:
+        """The largest magnitude of its finite values for each index along ``axes``; the other axes have size 1."""
+        if len(axes) > 1:  # of the tensor's own size, perhaps
+            return self._find_peaks(axes)
+        if axes not in self._peaks:
+            self._peaks[axes] = self._find_peaks(axes)
+        return self._peaks[axes]
+
+    def _find_peaks(self, axes: tuple[int, ...]) -> FloatArray:
+        """Among numbers of one sign, the bits of a larger one are those of a larger integer."""
+        others = tuple(axis for axis in range(len(self.shape)) if axis not in axes)
+        if self.dtype.name not in _BITS:
+            finite = np.nan_to_num(self.float64(), posinf=0, neginf=0)
+            return np.asarray(np.abs(finite).max(others, keepdims=True, initial=0))
+        kind = np.dtype(_BITS[self.dtype.name])
+        infinite = np.array(np.inf, self.dtype).view(kind)
+        result = np.zeros([size if axis in axes else 1 for axis, size in enumerate(self.shape)], kind)
+        for rows, block in self.blocks():
+            bits = block.view(kind)
+            bits &= ~np.array(-0.0, self.dtype).view(kind)  # the sign
+            found = bits.max(others, keepdims=True, initial=0)
+            if (found >= infinite).any():
+                bits[bits >= infinite] = 0
+                found = bits.max(others, keepdims=True, initial=0)
+            part = result[rows] if 0 in axes else result
+            np.maximum(part, found, out=part)
+        return np.asarray(result.view(self.dtype), np.float64)
 
     def float64(self) -> FloatArray:
         with np.errstate(invalid="ignore"):  # a NaN may be a signalling one
@@ -256,7 +300,10 @@ class Constants:
         return None if tensor is None else self._stored(tensor)
 
     def _stored(self, tensor: onnx.TensorProto) -> Constant | None:
-        return Stored(self._graph.model, tensor) if holds_real_numbers(tensor) else None
+        if not holds_real_numbers(tensor):
+            return None
+        payload = self._graph.model.payload(tensor)
+        return payload.constant if isinstance(payload, Made) else Stored(self._graph.model, tensor)
 
     def _sparse(self, sparse: onnx.SparseTensorProto) -> Constant | None:
         usable = holds_real_numbers(sparse.values) and prod(sparse.dims) <= MAX_ELEMENTS

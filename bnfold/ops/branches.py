@@ -14,7 +14,7 @@ from bnfold.affine import Affine, FloatArray
 from bnfold.graph import Op
 from bnfold.ops.linear import BIAS, CHANNELS, WEIGHT
 from bnfold.ops.rule import Assign, Edits, along, refuse_rank_other_than, static
-from bnfold.ops.weights import Enlarged, Exact
+from bnfold.ops.weights import Enlarged, Exact, bound
 from bnfold.reasons import Reason, Refused
 
 Pads = list[tuple[int, int]]
@@ -36,7 +36,8 @@ def conv_absorbs_beside(conv: Op, affine: Affine) -> Edits:
         outputs = np.arange(channels)
         weight[(outputs, outputs % per_group, *centre)] += scale  # type: ignore[index]  # numpy takes the mixed tuple
 
-    return [Assign(conv, WEIGHT, Enlarged(conv.constant(WEIGHT), add)), *_more_bias(conv, shift)]
+    enlarged = Enlarged(conv.constant(WEIGHT), add, float(np.abs(scale).max()))
+    return [Assign(conv, WEIGHT, enlarged), *_more_bias(conv, shift)]
 
 
 def conv_absorbs_conv(host: Op, guest: Op, sign: int) -> Edits:
@@ -61,7 +62,7 @@ def conv_absorbs_conv(host: Op, guest: Op, sign: int) -> Edits:
 
     bias = guest.optional_constant(BIAS)
     shift = np.zeros(theirs[0]) if bias is None else bias.float64()
-    return [Assign(host, WEIGHT, Enlarged(host.constant(WEIGHT), add)), *_more_bias(host, sign * shift)]
+    return [Assign(host, WEIGHT, Enlarged(host.constant(WEIGHT), add, bound(added))), *_more_bias(host, sign * shift)]
 
 
 def _more_bias(conv: Op, shift: FloatArray) -> Edits:

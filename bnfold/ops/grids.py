@@ -13,10 +13,10 @@ from bnfold.graph.quantization import SCALE, ZERO_POINT
 from bnfold.ops.rule import Assign, Edit, SetAttribute
 from bnfold.ops.weights import Exact, Given
 from bnfold.reasons import Reason, Refused
+from bnfold.rounding import FORMATS
 
 _STEP_PER_INDEX_FROM = 13
 _MAX_DEPTH = 64
-_PRECISION = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}  # bits, the hidden one included
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,12 +99,22 @@ def with_steps(grid: Grid, steps: FloatArray) -> list[Edit]:
 
 
 def _refuse_imprecise(op: Op, scale: Exact) -> None:
-    unit = 2.0 ** -_PRECISION.get(scale.dtype.name, 100)
+    form = FORMATS.get(scale.dtype.name)
+    if form is None:
+        raise refused(op, f"with steps of {scale.dtype.name}")
     written, exact = scale.array().astype(np.float64), scale.float64()
     if not np.isfinite(written).all():
         raise Refused(Reason.OVERFLOW, op_type=op.type)
-    if (np.abs(written - exact) > unit * exact).any():
-        raise Refused(Reason.UNDERFLOW, op_type=op.type)
+    bad = np.flatnonzero(np.abs(written - exact) > form.unit * exact)
+    if bad.size:
+        raise Refused(
+            Reason.UNDERFLOW,
+            op_type=op.type,
+            channel=int(bad[0]),
+            largest=f"{exact.flat[bad[0]]:.2g}",
+            limit=f"{form.normal:.2g}",
+            effect="its step loses digits",
+        )
 
 
 def _in_shape(aligned: FloatArray, shape: tuple[int, ...]) -> FloatArray:

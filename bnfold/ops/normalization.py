@@ -59,7 +59,7 @@ def batchnorm_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
 
 def _new_parameters(op: Op, gamma: FloatArray, beta: FloatArray) -> Edits:
     return [
-        Assign(op, index, Exact(np.asarray(values), op.constant(index).dtype))
+        Assign(op, index, Exact(np.asarray(values), op.constant(index).dtype, multiplies=index == GAMMA))
         for index, values in ((GAMMA, gamma), (BETA, beta))
     ]
 
@@ -158,7 +158,8 @@ def _scale_and_bias(op: Op, scale: FloatArray, shift: FloatArray) -> Edits:
     own = op.constant(_SCALE)
     edits: list[Edit] = []
     if (scale != 1).any():
-        edits.append(Assign(op, _SCALE, Exact(_fitted(scale * own.float64(), own.shape), own.dtype)))
+        values = _fitted(scale * own.float64(), own.shape)
+        edits.append(Assign(op, _SCALE, Exact(values, own.dtype, multiplies=True)))
     bias = op.optional_constant(_BIAS)
     if bias is None and not shift.any():
         return edits

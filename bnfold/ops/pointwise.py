@@ -211,7 +211,7 @@ def _with_affine(op: Op, wanted: Affine, *, may_grow: bool = False) -> Edits:
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"a larger constant at opset {op.opset}")
     elif values.size > max(_MANY if may_grow else 0, *values.shape):
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="its constant would vary on more axes")
-    return [Assign(op, side, Exact(np.asarray(values), constant.dtype))]
+    return [Assign(op, side, Exact(np.asarray(values), constant.dtype, multiplies=op.type in ("Mul", "Div")))]
 
 
 def neg_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from bnfold.graph.quantization import is_integer, limits
 from bnfold.rounding import rounded
 
 _MAX_NUDGES = 8
-_BLOCK = 1 << 20  # bytes that fit into a processor's cache
 
 
 def in_type_of(weight: Constant, vector: FloatArray) -> FloatArray:
@@ -24,10 +22,15 @@ def in_type_of(weight: Constant, vector: FloatArray) -> FloatArray:
 
 
 class Exact:
-    """Values given in float64 or better, and the type they will be written in."""
+    """Values given in float64 or better, and the type they will be written in.
 
-    def __init__(self, values: FloatArray, dtype: np.dtype[Any]) -> None:
+    Attributes:
+        multiplies: Whether data is multiplied or divided by them, so that their smallest digits count.
+    """
+
+    def __init__(self, values: FloatArray, dtype: np.dtype[Any], *, multiplies: bool = False) -> None:
         self._values = values
+        self.multiplies = multiplies
         self.shape = values.shape
         self.dtype = dtype
 
@@ -39,14 +42,23 @@ class Exact:
 
 
 class Scaled:
-    """``factor * base``; a weight that was scaled before is read once and rounded once."""
+    """``factor * base``; a weight that was scaled before is read once and rounded once.
+
+    Attributes:
+        base: A weight of the model.
+        factor: The product of all that it was scaled by, with the rank of the base.
+        before: The product without the last of those.
+        latest: The last.
+    """
 
     def __init__(self, base: Constant, factor: FloatArray) -> None:
         if np.broadcast_shapes(base.shape, factor.shape) != base.shape:
             raise ValueError(f"a factor of shape {factor.shape} does not fit a weight of shape {base.shape}")
         self.base: Constant = base.base if isinstance(base, Scaled) else base
         factor = in_type_of(base, factor)
-        self.factor: FloatArray = base.factor * factor if isinstance(base, Scaled) else factor
+        self.latest: FloatArray = factor.reshape((1,) * (len(base.shape) - factor.ndim) + factor.shape)
+        self.before = base.factor if isinstance(base, Scaled) else np.ones((1,) * len(base.shape))
+        self.factor: FloatArray = self.before * self.latest
         self.shape = base.shape
         self.dtype = base.dtype
 
@@ -61,14 +73,22 @@ class Scaled:
 
     def blocks(self) -> Iterator[npt.NDArray[Any]]:
         """What ``array`` gives, a few rows at a time; of a large weight never more are in memory."""
-        if self.dtype.kind != "f" or not isinstance(self.base, Stored) or not self.shape or 0 in self.shape:
+        if self.dtype.kind != "f" or not isinstance(self.base, Stored) or not self.shape:
             yield self.array()
             return
-        count = max(1, _BLOCK // (prod(self.shape[1:]) * self.dtype.itemsize))
-        factor = self.factor.reshape((1,) * (len(self.shape) - self.factor.ndim) + self.factor.shape)
-        for start in range(0, self.shape[0], count):
-            stop = min(start + count, self.shape[0])
-            yield _times(self.base.rows(start, stop), factor[start:stop] if len(factor) > 1 else factor)
+        factor = self.factor
+        for rows, block in self.base.blocks():
+            yield _times(block, factor[rows] if len(factor) > 1 else factor)
+
+    def peaks(self) -> FloatArray:
+        """The largest magnitude of finite values under each entry of the factor, which gets the rank of the base."""
+        factor = np.abs(self.factor)
+        axes = tuple(axis for axis, size in enumerate(factor.shape) if size > 1)
+        if isinstance(self.base, Stored):
+            return np.asarray(self.base.peaks(axes) * factor)
+        others = tuple(axis for axis in range(factor.ndim) if axis not in axes)
+        exact = np.abs(self.base.float64())
+        return np.asarray(np.where(np.isfinite(exact), exact, 0).max(others, keepdims=True, initial=0) * factor)
 
     def float64(self) -> FloatArray:
         return self.base.float64() * self.factor
@@ -82,10 +102,11 @@ def _times(values: npt.NDArray[Any], factor: FloatArray) -> npt.NDArray[Any]:
 
 
 class Enlarged:
-    """``base`` plus what ``add`` puts into a float64 copy of it."""
+    """``base`` plus what ``add``, of magnitudes up to ``most``, puts into a float64 copy of it."""
 
-    def __init__(self, base: Constant, add: Callable[[FloatArray], None]) -> None:
-        self._base = base
+    def __init__(self, base: Constant, add: Callable[[FloatArray], None], most: float) -> None:
+        self.base = base
+        self.most = most
         self._add = add
         self.shape = base.shape
         self.dtype = base.dtype
@@ -94,7 +115,7 @@ class Enlarged:
         return rounded(self.float64(), self.dtype)
 
     def float64(self) -> FloatArray:
-        values = self._base.float64()
+        values = self.base.float64()
         self._add(values)
         return values
 
@@ -179,6 +200,19 @@ class Nudged:
                 break
             new[wrong] = np.nextafter(new[wrong], centre[wrong])
         return new, self._integers.of(new, self._steps) != wanted
+
+
+def bound(constant: Constant) -> float:
+    """No finite value of a constant, before it is rounded, is larger in magnitude; seldom by much."""
+    match constant:
+        case Stored():
+            return float(constant.peaks().max(initial=0))
+        case Scaled():
+            return bound(constant.base) * float(np.abs(constant.factor).max(initial=0))
+        case Enlarged():
+            return bound(constant.base) + constant.most
+    exact = np.abs(constant.float64())
+    return float(np.where(np.isfinite(exact), exact, 0).max(initial=0))
 
 
 def mirrored(integers: FloatArray, sign: FloatArray, zero_points: FloatArray) -> FloatArray:
