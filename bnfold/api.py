@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import onnx
 
-from bnfold.fold import Leftover
+from bnfold.fold import FoldOptions, Leftover
 from bnfold.fold import plan as make_plan
+from bnfold.fold.keep import check_patterns
+from bnfold.fold.options import DEFAULT_GROWTH
 from bnfold.fold.record import Plan
-from bnfold.model_io import Model, ModelError, check_output, load, staged, to_proto, write_stream
+from bnfold.model_io import Model, ModelError, check_output, load, staged, sweep, to_proto, write_stream
 from bnfold.model_io.tensors import all_tensors, is_external
 from bnfold.model_io.wire import size
 from bnfold.report import Checked, Optimized
@@ -39,21 +41,20 @@ Source = str | os.PathLike[str] | bytes | onnx.ModelProto | IrModel
 class VerifyMode(StrEnum):
     """What to do about comparing the folded model with the original."""
 
-    AUTO = "auto"  # compare; write the model even if neither runtime can run the original
+    AUTO = "auto"  # compare; write the model even if nothing can evaluate it, or exercise a difference
     REQUIRE = "require"  # compare; write nothing if that is not possible
     OFF = "off"
 
 
 class NotVerified(Exception):
-    """Verification was required and nothing could run the model. Nothing was written.
+    """Verification was required, and it could not be told whether the two are equivalent. Nothing was written.
 
     Attributes:
         result: What would have been written, with the verification that says why not.
     """
 
     def __init__(self, result: Optimized) -> None:
-        why = str(result.verification).partition("\n")[0]
-        super().__init__(f"{result.source}: not written: {why}")
+        super().__init__(f"{result.source}: not written: {result.verification}")
         self.result = result
 
 
@@ -67,23 +68,29 @@ def plan(
     keep: Sequence[str] = (),
     assume_constant: bool = False,
     leftover: Leftover | str = Leftover.KEEP,
-    max_growth: int | None = None,
+    max_growth: int | str | None = DEFAULT_GROWTH,
+    inside_patterns: bool = False,
 ) -> Plan:
     """Finds out what would become of each affine node, and changes nothing.
 
     Args:
         model: A path or a model in memory.
-        keep: Names of nodes that must stay; `*`, `?` and `[…]` match as in file names.
+        keep: A list of names of nodes that must stay as they are; `*`, `?` and `[…]` match as in file names. A node
+            without a name goes by that of its first output, as in reports.
         assume_constant: Fold also what a caller could override: initializers that are inputs of the graph too.
         leftover: What to do with a BatchNormalization that stays: `keep` it, or put a Mul and an Add (`affine`) or a
             depthwise Conv (`conv`) in its place.
-        max_growth: How many bytes of shared weights may be copied for operators that change; None for any number.
+        max_growth: How much larger the model may become, since a weight that several operators share is copied for
+            those that change: a number of bytes, or a percentage of its size; None for any amount.
+        inside_patterns: Fold also affines that are part of what runtimes compute as one operator, such as a Gelu that
+            is spelt out.
 
     Raises:
-        ModelError: The model cannot be read.
+        ModelError: The model cannot be read, or a pattern in `keep` matches no node.
+        ValueError: `leftover` or `max_growth` is none of those.
     """
-    form = Leftover(leftover)
-    return make_plan(_load(model), keep=keep, assume_constant=assume_constant, leftover=form, max_growth=max_growth)
+    options = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
+    return make_plan(_load(model), options)
 
 
 def fold(
@@ -92,24 +99,42 @@ def fold(
     keep: Sequence[str] = (),
     assume_constant: bool = False,
     leftover: Leftover | str = Leftover.KEEP,
-    max_growth: int | None = None,
+    max_growth: int | str | None = DEFAULT_GROWTH,
+    inside_patterns: bool = False,
 ) -> onnx.ModelProto:
     """The folded model in memory, not verified; arguments as in `plan`.
 
     Raises:
-        ModelError: The model cannot be read, or is over 2 GiB.
+        ModelError: The model cannot be read, is over 2 GiB, or a pattern in `keep` matches no node.
     """
-    made = plan(model, keep=keep, assume_constant=assume_constant, leftover=leftover, max_growth=max_growth)
+    made = plan(
+        model,
+        keep=keep,
+        assume_constant=assume_constant,
+        leftover=leftover,
+        max_growth=max_growth,
+        inside_patterns=inside_patterns,
+    )
     return to_proto(made.model)
 
 
-def check(model: Source, *, keep: Sequence[str] = (), assume_constant: bool = False) -> Checked:
+def check(
+    model: Source,
+    *,
+    keep: Sequence[str] = (),
+    assume_constant: bool = False,
+    max_growth: int | str | None = DEFAULT_GROWTH,
+    inside_patterns: bool = False,
+) -> Checked:
     """Tells which BatchNormalizations would fold and why others stay; arguments as in `plan`.
 
     Raises:
-        ModelError: The model cannot be read.
+        ModelError: The model cannot be read, or a pattern in `keep` matches no node.
     """
-    return Checked(_name(model), plan(model, keep=keep, assume_constant=assume_constant))
+    found = plan(
+        model, keep=keep, assume_constant=assume_constant, max_growth=max_growth, inside_patterns=inside_patterns
+    )
+    return Checked(_name(model), found)
 
 
 def optimize(
@@ -121,7 +146,8 @@ def optimize(
     keep: Sequence[str] = (),
     assume_constant: bool = False,
     leftover: Leftover | str = Leftover.KEEP,
-    max_growth: int | None = None,
+    max_growth: int | str | None = DEFAULT_GROWTH,
+    inside_patterns: bool = False,
     verify: VerifyMode | str = VerifyMode.AUTO,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
@@ -141,6 +167,7 @@ def optimize(
         assume_constant: As in `plan`.
         leftover: As in `plan`.
         max_growth: As in `plan`.
+        inside_patterns: As in `plan`.
         verify: Whether to compare, and what to do if that is not possible.
         shapes: Shapes of inputs to compare on, for those whose shape the model does not say.
         dims: Sizes of named dimensions to compare on.
@@ -151,24 +178,26 @@ def optimize(
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
-        ModelError: The model cannot be read, or the output cannot be written.
+        ModelError: The model cannot be read, a pattern in `keep` matches no node, or the output cannot be written.
         NotEquivalent: The folded model computes something else.
         NotVerified: The models could not be compared, and `verify` is "require".
     """
-    mode, form = VerifyMode(verify), Leftover(leftover)
+    mode = VerifyMode(verify)
+    asked = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
     loaded = _load(model)
     target = _target(model, loaded, output, in_place=in_place, overwrite=overwrite)
     draft = None
     if certificate is not None:
         from bnfold.certificate import Draft, Options  # noqa: PLC0415 -- takes long, and is seldom asked for
 
-        options = Options.of(keep, assume_constant, form.value, max_growth, shapes or {}, dims or {})
+        options = Options.of(asked, shapes or {}, dims or {})
         draft = Draft(Path(certificate), loaded if calibrate is None else None, target, options)
     before = _nbytes(loaded, loaded.path)
     reference = loaded.path or loaded
     if calibrate is not None:
+        check_patterns(loaded, asked.keep)
         reference = loaded = _calibrated(loaded, calibrate)
-    planned = make_plan(loaded, keep=keep, assume_constant=assume_constant, leftover=form, max_growth=max_growth)
+    planned = make_plan(loaded, asked)
     unchanged = not planned.changes and calibrate is None
 
     def verified(after: Path | None) -> Optimized:
@@ -191,7 +220,9 @@ def optimize(
             draft.write()
         return result
     result = verified(None)
-    if target is None and output is not None and not isinstance(output, str | os.PathLike):
+    if target is not None:
+        sweep(Path(os.path.realpath(target)).parent)  # as writing would have done
+    elif output is not None and not isinstance(output, str | os.PathLike):
         write_stream(planned.model, output)
     return result
 

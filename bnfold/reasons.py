@@ -16,10 +16,12 @@ class Reason(Enum):
     NO_READER = "nothing reads {value}"
     NO_RULE = "{op_type} lets no affine pass in this direction"
     OTHER_SCOPE = "{value} is used across the border of a subgraph"
+    SHADOWED = "a body has a value of its own by the name of {value}"
     PATHS_MEET = "two paths of the walk meet at {op_type}"
     TOO_FAR = "the walk is too long; it ends at {op_type}"
     KEPT_BY_NAME = "named by --keep"
-    GROWTH = "would copy shared weights of {size} bytes, {left} are allowed"
+    FUSED_BY_RUNTIME = "it is part of a {pattern} that runtimes compute as one operator"
+    GROWTH = "would make the model {size} bytes larger, {together} with other folds; {left} are allowed"
     NO_GAIN = "would cost as many nodes as it removes"
 
     NO_CONV_BESIDE = "no Conv that reads {value} is added to it"

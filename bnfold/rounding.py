@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from bnfold.affine import FloatArray
 
+_NUMPYS = (np.float16, np.float32, np.float64)
+
 
 @dataclass(frozen=True)
 class Format:
@@ -55,11 +57,11 @@ FORMATS = {
 def rounded(values: FloatArray, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
     """The nearest values of ``dtype``; ties to even. Values beyond its range become infinite.
 
-    Types narrower than float16 in precision (bfloat16) are reached by way of float32, where a plain cast would
+    Types that are not numpy's own (bfloat16, float8) are reached by way of float32, where a plain cast would
     round twice; rounding to odd there keeps the second rounding correct (Boldo and Melquiond, 2008).
     """
-    with np.errstate(over="ignore", under="ignore"):
-        if dtype.kind == "f":
+    with np.errstate(all="ignore"):
+        if dtype in _NUMPYS:
             return values.astype(dtype)
         return _to_odd_float32(values).astype(dtype)
 

@@ -1,6 +1,13 @@
-"""Lets every test import `helpers` and `strategies`, wherever pytest was started."""
+"""Lets every test import `helpers`, `networks` and `strategies`, wherever pytest was started."""
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+from networks import MODELS, ROOT
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Tells what was tested, where that is not what is there."""
+    if MODELS != ROOT / "models":
+        terminalreporter.write_line("files in models/ have changed: the tests used them as committed")

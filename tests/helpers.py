@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx.parser
-from onnx import GraphProto, ModelProto, TensorProto, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from bnfold.fold import plan
+from bnfold.fold import FoldOptions, plan
 from bnfold.fold.record import Entry, Outcome, Plan
 from bnfold.model_io import load, to_proto
 
@@ -217,7 +217,7 @@ def assert_close(actual: Array, expected: Array, relative: float, what: str = ""
 
 def folded(model: ModelProto, **options: Any) -> tuple[Plan, ModelProto]:
     """The plan for a model, and the model that comes of it."""
-    planned = plan(load(model), **options)
+    planned = plan(load(model), FoldOptions(**options))
     return planned, to_proto(planned.model)
 
 
@@ -247,6 +247,15 @@ def assert_same_interface(before: ModelProto, after: ModelProto) -> None:
     assert list(after.opset_import) == list(before.opset_import)
 
 
+def is_accepted(model: ModelProto) -> bool:
+    """Whether ONNX's checker has nothing to say against a model, its notes on shapes included."""
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError):
+        return False
+    return True
+
+
 def assert_same_meaning(before: Mapping[str, Array], after: Mapping[str, Array], relative: float) -> None:
     """A value keeps its name only if it keeps its meaning."""
     for name in before.keys() & after.keys() - {""}:
@@ -259,6 +268,25 @@ def assert_same_meaning(before: Mapping[str, Array], after: Mapping[str, Array],
 def assert_nothing_dead(before: ModelProto, after: ModelProto) -> None:
     """No initializer, node or note is left that nothing needs, beyond those that were there already."""
     assert _dead(after) <= _dead(before)
+
+
+def all_nodes(model: ModelProto) -> list[NodeProto]:
+    """Those in bodies and functions too."""
+    return [node for graph in _scopes(model) for node in graph.node]
+
+
+def label(node: NodeProto) -> str:
+    """What reports call a node."""
+    return node.name or next(filter(None, node.output), "")
+
+
+def is_there(node: NodeProto, model: ModelProto) -> bool:
+    """Whether a model has this very node, byte for byte."""
+    return any(_bytes(other) == _bytes(node) for other in all_nodes(model))
+
+
+def _bytes(node: NodeProto) -> bytes:
+    return node.SerializeToString(deterministic=True)
 
 
 def _dead(model: ModelProto) -> set[tuple[str, str]]:

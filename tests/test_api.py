@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from networks import MODELS
 from onnx import numpy_helper
 
 import bnfold
 from bnfold import NotEquivalent, NotVerified, Outcome, Verdict, Verification
 
-MODEL = Path(__file__).parents[1] / "models" / "digits_resnet.onnx"
+MODEL = MODELS / "digits_resnet.onnx"
 ROOT = Path(__file__).parents[1]
 
 
@@ -192,7 +193,7 @@ def test_different_is_raised(output, model, monkeypatch):
 
 def test_not_run_is_raised_if_required(model, monkeypatch):
     """`require` is what makes the difference."""
-    answers(monkeypatch, Verdict.NOT_RUN)
+    answers(monkeypatch, Verdict.NOT_VERIFIED)
     with pytest.raises(NotVerified) as raised:
         bnfold.optimize(model, verify="require")
     assert not isinstance(raised.value, NotEquivalent)
@@ -227,9 +228,9 @@ def test_verify_finds_a_wrong_weight(model):
 def test_optimize_calibrates_first(tmp_path):
     """A model in training mode gets the data's statistics, is folded, and is compared with the calibrated one."""
     result = bnfold.optimize(
-        ROOT / "models" / "digits_mlp.train.onnx",
+        MODELS / "digits_mlp.train.onnx",
         tmp_path / "out.onnx",
-        calibrate=[ROOT / "models" / "digits_train.npz"],
+        calibrate=[MODELS / "digits_train.npz"],
     )
     assert result.plan.count(Outcome.FOLDED) == 3
     assert result.verification.passed

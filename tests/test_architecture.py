@@ -11,28 +11,60 @@ PACKAGE = Path(__file__).parents[1] / "bnfold"
 MAY_IMPORT = {
     # plain values
     "affine": set(),
+    "escape": set(),
     "malloc": set(),
     "reasons": set(),
     "rounding": {"affine"},
+    "telemetry": set(),
     # reading and writing
     "model_io": set(),
     "data": {"model_io"},
     # a model, and what its nodes mean
-    "graph": {"affine", "model_io", "reasons"},
+    "graph": {"affine", "model_io", "reasons", "rounding"},
     "batchnorm": {"affine", "graph", "reasons"},
     # what operators can do, and when it is done
     "ops": {"affine", "batchnorm", "graph", "reasons", "rounding"},
     "fold": {"affine", "batchnorm", "graph", "model_io", "ops", "reasons", "rounding"},
     # what measures and what checks knows nothing of folding
-    "calibrate": {"", "affine", "batchnorm", "data", "graph", "malloc", "model_io", "reasons", "report.calibration"},
-    "verify": {"affine", "data", "graph", "malloc", "model_io", "reasons", "report.verification"},
+    "calibrate": {
+        "",
+        "affine",
+        "batchnorm",
+        "data",
+        "graph",
+        "malloc",
+        "model_io",
+        "reasons",
+        "report.calibration",
+        "telemetry",
+    },
+    "verify": {
+        "affine",
+        "data",
+        "escape",
+        "graph",
+        "malloc",
+        "model_io",
+        "reasons",
+        "report.verification",
+        "telemetry",
+    },
     # folds again, and verifies again, what a record says
-    "certificate": {"", "affine", "fold", "graph", "model_io", "ops", "report", "verify"},
+    "certificate": {"", "affine", "escape", "fold", "graph", "model_io", "ops", "report", "verify"},
     # records in, text out
-    "report": {"", "calibrate.result", "calibrate.shift", "fold.record", "model_io", "reasons", "verify.result"},
+    "report": {
+        "",
+        "calibrate.result",
+        "calibrate.shift",
+        "escape",
+        "fold.record",
+        "model_io",
+        "reasons",
+        "verify.result",
+    },
     # the verbs, and the command line, which knows nothing but the verbs and their reports
     "api": {"calibrate", "certificate", "fold", "model_io", "report", "verify"},
-    "commands": {"", "malloc", "model_io", "report"},
+    "commands": {"", "escape", "malloc", "model_io", "report"},
     "": {"api", "calibrate", "certificate", "fold", "model_io", "reasons", "report", "verify"},
 }
 """For each part of the package (the empty name is `bnfold` itself) the modules that it may import, and all in them."""

@@ -6,15 +6,16 @@
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
+from networks import ROOT, copy_to
 
-ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ .*\n(?:> .*\n)*", re.MULTILINE)
@@ -57,7 +58,7 @@ def blocks(language: str) -> list[object]:
 @pytest.fixture
 def folder(tmp_path):
     """An empty folder with the models beside."""
-    shutil.copytree(ROOT / "models", tmp_path / "models")
+    copy_to(tmp_path)
     return tmp_path
 
 
@@ -82,11 +83,41 @@ def test_links(page):
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
-def test_ci_runs_the_test_command_of_the_readme():
-    """And no other."""
+@pytest.fixture
+def ci_readme():
+    """The script `.ci/readme`."""
+    loader = SourceFileLoader("ci_readme", str(ROOT / ".ci" / "readme"))
+    script = module_from_spec(spec_from_loader(loader.name, loader))
+    loader.exec_module(script)
+    return script
+
+
+def test_ci_runs_what_the_readme_tells_to_run(ci_readme):
+    """All of it, and in its order."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    command = next(block for language, block in BLOCK.findall(readme) if language == "sh" and "pytest" in block)
-    assert command.strip() in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    found = ci_readme.blocks(readme)
+    assert found == [block for language, block in BLOCK.findall(readme) if language == "sh"]
+    assert any("pytest" in block for block in found)
+    assert f'requires-python = ">={ci_readme.SUPPORTED[0]}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert ".ci/readme" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+def test_ci_stops_at_the_first_block_that_fails(ci_readme, tmp_path, capfd):
+    """It is in a clone, in an environment without packages, and what one block leaves there the next one finds."""
+    blocks = ["echo $VIRTUAL_ENV && touch left", "ls left && ! python -c 'import onnx' && exit 3", "echo not run"]
+    (tmp_path / "README.md").write_text("".join(f"```sh\n{block}\n```\n" for block in blocks))
+    for command in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    (tmp_path / "README.md").write_text("not committed")
+    assert ci_readme.run(sys.executable, tmp_path) == 3
+    assert not (tmp_path / "left").exists()
+    assert "\nnot run" not in capfd.readouterr().out
+
+
+def test_ci_finds_the_pythons_that_are_here(ci_readme):
+    """This one at least, and none that does not exist."""
+    assert ci_readme.find(".".join(map(str, sys.version_info[:2])))
+    assert ci_readme.find("3.999") is None
 
 
 def rewrite(page: Path) -> None:
@@ -94,7 +125,7 @@ def rewrite(page: Path) -> None:
         if match[1] != "console":
             return match[0]
         with tempfile.TemporaryDirectory() as name:
-            shutil.copytree(ROOT / "models", Path(name) / "models")
+            copy_to(Path(name))
             return f"```console\n{replayed(Path(name), match[2])}```"
 
     page.write_text(BLOCK.sub(fresh, page.read_text(encoding="utf-8")), encoding="utf-8")

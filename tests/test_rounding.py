@@ -16,6 +16,7 @@ from bnfold.rounding import rounded
 TYPES = {
     "float16": (np.dtype(np.float16), 11, -24, 65504),
     "bfloat16": (np.dtype(ml_dtypes.bfloat16), 8, -133, float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)),
+    "float8_e5m2": (np.dtype(ml_dtypes.float8_e5m2), 3, -16, 57344),
     "float32": (np.dtype(np.float32), 24, -149, float(np.finfo(np.float32).max)),
 }
 """numpy's type, bits of the significand, exponent of the smallest number, largest number."""

@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from typing import Any
 
 import bnfold
-from bnfold import malloc
+from bnfold import malloc, telemetry
 
 
 class WorkerDied(Exception):
@@ -114,11 +114,12 @@ def _start() -> subprocess.Popen[bytes]:
     """A process that imports this very package, wherever it was found."""
     folder = str(Path(bnfold.__file__).parent.parent)
     paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+    own = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", "from bnfold.calibrate.children import serve; serve()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **malloc.ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"},
+        env={**telemetry.environment(), **malloc.ENVIRONMENT, **own},
     )
 
 
@@ -133,13 +134,12 @@ def _how(code: int) -> str:
 def serve() -> None:
     """What a child does: answers calls until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
-    calls, answers = sys.stdin.buffer, os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    calls: SimpleQueue[bytes] = SimpleQueue()
+    threading.Thread(target=_listen, args=(calls,), daemon=True).start()
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anybody prints must not mix with answers
     while True:
-        try:
-            call = pickle.load(calls)  # from our own parent
-        except EOFError:
-            return
+        call = calls.get()
         answer: tuple[Any, BaseException | None]
         try:
             function, args, kwargs = pickle.loads(call)  # if it cannot, that is an error of this task alone
@@ -148,3 +148,12 @@ def serve() -> None:
             answer = None, error
         pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
         answers.flush()
+
+
+def _listen(calls: SimpleQueue[bytes]) -> None:
+    """Ends the process as soon as its parent is gone, in the middle of a call too."""
+    try:
+        while True:
+            calls.put(pickle.load(sys.stdin.buffer))  # from our own parent
+    finally:
+        os._exit(0)

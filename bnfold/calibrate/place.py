@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
@@ -17,7 +16,7 @@ from bnfold.calibrate.engine import Engine
 from bnfold.calibrate.error import CalibrationError
 from bnfold.calibrate.measure import Running, Subject
 from bnfold.graph import Graph
-from bnfold.model_io import Model
+from bnfold.model_io import Model, temporary_folder
 
 
 @dataclass(frozen=True)
@@ -83,12 +82,12 @@ def _refuse_less(least: int, **numbers: int | None) -> None:
 @contextmanager
 def _folder(parent: str | os.PathLike[str] | None) -> Iterator[Path]:
     """A folder for files of one run, gone at its end."""
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="bnfold-", dir=parent, ignore_cleanup_errors=True)
-    except OSError as error:
-        raise CalibrationError(f"no folder for temporary files: {error.strerror}: {parent}") from error
-    with folder as name:
-        yield Path(name)
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder(parent))
+        except OSError as error:
+            raise CalibrationError(f"no folder for temporary files: {error.strerror}: {parent}") from error
+        yield folder
 
 
 def usable_cores() -> int:

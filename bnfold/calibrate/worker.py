@@ -8,7 +8,7 @@ uses no more); threads share a session and take batches in turn.
 from __future__ import annotations
 
 import math
-import os
+import secrets
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -125,7 +125,7 @@ def _put(cache: Cache, batch: Batch, name: str, value: ort.OrtValue) -> int:
             _held_bytes += size
             return 0
     target = path(cache, batch, name)
-    partial = target.with_name(f"{target.name}.{os.getpid()}.{threading.get_ident()}")
+    partial = target.with_name(f"{target.name}.{secrets.token_hex(8)}")  # on machines that share the folder
     with created(partial) as file:
         np.save(file, value.numpy(), allow_pickle=False)
     partial.replace(target)  # whole or not at all: a task may run twice, and be killed

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bnfold import escape
 from bnfold.certificate.conditions import differing, entries
 from bnfold.certificate.contents import differences
 from bnfold.certificate.exactness import parameters
 from bnfold.certificate.files import refuse_changed, seen
 from bnfold.certificate.record import Certificate, CertificateError, ModelSeen, Parameter, read
 from bnfold.certificate.write import versions
-from bnfold.fold import Leftover, Plan, plan
+from bnfold.fold import Plan, plan
 from bnfold.model_io import Model, load
 from bnfold.verify import Outcome, Verdict, Verification, verify
 
@@ -47,7 +48,8 @@ class CertificateCheck:
     def __str__(self) -> str:
         """One line, and one for each finding."""
         if not self.holds:
-            return "\n".join(["the certificate does not hold:", *(f"  {finding}" for finding in self.findings)])
+            lines = ["the certificate does not hold:", *(f"  {finding}" for finding in self.findings)]
+            return "\n".join(map(escape.line, lines))
         static = (
             f"AFTER is bit for bit what folding makes of BEFORE, "
             f"{self.parameters} folded parameters within {self.largest_ulp:.3g} ULP"
@@ -135,18 +137,10 @@ def _loaded(recorded: ModelSeen, what: str, given: str | os.PathLike[str] | None
 
 
 def _planned(record: Certificate, before: Model, certificate: Path) -> Plan:
-    options = record.options
     try:
-        leftover = Leftover(options.leftover)
+        return plan(before, record.options.fold_options())
     except ValueError as error:
         raise CertificateError(f"{certificate}: is no certificate: {error}") from error
-    return plan(
-        before,
-        keep=options.keep,
-        assume_constant=options.assume_constant,
-        leftover=leftover,
-        max_growth=options.max_growth,
-    )
 
 
 def _of_entries(record: Certificate, planned: tuple[dict[str, Any], ...]) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from bnfold.certificate.exactness import parameters
 from bnfold.certificate.files import seen
 from bnfold.certificate.record import Certificate, CertificateError, Options
 from bnfold.fold import Plan
-from bnfold.model_io import Model, check_output, load
+from bnfold.model_io import Model, Temporary, check_output, load
 from bnfold.verify.result import Verification
 
 _PACKAGES = ("onnx", "onnxruntime", "numpy")
@@ -84,17 +85,16 @@ def versions() -> dict[str, str]:
 
 def _write_whole(path: Path, text: str) -> None:
     target = Path(os.path.realpath(path))
-    draft = target.with_name(f".bnfold-{os.getpid()}-{target.name}")
     try:
-        with open(draft, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(draft, target)
+        with closing(Temporary(target.parent)) as temporary:
+            draft = temporary.path(".json")
+            with open(draft, "x", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(draft, target)
     except OSError as error:
         raise CertificateError(f"{path}: cannot be written: {error.strerror}") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _version(package: str) -> str:

@@ -7,15 +7,18 @@ reads the output.
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import sys
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Any
 
 import click
 
 from bnfold import __version__
+from bnfold.commands.errors import complain, explained, tell
 
 _HELP = {
     "optimize": "Fold BatchNormalizations away and write the smaller model.",
@@ -46,6 +49,19 @@ class Program(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, _HELP[name]) for name in self.list_commands(ctx)])
 
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Reads the options before the subcommand; what is wrong with them is told in a line, too."""
+        given = list(args)
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except click.UsageError as error:
+            if not given:  # then it is no error, but the help
+                raise
+            complain(f"{error.format_message()} (see {info_name} --help)")
+            raise click.exceptions.Exit(2) from error
+
     def invoke(self, ctx: click.Context) -> object:
         """Runs the subcommand; what goes wrong becomes one line and an exit code."""
         from bnfold.malloc import keep_freed_memory  # noqa: PLC0415 -- imports ctypes, which --help need not
@@ -59,17 +75,17 @@ class Program(click.Group):
             _forget_stdout()
             return ctx.exit(141)
         except KeyboardInterrupt:
-            click.echo("bnfold: interrupted", err=True)
+            complain("interrupted")
             return ctx.exit(130)
         except click.UsageError as error:
             where = (error.ctx or ctx).command_path
-            click.echo(f"bnfold: {_one_line(error.format_message())} (see {where} --help)", err=True)
+            complain(f"{error.format_message()} (see {where} --help)")
             return ctx.exit(2)
         except Exception as error:
-            if ctx.params["debug"] or isinstance(error, click.ClickException | click.exceptions.Exit | click.Abort):
+            if isinstance(error, click.exceptions.Exit | click.Abort):
                 raise
-            line, code = _explained(error)
-            click.echo(f"bnfold: {line}", err=True)
+            line, code = explained(error)
+            tell(error, line)
             return ctx.exit(code)
 
 
@@ -87,29 +103,12 @@ def main() -> None:
     """The entry point `bnfold`."""
     # Starting a thread per core costs numpy more than the vectors of a fold could gain from them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for stream in (sys.stdout, sys.stderr):  # where the locale has no arrow, it is spelt out
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: no temporary file stays
     gc.disable()  # a short process full of small objects, none of them in cycles
     program(prog_name="bnfold")
-
-
-def _explained(error: Exception) -> tuple[str, int]:
-    """What to say of an error, and the exit code."""
-    from bnfold.model_io import ModelError  # noqa: PLC0415 -- imports onnx, which --help must not
-
-    if isinstance(error, ModelError):
-        return _one_line(str(error)), 2
-    if isinstance(error, OSError):
-        return f"{error.filename or 'input or output'}: {error.strerror or error}", 2
-    if isinstance(error, MemoryError):
-        return "not enough memory", 2
-    return (
-        f"internal error: {type(error).__name__}: {_one_line(str(error))}; please report it with what --debug shows",
-        70,
-    )
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _forget_stdout() -> None:

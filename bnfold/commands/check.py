@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import bnfold
 from bnfold.commands import options
+from bnfold.commands.errors import explained, tell
 from bnfold.commands.show import show
 
 if TYPE_CHECKING:
@@ -20,32 +21,41 @@ if TYPE_CHECKING:
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @options.keep
 @options.assume_constant
+@options.max_growth
+@options.inside_patterns
 @options.report_format
 @options.verbose
 @options.quiet
 def check(
-    models: Sequence[str], keep: Sequence[str], assume_constant: bool, report_format: str, verbose: bool, quiet: bool
+    models: Sequence[str],
+    report_format: str,
+    verbose: bool,
+    quiet: bool,
+    **asked: Any,
 ) -> None:
     """Tell which BatchNormalizations of each MODEL would fold, and why others stay.
 
     Exit codes: 0 nothing is left to fold; 1 some model has a BatchNormalization that could fold; 2 a model cannot be
     read, which does not keep the others from being checked.
     """
-    results = [_checked(model, keep, assume_constant) for model in models]
+    results = [_checked(model, asked) for model in models]
     show(results, report_format, verbose=verbose, quiet=quiet)
     raise click.exceptions.Exit(max(_exit_code(result) for result in results))
 
 
-def _checked(model: str, keep: Sequence[str], assume_constant: bool) -> Checked | Failed:
+def _checked(model: str, asked: dict[str, Any]) -> Checked | Failed:
     from bnfold.report import Failed  # noqa: PLC0415 -- imports onnx, which --help must not
 
     source = sys.stdin.buffer.read() if model == "-" else model
     try:
-        return bnfold.check(source, keep=keep, assume_constant=assume_constant)
-    except bnfold.ModelError as error:
-        click.echo(f"bnfold: {error}", err=True)
-        return Failed(model, str(error))
+        return bnfold.check(source, **asked)
+    except Exception as error:  # even one in bnfold itself does not keep the others from being checked
+        line, code = explained(error)
+        if not isinstance(error, bnfold.ModelError | OSError):  # which say where
+            line = f"{model}: {line}"
+        tell(error, line)
+        return Failed(model, line, code)
 
 
 def _exit_code(result: Checked | Failed) -> int:
-    return int(not result.ok) if isinstance(result, bnfold.Checked) else 2
+    return int(not result.ok) if isinstance(result, bnfold.Checked) else result.exit_code

@@ -46,7 +46,7 @@ def drift(
     with arguments(given, quiet=quiet) as resolved:
         result = bnfold.drift(sys.stdin.buffer.read() if model == "-" else model, **resolved)
     if plot is not None:
-        plot.write_text(drift_svg(result))
+        plot.write_text(drift_svg(result), encoding="utf-8")
     if not quiet:
         click.echo(render(result, report_format, verbose=verbose))
     if fail_above is not None and result.score > fail_above:

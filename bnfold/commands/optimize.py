@@ -9,6 +9,7 @@ import click
 
 import bnfold
 from bnfold.commands import options
+from bnfold.commands.errors import complain
 from bnfold.commands.show import show
 
 _MODES = ("auto", "require", "off")
@@ -42,7 +43,7 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     type=click.Choice(_MODES),
     default="auto",
     show_default=True,
-    help="Compare with the original before anything is written. `require`: and write nothing if nothing can run it. "
+    help="Compare with the original before anything is written. `require`: and write nothing that is not verified. "
     "`--no-verify` stands for off.",
 )
 @click.option("--certificate", metavar="FILE", help="Write a record that `bnfold verify --certificate` can check.")
@@ -58,6 +59,7 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @options.assume_constant
 @options.leftover
 @options.max_growth
+@options.inside_patterns
 @options.report_format
 @options.verbose
 @options.quiet
@@ -74,7 +76,8 @@ def optimize(
     keep: Sequence[str],
     assume_constant: bool,
     leftover: str,
-    max_growth: int | None,
+    max_growth: int | str,
+    inside_patterns: bool,
     report_format: str,
     verbose: bool,
     quiet: bool,
@@ -100,6 +103,7 @@ def optimize(
                 assume_constant=assume_constant,
                 leftover=leftover,
                 max_growth=max_growth,
+                inside_patterns=inside_patterns,
                 verify=verify,
                 shapes=shapes,
                 dims=dims,
@@ -109,6 +113,6 @@ def optimize(
             )
     except bnfold.NotVerified as error:
         show([error.result], report_format, verbose=verbose, quiet=quiet, stderr=piped)
-        click.echo(f"bnfold: {error}", err=True)
+        complain(str(error))
         raise click.exceptions.Exit(1) from error
     show([result], report_format, verbose=verbose, quiet=quiet, stderr=piped)

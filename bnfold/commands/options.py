@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -23,6 +24,19 @@ class Number(click.FloatRange):
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
+
+
+class Growth(click.ParamType[int | str]):
+    """A number of bytes, or a percentage."""
+
+    name = "growth"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
+        """The number, or the percentage as it stands."""
+        text = str(value)
+        if not re.fullmatch(r"\d+(\.\d+)?%|\d+", text):
+            self.fail(f"{text!r} is neither a number of bytes nor a percentage such as 10%.", param, ctx)
+        return text if text.endswith("%") else int(text)
 
 
 def _size(text: str) -> int:
@@ -79,9 +93,17 @@ leftover = click.option(
 )
 max_growth = click.option(
     "--max-growth",
-    type=click.IntRange(min=0),
-    metavar="BYTES",
-    help="Most that copies of shared weights may take.  [default: any]",
+    type=Growth(),
+    default="10%",
+    show_default=True,
+    metavar="BYTES|PERCENT%",
+    help="How much larger the model may become: a weight that operators share is copied for those that change.",
+)
+inside_patterns = click.option(
+    "--fold-inside-patterns",
+    "inside_patterns",
+    is_flag=True,
+    help="Fold also affines that are part of what runtimes compute as one operator: a Gelu that is spelt out, …",
 )
 report_format = click.option(
     "--format",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
@@ -10,6 +9,7 @@ from typing import NoReturn
 import click
 
 import bnfold
+from bnfold import escape
 from bnfold.commands import options
 
 _OF_RUNNING = {"rtol": "--rtol", "atol": "--atol", "providers": "--provider"}
@@ -100,7 +100,7 @@ def verify(
     With --certificate, BEFORE and AFTER are those of the record unless they are given. It is refused if a file has
     changed; BEFORE is folded once more and compared with AFTER bit for bit, and the verification is repeated.
 
-    Exit codes: 0 equivalent; 1 different, or nothing could evaluate them; 2 usage or input error.
+    Exit codes: 0 equivalent; 1 different or not verified; 2 usage or input error.
     """
     bytes_of_memory = None if memory is None else max(1, int(memory * 2**30))
     if certificate is not None:
@@ -168,8 +168,7 @@ def _check_certificate(
 
 
 def _as_json(result: bnfold.CertificateCheck) -> str:
-    content = {"schema": 1, "bnfold": bnfold.__version__, **result.to_dict()}
-    return json.dumps(content, indent=2, ensure_ascii=False)
+    return escape.as_json({"schema": 1, "bnfold": bnfold.__version__, **result.to_dict()})
 
 
 _CERTIFICATE_FORMATS: dict[str, Callable[[bnfold.CertificateCheck], str]] = {"text": str, "json": _as_json}
@@ -181,7 +180,7 @@ def _progress() -> Callable[[str, int, int], None] | None:
         return None
 
     def show(what: str, done: int, total: int) -> None:
-        line = "" if done >= total else f"{what}: {done} of {total}"
+        line = "" if done >= total else escape.line(f"{what}: {done} of {total}")
         click.echo(f"\r\x1b[K{line}", nl=False, err=True)
 
     return show

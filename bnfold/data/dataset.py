@@ -163,10 +163,13 @@ def _function(source: str) -> Callable[[], object] | None:
         raise DataError(f"{script}: no such file")
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(spec.name, module)
+    writes_nothing, sys.dont_write_bytecode = sys.dont_write_bytecode, True  # beside a script of the user's
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
         raise DataError(f"{script}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.dont_write_bytecode = writes_nothing
     function = getattr(module, name, None)
     if not callable(function):
         raise DataError(f"{script}: has no function {name!r}")

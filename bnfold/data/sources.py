@@ -187,13 +187,14 @@ def read_test_data(folder: Path, names: Sequence[str]) -> Feed:
 
 
 class _reading:  # noqa: N801 -- reads as the statement that it is
-    """Turns whatever goes wrong with a file into one line."""
+    """Turns whatever goes wrong with a file into one line. What is no file might never answer, or never end."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __enter__(self) -> None:
-        return None
+        if self._path.exists() and not self._path.is_file():
+            raise DataError(f"{self._path}: is not a regular file")
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, OSError):

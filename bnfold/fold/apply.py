@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -61,6 +61,21 @@ class Writer:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._own: set[Value] = set()
+        self._copies: dict[Hashable, Value] = {}
+
+    def key(self, edit: Assign) -> Hashable:
+        """Equal for constants of equal content that operators of one scope may share."""
+        constant = edit.constant
+        content = constant.key() if isinstance(constant, Scaled) else constant
+        return edit.op.scope, content
+
+    def copy_of(self, edit: Assign) -> Value | None:
+        """A constant of this writer's making that has the content already."""
+        value = self._copies.get(key := self.key(edit))
+        if value is None or not value.readers or self._graph.constant(value) is None:
+            return None
+        constant = self._graph.constant(value)
+        return value if isinstance(constant, Scaled) and key == (value.scope, constant.key()) else None
 
     def fold(self, op: Op, source: Value, choice: Choice) -> Changes:
         """Carries out what was chosen for an affine node that reads ``source``."""
@@ -119,6 +134,10 @@ class Writer:
 
     def _assign(self, edit: Assign, changes: Changes) -> None:
         old = edit.op.input(edit.index)
+        if (copy := self.copy_of(edit)) is not None:
+            changes.wrote.append(copy.name)
+            self._graph.set_input(edit.op, edit.index, copy)
+            return
         is_own = old in self._own and len(old.readers) == 1 and not old.is_input
         if old is not None and is_own and self._graph.dtype(old) == edit.constant.dtype:
             self._graph.replace_constant(old, edit.constant, Pending(edit.constant))
@@ -130,6 +149,7 @@ class Writer:
         name = self._graph.fresh_name(hint)
         value = self._graph.add_constant(edit.op.scope, name, edit.constant, Pending(edit.constant))
         self._own.add(value)
+        self._copies[self.key(edit)] = value
         changes.wrote.append(value.name)
         self._graph.set_input(edit.op, edit.index, value)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from onnx import GraphProto
 
+from bnfold.fold.keep import must_stay
 from bnfold.graph import Graph, Scope, Value
 
 
@@ -19,8 +20,9 @@ def remove_dead(graph: Graph) -> None:
         if value.readers or value.is_output:
             continue
         if value.producer is not None:
-            if not any(map(_is_used, value.producer.outputs)):
-                graph.remove(value.producer)
+            producer = value.producer
+            if not (any(map(_is_used, producer.outputs)) or must_stay(producer) or producer.shadowed):
+                graph.remove(producer)
         elif (value.tensor is not None or value.sparse is not None) and value.name not in noted:
             initializers.setdefault(value.scope, set()).add(value.name)
     for scope, names in initializers.items():

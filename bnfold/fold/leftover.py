@@ -7,6 +7,7 @@ from enum import StrEnum
 import numpy as np
 
 from bnfold.affine import Affine
+from bnfold.fold.names import refuse_shadowed
 from bnfold.fold.representable import refuse_unrepresentable
 from bnfold.fold.underflow import Scaling
 from bnfold.graph import Op, Value
@@ -49,6 +50,7 @@ def replacement(op: Op, source: Value, affine: Affine, form: Leftover) -> list[E
         return [Retype(op, "Identity", inputs=1)]
     is_conv = form is Leftover.CONV and affine.rank > 2 and dtype in _CONV_TYPES
     edits = _as_conv(op, affine, dtype) if is_conv else _as_arithmetic(op, affine, dtype)
+    refuse_shadowed(edits)
     refuse_unrepresentable(edits, Scaling(frozenset({op}), op))
     return edits
 

@@ -6,11 +6,8 @@ the model it is given is not touched, and no large weight is computed before the
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from functools import partial
 
 import numpy as np
 
@@ -18,43 +15,37 @@ from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.fold.apply import Changes, Writer
 from bnfold.fold.cleanup import drop_stale_notes, remove_dead
+from bnfold.fold.growth import Account, growth
 from bnfold.fold.inline import with_functions_inlined
+from bnfold.fold.keep import kept_functions, mark_kept
 from bnfold.fold.leftover import Leftover, replacement
-from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan, followed
+from bnfold.fold.options import FoldOptions
+from bnfold.fold.patterns import Patterns
+from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan, Remnant, followed
 from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, malformed_is_refused, refusal_of
 from bnfold.fold.ways import Choice, choose
 from bnfold.graph import Graph, Op, Value, old_objects_left_alone
 from bnfold.model_io import Model
-from bnfold.ops import RULES
+from bnfold.ops import RULES, Edit
 from bnfold.reasons import Reason, Refusal, Refused
 
+_DEFAULT = FoldOptions()
 _MOST_RUNS = 4
 
 
-def plan(
-    model: Model,
-    *,
-    keep: Sequence[str] = (),
-    assume_constant: bool = False,
-    leftover: Leftover = Leftover.KEEP,
-    max_growth: int | None = None,
-) -> Plan:
-    """Decides for every affine node of a model, and folds a copy of it accordingly.
+@np.errstate(all="ignore")  # what is not finite is refused or stays; numpy need not warn of it
+def plan(model: Model, options: FoldOptions = _DEFAULT) -> Plan:
+    """Decides for every affine node of a model, and folds a copy of it accordingly; the model is not changed.
 
-    Args:
-        model: The model; it is not changed.
-        keep: Globs; a node whose name matches one stays as it is.
-        assume_constant: Take initializers that are also graph inputs for constants.
-        leftover: What to do with BatchNormalizations that stay.
-        max_growth: How many bytes of shared weights may be copied for operators that change; None for any number.
+    Raises:
+        ModelError: a pattern of ``keep`` matches no node.
     """
-    run = partial(_run, keep=keep, assume_constant=assume_constant, leftover=leftover)
-    folded = run(model, math.inf if max_growth is None else max_growth)
+    folded = _run(model, model, options)
     for _ in range(_MOST_RUNS):  # what the folds of one have made known may open the way for more
         if folded.is_settled:
             break
-        again = run(folded.plan.model, folded.growth_left)
+        again = _run(model, folded.plan.model, options, folded.growth)
         if not again.plan.changes:
             break
         folded = replace(again, plan=followed(folded.plan, folded.origins, again.plan))
@@ -69,27 +60,25 @@ class _Folded:
         plan: What became of each affine node.
         origins: How the nodes that are there now were called in the entries of the plan.
         is_settled: Whether another run would find nothing more to do.
-        growth_left: How many bytes of shared weights may still be copied.
+        growth: How many bytes larger the model has become.
     """
 
     plan: Plan
     origins: dict[str, str]
     is_settled: bool
-    growth_left: float
+    growth: int
 
 
-def _run(
-    model: Model, most_copied: float, *, keep: Sequence[str], assume_constant: bool, leftover: Leftover
-) -> _Folded:
-    own = _fold_in_place(model.copy(), keep, assume_constant, leftover, most_copied)
+def _run(original: Model, model: Model, options: FoldOptions, growth: int = 0) -> _Folded:
+    own = _affordable(original, model, options, growth)
     if not model.proto.functions or not any(_stayed(own.plan)):
         return own
     own = replace(own, is_settled=not own.plan.changes)
     # what a function is given by its caller can only be seen where it is called
-    inlined = with_functions_inlined(model)
+    inlined = with_functions_inlined(model, kept_functions(model, options.keep))
     if inlined is None:
         return own
-    other = _fold_in_place(inlined, keep, assume_constant, leftover, most_copied)
+    other = _affordable(original, inlined, options, growth)
     is_better = _stayed(other.plan) < _stayed(own.plan)
     return replace(other, plan=replace(other.plan, nodes_before=own.plan.nodes_before)) if is_better else own
 
@@ -100,31 +89,38 @@ def _stayed(plan: Plan) -> tuple[int, int]:
     return kept + plan.count(Outcome.REPLACED), kept
 
 
-def _fold_in_place(
-    folded: Model, keep: Sequence[str], assume_constant: bool, leftover: Leftover, most_copied: float
-) -> _Folded:
-    graph = Graph(folded, assume_constant=assume_constant)
-    planner = _Planner(graph, keep, most_copied)
+def _affordable(original: Model, model: Model, options: FoldOptions, growth: int) -> _Folded:
+    """The folds of a copy of a model, which comes of the original and is that much larger already."""
+    account = Account(original, options, growth)
+    made = _fold_in_place(model.copy(), options, account)
+    if account.is_overdrawn:
+        return _fold_in_place(model.copy(), options, Account(original, options, growth, account.spent))
+    return made
+
+
+def _fold_in_place(folded: Model, options: FoldOptions, account: Account) -> _Folded:
+    graph = Graph(folded, assume_constant=options.assume_constant)
     nodes_before = sum(1 for _ in graph.ops())
-    with old_objects_left_alone(), np.errstate(all="ignore"):  # what is not finite is refused
+    with old_objects_left_alone():
+        planner = _Planner(graph, options, account)
         planner.fold_all()
-        if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
+        if options.leftover is not Leftover.KEEP and planner.replace_batchnorms(options.leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
     graph.commit()
     plan = Plan(planner.entries, nodes_before, nodes_after, folded)
-    return _Folded(plan, planner.origins(), not plan.changes or not planner.is_open, planner.growth_left)
+    return _Folded(plan, planner.origins(), not plan.changes or not planner.is_open, account.spent)
 
 
 class _Planner:
-    def __init__(self, graph: Graph, keep: Sequence[str], most_copied: float) -> None:
+    def __init__(self, graph: Graph, options: FoldOptions, account: Account) -> None:
         self._graph = graph
         self._writer = Writer(graph)
-        self.growth_left = most_copied
+        self._account = account
+        self._patterns = Patterns(None if options.inside_patterns else graph)
         self.is_open = False  # whether an affine stayed that might go once more is known
-        for op in graph.ops() if keep else ():
-            op.is_kept = any(fnmatchcase(op.node.name, pattern) for pattern in keep)
+        mark_kept(graph, options.keep)
         self._entries: dict[Op, Entry] = {}
         self._merged: list[Entry] = []
         self._remains_of: dict[Op, Op] = {}  # an Add or Mul that a fold left: the affine node it stands for
@@ -132,12 +128,18 @@ class _Planner:
     @property
     def entries(self) -> tuple[Entry, ...]:
         """Affine nodes in graph order, then what was merged."""
-        return (*(self._entries[op] for op in sorted(self._entries, key=lambda op: op.place)), *self._merged)
+        left: dict[Op, tuple[Remnant, ...]] = {}
+        for op, origin in self._remains_of.items():
+            if not op.is_removed:
+                remnant = Remnant(_name(op), op.type)
+                left[origin] = (*left.get(origin, ()), remnant)
+        ops = sorted(self._entries, key=lambda op: op.place)
+        return (*(replace(self._entries[op], left=left.get(op, ())) for op in ops), *self._merged)
 
     def origins(self) -> dict[str, str]:
         """How each affine node that is still there, or what was left of it, was called when its entry was made."""
         there = {op: op for op in self._entries} | self._remains_of
-        return {op.label: self._entries[origin].node for op, origin in there.items() if not op.is_removed}
+        return {_name(op): self._entries[origin].node for op, origin in there.items() if not op.is_removed}
 
     def fold_all(self) -> None:
         """Folds and merges until nothing goes any more."""
@@ -149,12 +151,30 @@ class _Planner:
         """Merges branches of sums into Convs beside them; whether there were any."""
         progress = False
         for add in [op for op in self._graph.ops() if completes_sum(op)]:
-            while not add.is_removed and (merger := next(mergers(add), None)):
+            while not add.is_removed and (merger := next(filter(self._is_allowed, mergers(add)), None)):
                 guest, way = merger
-                entry = Entry(guest.label, guest.type, Outcome.MERGED)
-                self._merged.append(_extended(entry, Outcome.MERGED, way, self._writer.merge(way)))
+                entry = _on_way(Entry(guest.label, guest.type, Outcome.MERGED), way)
+                self._merged.append(_with_changes(entry, self._writer.merge(way)))
                 progress = True
         return progress
+
+    def _is_allowed(self, merger: tuple[Op, Way]) -> bool:
+        try:
+            self._account.spent += max(self._price(merger[1].edits), 0)
+        except Refused:
+            return False
+        return True
+
+    def _price(self, edits: Sequence[Edit]) -> int:
+        """How many bytes larger edits make the model.
+
+        Raises:
+            Refused: that is too much, or a runtime would no longer know a pattern.
+        """
+        self._patterns.refuse_broken(edits)
+        size = growth(edits, self._writer)
+        self._account.refuse_beyond(size)
+        return size
 
     def fold_affines(self, *, may_leave_one: bool = False) -> bool:
         """Decides for every affine node that is there; whether any could go.
@@ -175,12 +195,12 @@ class _Planner:
             entry = self._entries[op]
             try:
                 source, affine = _read(op)
-                edits = replacement(op, source, affine, form)
+                way = Way(replacement(op, source, affine, form))
             except Refused as refused:
                 refusal = refusal_of(refused, op)
                 self._keep_it(op, [*entry.refusals, *([] if refusal in entry.refusals else [refusal])])
                 continue
-            changes = self._writer.merge(Way(edits))
+            changes = self._writer.merge(way)
             self._remains_of |= dict.fromkeys([op, *changes.left], op)
             itself = Answer(entry.node, entry.op_type, Ability.IS_AFFINE, RULES[entry.op_type].affine, affine)
             self._entries[op] = replace(entry, outcome=Outcome.REPLACED, wrote=tuple(changes.wrote), answers=(itself,))
@@ -194,12 +214,17 @@ class _Planner:
         except Refused as refused:
             self.is_open |= refused.reason is Reason.SHAPE_UNKNOWN
             if is_batchnorm(op):
-                self._keep_it(op, [refusal_of(refused, op)])
+                self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME) if op.is_kept else refusal_of(refused, op)])
             return False
         if op.is_kept:
             self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME)])
             return False
-        choice, refusals = choose(op, source, affine, int(may_leave_one), self.growth_left)
+        try:
+            self._patterns.refuse_member(op)
+        except Refused as refused:
+            self._keep_it(op, [refusal_of(refused, op)])
+            return False
+        choice, refusals = choose(op, source, affine, int(may_leave_one), self._price)
         if choice is None:
             self.is_open = True
             self._keep_it(op, refusals)
@@ -211,13 +236,14 @@ class _Planner:
         origin = self._remains_of.pop(op, op)
         itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine)
         entry = self._entries.get(origin, Entry(op.label, op.type, Outcome.FOLDED))
-        entry = replace(entry, answers=(*entry.answers, itself))
-        self.growth_left -= choice.bytes_copied
+        entry = _on_way(replace(entry, answers=(*entry.answers, itself)), choice.way)
+        self._account.spent += max(self._price(choice.way.edits), 0)
         changes = self._writer.fold(op, source, choice)
         for left in changes.left:
             self._remains_of[left] = origin
-        outcome = Outcome.REDUCED if changes.left else Outcome.FOLDED
-        self._entries[origin] = _extended(entry, outcome, choice.way, changes)
+        is_gone = not changes.left and (origin is op or origin not in self._remains_of.values())
+        outcome, refusals = (Outcome.FOLDED, ()) if is_gone else (Outcome.REDUCED, entry.refusals)
+        self._entries[origin] = replace(_with_changes(entry, changes), outcome=outcome, refusals=refusals)
 
     def _keep_it(self, op: Op, refusals: list[Refusal]) -> None:
         if op not in self._remains_of:
@@ -236,15 +262,25 @@ def _read(op: Op) -> tuple[Value, Affine]:
     return op.data(index), affine
 
 
-def _extended(entry: Entry, outcome: Outcome, way: Way, changes: Changes) -> Entry:
+def _name(op: Op) -> str:
+    """What a report calls an op of the folded model."""
+    return op.node.name or op.output.name
+
+
+def _on_way(entry: Entry, way: Way) -> Entry:
+    """To be asked before an edit, while each operator is what answered."""
     return replace(
         entry,
-        outcome=outcome,
         into=tuple(dict.fromkeys([*entry.into, *(op.label for op in way.into)])),
         through=tuple(dict.fromkeys([*entry.through, *(op.label for op in way.through)])),
-        refusals=(),
+        answers=(*entry.answers, *(Answer(asked.label, asked.type, *rest) for asked, rest in way.answers)),
+    )
+
+
+def _with_changes(entry: Entry, changes: Changes) -> Entry:
+    return replace(
+        entry,
         renamed=entry.renamed | changes.renamed,
         copied=entry.copied | changes.copied,
         wrote=tuple(dict.fromkeys([*entry.wrote, *changes.wrote])),
-        answers=(*entry.answers, *(Answer(asked.label, asked.type, *rest) for asked, rest in way.answers)),
     )

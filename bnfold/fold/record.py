@@ -55,16 +55,33 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Remnant:
+    """A node that stands where an affine node stood.
+
+    Attributes:
+        node: Its name in the folded model, or that of its output where it has none.
+        op_type: Its type.
+    """
+
+    node: str
+    op_type: str
+
+
+@dataclass(frozen=True)
 class Entry:
     """One affine node of the model and what became of it.
 
+    Nodes are called by their names, or by those that their outputs had before the fold where they have none.
+
     Attributes:
-        node: The node's name, or that of its output where it has none.
+        node: The node.
         op_type: BatchNormalization, Mul, Add, …
         outcome: What became of it.
         into: The nodes that took it in.
         through: The nodes that it passed on its way.
-        refusals: For a node that stays or is replaced: why each way that was tried ended.
+        left: For a node that is reduced or replaced: what stands in its place.
+        refusals: For a node that is not gone: why each way that was tried ended; of a reduced one, each way without
+            anything left.
         renamed: Values whose meaning changed: old name to new name.
         copied: Shared weights that had to be copied: name to size in bytes.
         wrote: Names of the constants that were made for it; a later fold may have put others in their place.
@@ -76,6 +93,7 @@ class Entry:
     outcome: Outcome
     into: tuple[str, ...] = ()
     through: tuple[str, ...] = ()
+    left: tuple[Remnant, ...] = ()
     refusals: tuple[Refusal, ...] = ()
     renamed: dict[str, str] = field(default_factory=dict)
     copied: dict[str, int] = field(default_factory=dict)
@@ -147,7 +165,8 @@ def _followed(entry: Entry, later: Entry) -> Entry:
         outcome=later.outcome,
         into=tuple(dict.fromkeys([*entry.into, *later.into])),
         through=tuple(dict.fromkeys([*entry.through, *later.through])),
-        refusals=(),
+        left=later.left,
+        refusals=later.refusals,
         renamed=entry.renamed | later.renamed,
         copied=entry.copied | later.copied,
         wrote=tuple(dict.fromkeys([*entry.wrote, *later.wrote])),

@@ -20,7 +20,11 @@ def refuse_unrepresentable(edits: Iterable[Edit], scaling: Scaling = NOTHING_KNO
     A weight is read for this once, and only where its factors make some numbers larger or, by far, smaller.
     """
     for edit in edits:
-        if isinstance(edit, Assign | AddBehind) and is_float(edit.constant.dtype):
+        if not isinstance(edit, Assign | AddBehind):
+            continue
+        if isinstance(edit.constant, Exact | Scaled) and not is_float(edit.constant.dtype):
+            raise Refused(Reason.NOT_FLOAT, value=edit.op.label)
+        if is_float(edit.constant.dtype):
             if _overflows(edit.constant):
                 raise Refused(Reason.OVERFLOW, op_type=edit.op.type)
             if isinstance(edit.constant, Scaled):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from bnfold.affine import Affine
+from bnfold.fold.names import refuse_shadowed
 from bnfold.fold.record import Ability
 from bnfold.fold.representable import refuse_unrepresentable
 from bnfold.fold.walk import Asked, Way, data_readers, malformed_is_refused
@@ -34,9 +35,9 @@ class Branch:
 
     @property
     def conv(self) -> Op | None:
-        """The Conv that makes it, if nothing else reads it."""
+        """The Conv that makes it, if that stands in the graph of the sum and nothing else reads it."""
         op = self.value.producer
-        is_conv = op is not None and op.type == "Conv" and not op.is_kept
+        is_conv = op is not None and op.type == "Conv" and not op.is_kept and op.scope is self.path[0].op.scope
         return op if is_conv and self.is_read_once else None
 
     @property
@@ -125,7 +126,8 @@ def _is_sum(op: Op) -> bool:
         op.type in ("Add", "Sub")
         and op.opset >= 7
         and len(op.inputs) == 2
-        and all(op.graph.constant(op.data(index)) is None for index in (0, 1))
+        and all(value is not None and op.graph.constant(value) is None for value in op.inputs)
+        and op.outputs[:1] not in ([], [None])
     )
 
 
@@ -167,6 +169,7 @@ def _merge(host: Branch, guest: Branch, edits: Edits, answer: Asked) -> Way:
     changed += [op.output for op in guests[1 : guests.index(meeting)]]
     detach = Detach(left.op, stays=1 - left.index, keeps_name=left.op is meeting)
     all_edits: list[Edit] = [*requantized(edits), *map(Moved, changed), detach]
+    refuse_shadowed(all_edits)
     refuse_unrepresentable(all_edits)
     assert host.conv is not None
     return Way(all_edits, into=[host.conv], answers=[(host.conv, answer)])

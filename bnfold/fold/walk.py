@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from bnfold.affine import Affine
+from bnfold.fold.keep import kept_that_changes
 from bnfold.fold.record import Ability
 from bnfold.graph import Constant, Op, Use, Value, is_float
 from bnfold.ops import RULES, Assign, Edit, Moved, OpRule, Step
@@ -40,12 +41,15 @@ Front = dict[Op, Arrived]
 
 @dataclass
 class Way:
-    """A way that an affine can go."""
+    """A way that an affine can go; there is none over nodes that are kept."""
 
     edits: list[Edit] = field(default_factory=list)
     into: list[Op] = field(default_factory=list)
     through: list[Op] = field(default_factory=list)
     answers: list[Answered] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        refuse_change_of_kept(self.edits)
 
     def join(self, other: Way) -> Way:
         """Adds another branch; two branches may not touch the same operator."""
@@ -80,6 +84,12 @@ def malformed_is_refused(op: Op) -> Iterator[None]:
 def refusal_of(refused: Refused, op: Op) -> Refusal:
     """The record of a refusal: at the operator that it names, else at ``op``."""
     return Refusal(refused.reason, refused.facts, (refused.op if isinstance(refused, Blocked) else op).label)
+
+
+def refuse_change_of_kept(edits: Sequence[Edit]) -> None:
+    """Refuses what would change a node that is kept, at that node."""
+    if (kept := kept_that_changes(edits)) is not None:
+        raise Blocked(Refused(Reason.KEPT_BY_NAME), kept)
 
 
 def data_readers(value: Value) -> list[Use]:

@@ -7,7 +7,7 @@ half stays as a single Add or Mul.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
@@ -15,12 +15,22 @@ from functools import partial
 import numpy as np
 
 from bnfold.affine import Affine
+from bnfold.fold.names import refuse_shadowed
+from bnfold.fold.options import SMALL_TENSOR
 from bnfold.fold.representable import refuse_unrepresentable
 from bnfold.fold.sums import beside
 from bnfold.fold.underflow import Scaling
-from bnfold.fold.walk import Walk, Way, data_readers, malformed_is_refused, refusal_of, refuse_if_shared
+from bnfold.fold.walk import (
+    Walk,
+    Way,
+    data_readers,
+    malformed_is_refused,
+    refusal_of,
+    refuse_change_of_kept,
+    refuse_if_shared,
+)
 from bnfold.graph import Op, Value
-from bnfold.ops import AddBehind, Assign, Edit, Moved, Retype
+from bnfold.ops import AddBehind, Assign, Detach, Edit, Moved, Retype
 from bnfold.ops.quantized import requantized
 from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refusal, Refused
@@ -49,49 +59,47 @@ class Choice:
         """How many nodes stand for the affine node afterwards."""
         return sum(isinstance(edit, AddBehind) for edit in self.way.edits) + (self.rest is Rest.STAYS)
 
-    @property
-    def bytes_copied(self) -> int:
-        """The size of shared weights that have to be copied."""
-        assigned = [edit for edit in self.way.edits if isinstance(edit, Assign)]
-        return sum(
-            int(np.prod(edit.constant.shape)) * edit.constant.dtype.itemsize
-            for edit in assigned
-            if (old := edit.op.input(edit.index)) is not None and len(old.readers) > 1
-        )
-
 
 def choose(
-    op: Op, source: Value, affine: Affine, most_left: int, most_copied: float
+    op: Op, source: Value, affine: Affine, most_left: int, price: Callable[[Sequence[Edit]], int]
 ) -> tuple[Choice | None, list[Refusal]]:
-    """The cheapest way: fewest nodes left, then fewest bytes copied, then the first. Else why each one ended.
+    """The cheapest way: fewest nodes left, then fewest bytes more, then the first. Else why each one ended.
 
     Args:
         op: The affine node.
         source: The value it reads.
         affine: What it does to that.
         most_left: How many nodes may stand in its place.
-        most_copied: How many bytes of shared weights may be copied.
+        price: How many bytes larger edits make the model; it refuses what may not be done.
     """
     refusals: list[Refusal] = []
-    choices: list[Choice] = []
+    choices: list[tuple[int, int, Choice]] = []
     for attempt in _attempts(op, source, affine, most_left):
         try:
             with malformed_is_refused(op):
                 choice = _on_grids(attempt())
+            edits = [*choice.way.edits, *_end_of(op, source, choice.rest)]
+            refuse_shadowed(edits)
             refuse_unrepresentable(choice.way.edits, Scaling.of(op, choice.way))
-            if choice.nodes_left > most_left:
+            refuse_change_of_kept(edits)
+            bytes_more = max(price(choice.way.edits), 0)
+            if choice.nodes_left > most_left or (choice.nodes_left and bytes_more > SMALL_TENSOR):
                 raise Refused(Reason.NO_GAIN)
-            if choice.bytes_copied > most_copied:
-                raise Refused(Reason.GROWTH, size=choice.bytes_copied, left=most_copied)
         except Refused as refused:
             refusal = refusal_of(refused, op)
             refusals += [refusal] if refusal not in refusals else []
             continue
-        choices.append(choice)
-        if not choice.nodes_left and not choice.bytes_copied:
+        choices.append((choice.nodes_left, bytes_more, choice))
+        if not choice.nodes_left and not bytes_more:
             break
-    best = min(choices, key=lambda choice: (choice.nodes_left, choice.bytes_copied), default=None)
-    return best, refusals
+    best = min(choices, key=lambda priced: priced[:2], default=None)
+    return best and best[2], refusals
+
+
+def _end_of(op: Op, source: Value, rest: Rest) -> list[Edit]:
+    """What becomes of the affine node, as an edit."""
+    is_gone = rest is not Rest.STAYS
+    return [Detach(op, op.inputs.index(source), keeps_name=rest is Rest.GIVES_NAME)] if is_gone else []
 
 
 def _on_grids(choice: Choice) -> Choice:

@@ -16,10 +16,12 @@ import numpy.typing as npt
 import onnx
 
 from bnfold.affine import FloatArray
-from bnfold.graph.evaluate import EVALUATORS, MAX_ELEMENTS, Evaluator, NotEvaluated
+from bnfold.graph.evaluate import EVALUATORS, MAX_ELEMENTS, Evaluator, NotEvaluated, cast, saturates
 from bnfold.graph.op import Op, Value
 from bnfold.graph.quantization import ZERO_POINT, Dequantized, Grid, Quantized, is_dequantize, is_quantize
+from bnfold.model_io.tensors import holds_real_numbers
 from bnfold.reasons import Refused
+from bnfold.rounding import rounded
 
 if TYPE_CHECKING:
     from bnfold.graph.index import Graph
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 _SMALL = 1 << 14  # elements; what is larger is read again each time it is asked for, not kept
+_NOT_REAL = "cOSU"  # kinds of numpy's types: complex, and text
 _MAX_DEPTH = 64  # operators between an initializer and its reader
 _BLOCK = 1 << 20  # bytes that fit into a processor's cache
 _BITS: dict[str, Any] = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32, "float64": np.uint64}
@@ -111,7 +114,8 @@ class Stored:
         return np.asarray(result.view(self.dtype), np.float64)
 
     def float64(self) -> FloatArray:
-        return self._model.array(self._tensor).astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a NaN may be a signalling one
+            return self._model.array(self._tensor).astype(np.float64)
 
 
 class Sparse:
@@ -143,7 +147,12 @@ class Evaluated:
         self._kept: Array | None = None
 
     def array(self) -> Array:
-        return self.values().astype(self.dtype)
+        values = self.values()
+        return (
+            rounded(values.astype(np.float64, copy=False), self.dtype)
+            if is_float(self.dtype)
+            else values.astype(self.dtype)
+        )
 
     def float64(self) -> FloatArray:
         return self.values().astype(np.float64)
@@ -168,7 +177,11 @@ class Constants:
         self._known: dict[Value, Constant | None] = {}
         training = graph.model.proto.training_info  # names initializers that a training step assigns to
         bindings = [binding for info in training for binding in (*info.update_binding, *info.initialization_binding)]
-        self._trained = {binding.key for binding in bindings}
+        self.trained = {binding.key for binding in bindings}
+
+    def may_be_given(self, *, in_body: bool) -> bool:
+        """Whether an initializer that is an input as well is only a default; a Loop gives all inputs of its body."""
+        return in_body or not self._inputs_are_constant
 
     def of(self, value: Value, depth: int = 0) -> Constant | None:
         """The constant behind a value, None if there is none."""
@@ -178,7 +191,7 @@ class Constants:
             return None
         try:
             constant = self._resolve(value, depth)
-        except (NotEvaluated, Refused, ValueError, IndexError, TypeError):  # an op that does not fit its inputs
+        except (NotEvaluated, Refused, ArithmeticError, LookupError, TypeError, ValueError):  # does not fit its inputs
             constant = None
         self._known[value] = constant
         return constant
@@ -200,12 +213,10 @@ class Constants:
 
     def _resolve(self, value: Value, depth: int) -> Constant | None:
         if value.tensor is not None:
-            overridable = value.is_input and not self._inputs_are_constant
-            return None if overridable or value.name in self._trained else self._stored(value.tensor)
+            return self._stored(value.tensor) if self._is_fixed(value) else None
         if value.sparse is not None:
-            usable = not value.is_input and prod(value.sparse.dims) <= MAX_ELEMENTS
-            return Sparse(self._graph.model, value.sparse) if usable else None
-        if value.is_input or value.producer is None or value.index:
+            return self._sparse(value.sparse) if self._is_fixed(value) else None
+        if value.is_input or value.producer is None or value.producer.shadowed or value.index:
             return None
         if value.producer.type == "Constant":
             return self._constant_node(value.producer)
@@ -217,6 +228,12 @@ class Constants:
             return self._on_grid(value.producer, depth)
         evaluator = EVALUATORS.get(value.producer.type)
         return None if evaluator is None else self._evaluate(value.producer, evaluator, depth)
+
+    def _is_fixed(self, initializer: Value) -> bool:
+        in_body = initializer.scope.parent is not None
+        if initializer.is_input and self.may_be_given(in_body=in_body):
+            return False
+        return in_body or initializer.name not in self.trained
 
     def _evaluate(self, op: Op, evaluator: Evaluator, depth: int) -> Constant | None:
         inputs: list[Callable[[], Array]] = []
@@ -230,13 +247,14 @@ class Constants:
             if constant is None:
                 return None
             inputs.append(_reader(constant))
-            previews.append(_preview(constant))
+            # one that may refuse what it reads has to do so now
+            previews.append(_preview(constant) if saturates(op) else constant.array())
         with np.errstate(all="ignore"):
             preview = evaluator(op, previews)
-        if preview.size > MAX_ELEMENTS:
+        if preview.size > MAX_ELEMENTS or preview.dtype.kind in _NOT_REAL:
             return None
-        if op.type == "CastLike":  # rounds like Cast; its target is read in float64, as every constant is
-            return Evaluated(preview, lambda: inputs[0]().astype(preview.dtype))
+        if op.type == "CastLike":  # its target is read in float64, as every constant is
+            return Evaluated(preview, lambda: cast(inputs[0](), preview.dtype, saturates=saturates(op)))
         return Evaluated(preview, lambda: evaluator(op, [read() for read in inputs]))
 
     def _of_same_type(self, value: Value) -> Constant | None:
@@ -277,15 +295,19 @@ class Constants:
             if value is not None:
                 return _given(np.asarray(value, np.float32 if "float" in name else np.int64))
         if (sparse := op.attribute("sparse_value")) is not None:
-            return Sparse(self._graph.model, sparse) if prod(sparse.dims) <= MAX_ELEMENTS else None
+            return self._sparse(sparse)
         tensor = op.attribute("value")
         return None if tensor is None else self._stored(tensor)
 
     def _stored(self, tensor: onnx.TensorProto) -> Constant | None:
-        if tensor.data_type in (onnx.TensorProto.UNDEFINED, onnx.TensorProto.STRING):
+        if not holds_real_numbers(tensor):
             return None
         payload = self._graph.model.payload(tensor)
         return payload.constant if isinstance(payload, Made) else Stored(self._graph.model, tensor)
+
+    def _sparse(self, sparse: onnx.SparseTensorProto) -> Constant | None:
+        usable = holds_real_numbers(sparse.values) and prod(sparse.dims) <= MAX_ELEMENTS
+        return Sparse(self._graph.model, sparse) if usable else None
 
 
 def _given(array: Array) -> Evaluated:

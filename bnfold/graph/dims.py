@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from bnfold.graph.evaluate import EVALUATORS, NotEvaluated
 from bnfold.graph.op import Op, Value
+from bnfold.reasons import Refused
 
 if TYPE_CHECKING:
     from bnfold.graph.index import Graph
@@ -25,10 +26,13 @@ _MOVES = frozenset({"Gather", "Slice", "Concat", "Unsqueeze", "Squeeze", "Identi
 
 def reshape_target(graph: Graph, reshape: Op) -> list[int] | None:
     """The target of a Reshape: 0 for a size it copies, -1 for the one it leaves open; None if more are unknown."""
-    if reshape.attribute("allowzero", 0):
+    try:
+        if reshape.attribute("allowzero", 0):
+            return None
+        dims = _dims_of(graph, reshape.data(1), 0)
+        source = graph.shape(reshape.data(0)) or ()
+    except Refused:  # on the way there is a node that lacks something
         return None
-    dims = _dims_of(graph, reshape.data(1), 0)
-    source = graph.shape(reshape.data(0)) or ()
     if dims is None or dims.ndim != 1:
         return None
     target = [
@@ -65,7 +69,7 @@ def _moved(graph: Graph, op: Op, depth: int) -> Objects | None:
         return inputs[0]
     try:
         return EVALUATORS[op.type](op, [inputs[0], *settings])
-    except (NotEvaluated, IndexError, ValueError, TypeError):
+    except (NotEvaluated, ArithmeticError, LookupError, TypeError, ValueError):
         return None
 
 

@@ -9,17 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
 
 from bnfold.graph.op import Op
+from bnfold.graph.quantization import is_integer
+from bnfold.rounding import rounded
 
 Array = npt.NDArray[Any]
 Evaluator = Callable[[Op, Sequence[Array]], Array]
 MAX_ELEMENTS = 1 << 28  # a model may ask for a constant of 2**40 elements; nobody asks for it on purpose
 _BROADCAST_IS_NUMPYS_FROM = 7
 _AXES_ARE_AN_INPUT_FROM = 13
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_FLOATS8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
 
 
 class NotEvaluated(Exception):
@@ -72,14 +77,41 @@ def _divide(left: Array, right: Array) -> Array:
 
 
 def _cast(op: Op, arrays: Sequence[Array]) -> Array:
-    return _converted(arrays[0], np.dtype(onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))))
-
-
-def _converted(array: Array, target: np.dtype[Any]) -> Array:
-    """To another type; a real number is not cut to an integer: 0.7 * 10 is 7 in float32 and less in float64."""
-    if array.dtype.kind == "f" and target.kind in "iub":
+    to = op.attribute("to")
+    if not isinstance(to, int):  # before opset 6 a name
         raise NotEvaluated
-    return array.astype(target)
+    return cast(arrays[0], np.dtype(onnx.helper.tensor_dtype_to_np_dtype(to)), saturates=saturates(op))
+
+
+def saturates(op: Op) -> bool:
+    """Whether a Cast or CastLike to float8 cuts what is out of range."""
+    return bool(op.attribute("saturate", 1))
+
+
+def cast(array: Array, target: np.dtype[Any], *, saturates: bool) -> Array:
+    """What Cast makes of numbers, rounded once. Real ones may come in float64, whatever their type.
+
+    Raises:
+        NotEvaluated: Runtimes differ, or ONNX leaves it open: a real number is cut to an integer (0.7 * 10 is 7 in
+            float32 and less in float64), a float8 overflows and does not saturate, the type is a rare one.
+    """
+    is_whole = is_integer(array.dtype) or array.dtype.kind == "b"
+    if is_integer(target) or target.kind == "b":
+        if not is_whole:
+            raise NotEvaluated
+        wide = array.astype(np.int64) if array.dtype.kind == "V" else array  # numpy has no way from int4 to uint4
+        return wide.astype(target)
+    if target.name not in (*_FLOATS, *_FLOATS8) or array.dtype.kind in "cOSU":
+        raise NotEvaluated
+    exact = array.astype(np.float64, copy=False)
+    if target.name in _FLOATS8:
+        largest = float(ml_dtypes.finfo(target).max)  # type: ignore[no-untyped-call]  # it ships no types for this
+        if not saturates and (np.abs(exact) > largest).any():
+            raise NotEvaluated
+        exact = np.clip(exact, -largest, largest)
+    elif is_whole and target.kind == "f":
+        return array.astype(target)
+    return rounded(exact, target)
 
 
 def _reshape(op: Op, arrays: Sequence[Array]) -> Array:
@@ -143,7 +175,7 @@ def _bound(shape: Sequence[int]) -> None:
 EVALUATORS: dict[str, Evaluator] = {
     "Identity": lambda op, arrays: arrays[0],
     "Cast": _cast,
-    "CastLike": lambda op, arrays: _converted(arrays[0], arrays[1].dtype),
+    "CastLike": lambda op, arrays: cast(arrays[0], arrays[1].dtype, saturates=saturates(op)),
     "Reshape": _reshape,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,

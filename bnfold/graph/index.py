@@ -18,9 +18,11 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from bnfold.graph.constants import Constant, Constants
-from bnfold.graph.op import STANDARD_DOMAINS, Op, Scope, Use, Value, bodies, may_have_bodies
+from bnfold.graph.mentions import mentioned
+from bnfold.graph.op import Op, Scope, Use, Value, bodies
 from bnfold.graph.shapes import Shape, Shapes
 from bnfold.model_io import Model, Payload
+from bnfold.model_io.tensors import STANDARD_DOMAINS, may_hold_graphs
 from bnfold.reasons import Reason, Refused
 
 _INITIALIZERS_ARE_INPUTS_BELOW_IR = 4
@@ -40,6 +42,8 @@ class Graph:
         self.model = model
         self.scopes: list[Scope] = []
         self.names: set[str] = set()
+        self.has_kept = False  # whether any op is kept
+        self._bodies_with: dict[str, list[Scope]] = {}  # by name, the bodies that have a value of their own by it
         self.released: dict[Value, None] = {}  # values that lost their last reader to an edit
         self._local_functions = {(function.domain, function.name) for function in model.proto.functions}
         legacy = model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR
@@ -49,6 +53,8 @@ class Graph:
             self.main = self._index_graph(model.proto.graph, None, _opsets(model.proto.opset_import))
             for function in model.proto.functions:
                 self._index_function(function)
+        self._mark_shadowed()
+        self.names.update(mentioned(model.proto))
 
     # --- questions ---------------------------------------------------------------------------------------
 
@@ -85,12 +91,16 @@ class Graph:
         return constant.dtype if constant else self._shapes.dtype(value)
 
     def fresh_name(self, hint: str) -> str:
-        """A name that nothing in the model has, in any scope."""
+        """A name that nothing in the model has or mentions, in any scope."""
         name, number = hint, 1
         while name in self.names:
             name, number = f"{hint}_{number}", number + 1
         self.names.add(name)
         return name
+
+    def may_be_called(self, value: Value, name: str) -> bool:
+        """Whether a value may take a name that its scope has further down: no body in between has it for its own."""
+        return not any(_sees(scope, value) for scope in self._bodies_with.get(name, ()))
 
     # --- edits -------------------------------------------------------------------------------------------
 
@@ -99,6 +109,7 @@ class Graph:
         while len(op.inputs) <= index:
             op.inputs.append(None)
             op.node.input.append("")
+        assert value is None or op.scope.find(value.name) is value, f"{op} cannot read {value}"
         self._unread(op, index)
         op.inputs[index] = value
         op.node.input[index] = value.name if value is not None else ""
@@ -139,6 +150,8 @@ class Graph:
 
     def take_over(self, value: Value, other: Value) -> None:
         """Lets ``value`` stand for ``other`` from now on: its readers, its name, its place as a graph output."""
+        assert value.scope is other.scope
+        assert self.may_be_called(value, other.name)
         self.move_readers(other, value)
         value.is_output = other.is_output
         value.scope.outputs = [value if output is other else output for output in value.scope.outputs]
@@ -193,6 +206,7 @@ class Graph:
     def replace_constant(self, value: Value, constant: Constant, payload: Payload) -> None:
         """Gives another content to an initializer that ``add_constant`` made."""
         assert value.tensor is not None
+        value.tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(constant.dtype)
         del value.tensor.dims[:]
         value.tensor.dims.extend(constant.shape)
         self.model.attach(value.tensor, payload)
@@ -224,15 +238,19 @@ class Graph:
             scope.own(entry.name).is_input = True
         for tensor in proto.initializer:
             value = scope.own(tensor.name)
-            if not scope.is_shadowing(tensor.name):
+            if scope.outer(tensor.name) is None:
                 value.tensor = tensor
         for sparse in proto.sparse_initializer:
-            scope.own(sparse.values.name).sparse = sparse
+            value = scope.own(sparse.values.name)
+            if scope.outer(value.name) is None:
+                value.sparse = sparse
         self._index_nodes(scope, proto.node)
         scope.outputs = [scope.lookup(entry.name) for entry in proto.output]
         for value in scope.outputs:
             value.is_output = True
         self.names.update(scope.values)
+        for name in scope.values if parent is not None else ():
+            self._bodies_with.setdefault(name, []).append(scope)
         return scope
 
     def _index_function(self, function: onnx.FunctionProto) -> None:
@@ -258,8 +276,10 @@ class Graph:
             op.inputs.append(value)
             if value is not None:
                 value.readers[Use(op, index)] = None
-        if may_have_bodies(op.type):
+        if may_hold_graphs(node):
             op.bodies = [self._index_graph(body, scope, scope.opsets) for body in bodies(node)]
+            for body in op.bodies:
+                body.owner = op
         for index, name in enumerate(node.output[:]):
             value = scope.own(name) if name else None
             op.outputs.append(value)
@@ -267,11 +287,28 @@ class Graph:
                 value.producer, value.index = op, index
         return op
 
+    def _mark_shadowed(self) -> None:
+        for value in chain.from_iterable(pair for scope in self.scopes for pair in scope.hidden):
+            for op in (value.producer, *(use.op for use in value.readers)):
+                if op is not None:
+                    op.shadowed = value.name
+
     def _type_of(self, node: NodeProto) -> str:
         domain, op_type = node.domain, node.op_type
         if (domain, op_type) in self._local_functions:
             return f"function {domain}::{op_type}"
         return op_type if domain in STANDARD_DOMAINS else f"{domain}::{op_type}"
+
+
+def _sees(scope: Scope, value: Value) -> bool:
+    """Whether a scope is inside a node that comes after a value in the value's scope."""
+    owner: Op | None = None
+    inner: Scope | None = scope
+    while inner is not None and inner is not value.scope:
+        owner, inner = inner.owner, inner.parent
+    if inner is None or owner is None:
+        return False
+    return value.producer is None or owner.place > value.producer.place
 
 
 @contextmanager

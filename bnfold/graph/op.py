@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto
 
+from bnfold.model_io.tensors import STANDARD_DOMAINS, attribute_graphs, may_hold_graphs
 from bnfold.reasons import Reason, Refused
 
 if TYPE_CHECKING:
@@ -15,9 +17,8 @@ if TYPE_CHECKING:
     from bnfold.graph.index import Graph
     from bnfold.graph.shapes import Shape
 
-STANDARD_DOMAINS = ("", "ai.onnx")
-_WITH_BODIES = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _UNKNOWN = object()
+_MISTYPED = object()
 
 
 class Use(NamedTuple):
@@ -49,7 +50,12 @@ class Value:
 
 
 class Scope:
-    """A graph, the body of a control-flow node, or a model-local function."""
+    """A graph, the body of a control-flow node, or a model-local function.
+
+    ONNX wants a body to have no name that the graphs around it have, but neither its checker nor all runtimes insist
+    on it. A name then means the body's own value here, as ONNX Runtime takes it; onnx.reference takes the outer one
+    where a Loop or an initializer gives the inner. So nothing that reads or makes a value of such a name is touched.
+    """
 
     def __init__(
         self, number: int, proto: GraphProto | onnx.FunctionProto, parent: Scope | None, opsets: dict[str, int]
@@ -57,12 +63,14 @@ class Scope:
         self.number = number  # graphs in the order they are met, then functions
         self.proto = proto
         self.parent = parent
+        self.owner: Op | None = None  # the node that it is a body of
         self.opsets = opsets
         self.values: dict[str, Value] = {}
         self.ops: list[Op] = []
         self.outputs: list[Value] = []
         self.followers: dict[Op, list[Op]] = {}  # new ops, behind the op they were added after
         self.is_edited = False
+        self.hidden: list[tuple[Value, Value]] = []  # values of its own, and those of outer graphs that have their name
         self._infos: dict[str, onnx.ValueInfoProto] | None = None  # made when asked for
 
     @property
@@ -74,25 +82,21 @@ class Scope:
         value = self.values.get(name)
         if value is None:
             value = self.values[name] = Value(name, self)
+            if (outer := self.outer(name)) is not None:
+                self.hidden.append((value, outer))
         return value
 
-    def is_shadowing(self, name: str) -> bool:
-        """Whether a scope around this one has the name too: runtimes disagree on which of the two is meant."""
-        scope = self.parent
-        while scope is not None:
-            if name in scope.values:
-                return True
-            scope = scope.parent
-        return False
+    def outer(self, name: str) -> Value | None:
+        """The value of that name in the graphs around this one."""
+        return None if self.parent is None else self.parent.find(name)
+
+    def find(self, name: str) -> Value | None:
+        """The value that a node of this scope means by that name: its own, or one of a scope around it."""
+        return self.values.get(name) or self.outer(name)
 
     def lookup(self, name: str) -> Value:
-        """The value that a node of this scope means by that name: its own, or one of a scope around it."""
-        scope: Scope | None = self
-        while scope is not None:
-            if name in scope.values:
-                return scope.values[name]
-            scope = scope.parent
-        return self.own(name)
+        """The same, made here if there is none."""
+        return self.find(name) or self.own(name)
 
     def rename_info(self, old: str, new: str) -> None:
         """Lets the ``value_info`` of a renamed value follow it."""
@@ -137,10 +141,12 @@ class Op:
         "inputs",
         "is_kept",
         "is_removed",
+        "label",
         "node",
         "outputs",
         "place",
         "scope",
+        "shadowed",
         "type",
     )
 
@@ -149,21 +155,19 @@ class Op:
         self.scope = scope
         self.node = node
         self.type = op_type
+        # what a report calls it: the node's name, or that of its first output where it has none, before any edit
+        self.label = node.name or next((name for name in node.output if name), "")
         self.place = place  # its position in the model: what reads a result comes later than what makes it
         self.inputs: list[Value | None] = []
         self.outputs: list[Value | None] = []
         self.bodies: list[Scope] = []
         self.is_kept = False  # the user wants it as it is
+        self.shadowed = ""  # a name that it reads or makes, and that does not mean the same to all runtimes
         self.is_removed = False
         self._attributes: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"Op({self.type} {self.label!r})"
-
-    @property
-    def label(self) -> str:
-        """The node's name, or that of its first output where it has none."""
-        return self.node.name or next((name for name in self.node.output if name), "")
 
     @property
     def opset(self) -> int:
@@ -175,13 +179,16 @@ class Op:
         """An attribute's value, bytes for a string.
 
         Raises:
-            Refused: it belongs to a function and only the caller knows it.
+            Refused: it belongs to a function and only the caller knows it; or it is of another type than in ONNX.
         """
         if self._attributes is None:
-            self._attributes = {attribute.name: _attribute_value(attribute) for attribute in self.node.attribute}
+            types = _attribute_types(self.type, self.opset)
+            self._attributes = {each.name: _attribute_value(each, types) for each in self.node.attribute}
         value = self._attributes.get(name, default)
         if value is _UNKNOWN:
             raise Refused(Reason.ATTRIBUTE_UNKNOWN, attribute=name, op_type=self.type)
+        if value is _MISTYPED:
+            raise Refused(Reason.MALFORMED, op_type=self.type, detail=f"attribute {name} is of a wrong type")
         return value
 
     def forget_attributes(self) -> None:
@@ -232,19 +239,26 @@ class Op:
         return self.graph.known_shape(self.data(index))
 
 
-def _attribute_value(attribute: AttributeProto) -> Any:
-    return _UNKNOWN if attribute.ref_attr_name else onnx.helper.get_attribute_value(attribute)
+def _attribute_value(attribute: AttributeProto, types: Mapping[str, int]) -> Any:
+    if attribute.ref_attr_name:
+        return _UNKNOWN
+    value = onnx.helper.get_attribute_value(attribute)
+    return value if types.get(attribute.name, attribute.type) == attribute.type else _MISTYPED
 
 
-def may_have_bodies(op_type: str) -> bool:
-    """Whether an operator of that type, the domain included where it is not ONNX's own, can have graphs inside."""
-    return op_type in _WITH_BODIES or "::" in op_type
+@cache
+def _attribute_types(op_type: str, opset: int) -> Mapping[str, int]:
+    """The types that the attributes of one of ONNX's own operators have; of any other operator nothing is known."""
+    try:
+        schema = onnx.defs.get_schema(op_type, opset)
+    except onnx.defs.SchemaError:
+        return {}
+    types = ((name, attribute.type) for name, attribute in schema.attributes.items())
+    return {name: kind.value for name, kind in types}  # type: ignore[attr-defined]  # onnx's stubs do not know it
 
 
 def bodies(node: NodeProto) -> Iterator[GraphProto]:
     """The graphs in a node's attributes, for the operators that have any."""
-    if node.op_type in _WITH_BODIES or node.domain not in STANDARD_DOMAINS:
+    if may_hold_graphs(node):
         for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield attribute.g
-            yield from attribute.graphs
+            yield from attribute_graphs(attribute)

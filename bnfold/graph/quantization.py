@@ -17,6 +17,7 @@ import numpy.typing as npt
 import onnx
 
 from bnfold.affine import FloatArray
+from bnfold.rounding import rounded
 
 if TYPE_CHECKING:
     from bnfold.graph.constants import Constant
@@ -105,7 +106,7 @@ class Dequantized:
         )
 
     def array(self) -> npt.NDArray[Any]:
-        return self.float64().astype(self.dtype)
+        return rounded(self.float64(), self.dtype)
 
     def float64(self) -> FloatArray:
         zero = self.grid.spread(self.grid.zero_points)

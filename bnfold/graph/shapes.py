@@ -1,7 +1,8 @@
 """Shapes and element types, inferred when the first rule asks for one.
 
-ONNX's own shape inference does the work, on the skeleton, from the declared graph inputs alone: shapes that a
-file states for its inner values (``value_info``) are claims, and some are wrong.
+ONNX's own shape inference does the work, on the skeleton, from the declared graph inputs alone: shapes that a file
+states for its inner values (``value_info``, and outputs of bodies) are claims, and some are wrong. Of an initializer
+that a caller may override, or that a training step assigns to, the declared shape and type hold, and not the values.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx.shape_inference
-from onnx import GraphProto, NodeProto, TensorShapeProto, TypeProto
+from onnx import GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto
 
 from bnfold.graph.dims import reshape_target
 from bnfold.graph.evaluate import EVALUATORS
-from bnfold.graph.op import STANDARD_DOMAINS, Op, Value, bodies
+from bnfold.graph.op import Op, Value, bodies
+from bnfold.model_io.tensors import STANDARD_DOMAINS, type_name
+from bnfold.reasons import Refused
 
 if TYPE_CHECKING:
     from bnfold.graph.constants import Constants
@@ -46,8 +49,8 @@ class Shapes:
 
     def of(self, value: Value) -> Shape | None:
         """The shape of a value, None where its rank is not known."""
-        if value.tensor is not None:
-            return tuple(value.tensor.dims)
+        if (tensor := self._own_tensor(value)) is not None:
+            return tuple(tensor.dims)
         shape = _shape(self._type(value))
         if (shape is None or any(map(_is_unknown, shape))) and not self._is_refined:
             self._refine()
@@ -60,20 +63,38 @@ class Shapes:
 
     def dtype(self, value: Value) -> np.dtype[Any] | None:
         """The element type of a value, None where it is not known."""
-        number = value.tensor.data_type if value.tensor is not None else 0
+        tensor = self._own_tensor(value)
+        number = 0 if tensor is None else tensor.data_type
         if not number and (kind := self._type(value)) is not None:
             number = kind.tensor_type.elem_type
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number)) if number else None
+        is_known = number and type_name(number)
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number)) if is_known else None
 
     def same(self, value: Value, as_value: Value) -> None:
         """Says that a value made by an edit has the shape and type of another."""
         self._alike[value] = self._alike.get(as_value, as_value)
 
+    def _own_tensor(self, value: Value) -> TensorProto | None:
+        """The initializer of a value, unless it is a default in the place of which others may be given."""
+        in_body = value.scope.parent is not None
+        return None if value.is_input and self._constants.may_be_given(in_body=in_body) else value.tensor
+
+    def _copy(self) -> onnx.ModelProto:
+        """The model as it came, without what inference is not to believe."""
+        model: onnx.ModelProto = onnx.ModelProto.FromString(self._snapshot)
+        for number, graph in enumerate(_graphs(model.graph)):
+            del graph.value_info[:]
+            for entry in graph.output if number else ():  # of a body they are claims as well
+                if entry.type.HasField("tensor_type"):
+                    entry.type.tensor_type.ClearField("shape")
+            if self._constants.may_be_given(in_body=number > 0):
+                _forget_initializers(graph, {entry.name for entry in graph.input})
+        _declare(model.graph, self._constants.trained)
+        return model
+
     def _type(self, value: Value) -> TypeProto | None:
         if self._inferred is None:
-            model = onnx.ModelProto.FromString(self._snapshot)
-            _forget_notes(model)
-            self._inferred = _infer(model)
+            self._inferred = _infer(self._copy())
         value = self._alike.get(value, value)
         return self._inferred[value.scope.number].get(value.origin) if not value.scope.is_function else None
 
@@ -81,8 +102,7 @@ class Shapes:
         """Infers again with what ONNX's inference leaves out: computed integers, and channels of normalised values."""
         self._is_refined = True
         values = {value.origin: value for value in self._graph.main.values.values()}
-        model = onnx.ModelProto.FromString(self._snapshot)
-        _forget_notes(model)
+        model = self._copy()
         for _ in range(_MAX_REFINEMENTS):  # what one round fills in, the next can build on
             filled = [self._fill_in(model, node, values) for node in model.graph.node]
             noted = [_note_channels(*pair) for pair in zip(_graphs(model.graph), self._inferred or (), strict=True)]
@@ -101,8 +121,8 @@ class Shapes:
             tensor = onnx.numpy_helper.from_array(constant.array())
             node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=tensor))
             return True
-        if node.op_type == "Reshape" and value.producer is not None and not node.input[1].startswith(_FILLED_IN):
-            target = reshape_target(self._graph, value.producer)
+        if node.op_type == "Reshape" and len(node.input) > 1 and not node.input[1].startswith(_FILLED_IN):
+            target = reshape_target(self._graph, value.producer) if value.producer is not None else None
             if target is not None:
                 name = f"{_FILLED_IN}{len(model.graph.initializer)}"
                 model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(target, np.int64), name))
@@ -114,7 +134,7 @@ class Shapes:
         """What a Conv on either side says of a value: its rank and channels, be it in a function."""
         for use in value.readers:
             if use.op.type == "Conv" and use.index == 0 and (kernel := self._kernel(use.op)):
-                return None, kernel[1] * use.op.attribute("group", 1), *[None] * (len(kernel) - 2)
+                return None, _times_group(kernel[1], use.op), *[None] * (len(kernel) - 2)
         op = value.producer
         for _ in range(_NEAR):
             if op is None or op.type not in _SHAPE_KEEPING or (above := op.input(0)) is None:
@@ -122,13 +142,20 @@ class Shapes:
             op = above.producer
         if op is None or op.type not in ("Conv", "ConvTranspose") or not (kernel := self._kernel(op)):
             return None
-        channels = kernel[0] if op.type == "Conv" else kernel[1] * op.attribute("group", 1)
+        channels = kernel[0] if op.type == "Conv" else _times_group(kernel[1], op)
         return None, channels, *[None] * (len(kernel) - 2)
 
     def _kernel(self, conv: Op) -> tuple[int, ...] | None:
         weight = conv.input(1)
         constant = None if weight is None else self._graph.constant(weight)
-        return constant.shape if constant else None
+        return constant.shape if constant and len(constant.shape) > 1 else None
+
+
+def _times_group(size: int, conv: Op) -> Dim:
+    try:
+        return size * int(conv.attribute("group", 1))
+    except Refused:
+        return None
 
 
 def _shape(kind: TypeProto | None) -> Shape | None:
@@ -167,9 +194,22 @@ def _note_channels(graph: GraphProto, types: dict[str, TypeProto]) -> bool:
     return bool(notes)
 
 
-def _forget_notes(model: onnx.ModelProto) -> None:
-    for graph in _graphs(model.graph):
-        del graph.value_info[:]
+def _forget_initializers(graph: GraphProto, names: set[str]) -> None:
+    for index in reversed(range(len(graph.initializer))):
+        if graph.initializer[index].name in names:
+            del graph.initializer[index]
+    for index in reversed(range(len(graph.sparse_initializer))):
+        if graph.sparse_initializer[index].values.name in names:
+            del graph.sparse_initializer[index]
+
+
+def _declare(graph: GraphProto, trained: set[str]) -> None:
+    """Makes inputs of the initializers that a training step assigns to."""
+    known = {entry.name for entry in graph.input}
+    for tensor in graph.initializer:
+        if tensor.name in trained - known:
+            graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
+    _forget_initializers(graph, trained)
 
 
 def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
@@ -183,8 +223,8 @@ def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
     try:
         # data_prop follows the shapes that exporters compute: Shape, Gather, Concat, Reshape
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        inferred = model  # an opset or a domain that it does not know
+    except Exception:  # it has many: for an opset or a domain that it does not know, for what it finds invalid
+        inferred = model
     return [
         {entry.name: entry.type for entries in (graph.value_info, graph.input, graph.output) for entry in entries}
         for graph in _graphs(inferred.graph)

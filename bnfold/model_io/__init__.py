@@ -7,6 +7,19 @@ from bnfold.model_io.error import ModelError
 from bnfold.model_io.model import Model, load
 from bnfold.model_io.output import check_output, staged
 from bnfold.model_io.payload import Payload
+from bnfold.model_io.temporary import Temporary, sweep, temporary_folder
 from bnfold.model_io.write import to_proto, write_stream
 
-__all__ = ["Model", "ModelError", "Payload", "check_output", "load", "staged", "to_proto", "write_stream"]
+__all__ = [
+    "Model",
+    "ModelError",
+    "Payload",
+    "Temporary",
+    "check_output",
+    "load",
+    "staged",
+    "sweep",
+    "temporary_folder",
+    "to_proto",
+    "write_stream",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import stat
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from bnfold.model_io.error import ModelError
-from bnfold.model_io.external import ExternalRange, external_range
+from bnfold.model_io.external import DataFiles, ExternalRange, external_range
 from bnfold.model_io.payload import File, Memory, Payload, Range, Source, exact_chunks
 from bnfold.model_io.protobuf import parse, serialize
 from bnfold.model_io.tensors import DATA_FIELDS, all_tensors, is_external, is_packed
@@ -27,6 +27,7 @@ _MARKER = os.urandom(16)
 _MARKER_SIZE = len(_MARKER) + 8
 _numbers = itertools.count()
 
+_HANDED_OVER = re.compile(r"/dev/(stdin|fd/(\d{1,9}))")  # as `<(zcat model.onnx.gz)` is called
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -47,7 +48,14 @@ class Model:
         self.source = source
         self.path = source.path if isinstance(source, File) else None
         self.has_data_files = False
+        self._data_files = None if self.path is None else DataFiles(self.path)
         self._payloads = payloads
+
+    @property
+    def nbytes(self) -> int:
+        """About how many bytes it takes, data files included."""
+        payloads = map(self.payload, all_tensors(self.proto))
+        return int(self.proto.ByteSize()) + sum(payload.nbytes for payload in payloads if payload is not None)
 
     def payload(self, tensor: TensorProto) -> Payload | None:
         """Where the tensor's bytes come from; None if its values stand in the proto.
@@ -56,7 +64,7 @@ class Model:
             ModelError: it is external, and what it says of its data makes no sense; or its bytes are another model's.
         """
         if is_external(tensor):
-            return external_range(self.path, tensor)
+            return external_range(self._data_files, tensor)
         raw = tensor.raw_data
         return self._marked(raw) if len(raw) == _MARKER_SIZE and raw.startswith(_MARKER) else None
 
@@ -108,8 +116,22 @@ class Model:
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
         model = Model(proto, self.source, dict(self._payloads))
-        model.has_data_files = self.has_data_files
+        model.has_data_files, model._data_files = self.has_data_files, self._data_files
         return model
+
+    def refuse_changed(self, *, at_its_path: bool = False) -> None:
+        """Refuses a model whose files were written to since it was loaded.
+
+        Args:
+            at_its_path: and one that another file has taken the place of, which does not change what was read.
+
+        Raises:
+            ModelError: one was; it says which.
+        """
+        if isinstance(self.source, File):
+            self.source.refuse_changed(at_its_path=at_its_path)
+        if self._data_files is not None:
+            self._data_files.refuse_changed()
 
     def pieces(self) -> list[Piece]:
         """The serialised model, with the bytes of cut and attached tensors in their places.
@@ -174,10 +196,11 @@ def cut(source: Source, payloads: dict[int, Payload]) -> bytes:
 
 
 def _open(path: Path) -> Source:
+    """The file; of a descriptor that we were handed, all that comes from it."""
+    if not (handed := _HANDED_OVER.fullmatch(str(path))):
+        return File(path)
     try:
-        with open(path, "rb") as stream:
-            if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                return File(path, os.dup(stream.fileno()))
+        with open(int(handed[2] or 0), "rb", closefd=False) as stream:
             return Memory(stream.read())
     except OSError as error:
         raise ModelError(error.strerror) from error

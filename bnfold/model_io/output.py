@@ -7,9 +7,7 @@ carries a hash of its content, so the data of the old model is never written ove
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,13 +15,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from bnfold.model_io.error import ModelError
-from bnfold.model_io.model import Model, cut
-from bnfold.model_io.payload import File, Range
+from bnfold.model_io.lock import alone
+from bnfold.model_io.model import Model
+from bnfold.model_io.payload import Range
+from bnfold.model_io.temporary import Temporary
+from bnfold.model_io.unnamed import data_of
 from bnfold.model_io.wire import Piece
-from bnfold.model_io.write import move_outside, tensors_outside, write_data, write_file
-
-_PREFIX = f".bnfold-{os.uname().nodename}-"  # process numbers mean something on their own machine only
-_numbers = itertools.count()
+from bnfold.model_io.write import data_hash, move_outside, tensors_outside, write_data, write_file
 
 
 def check_output(out: Path, source: Path | None, *, in_place: bool, overwrite: bool) -> None:
@@ -70,79 +68,102 @@ def staged(model: Model, out: Path, *, unchanged: bool = False) -> Iterator[Path
         The path of the complete model, to be looked at before it counts. It ends in `.onnx`.
 
     Raises:
-        ModelError: it cannot be written, or a tensor cannot be read.
+        ModelError: it cannot be written, or a tensor cannot be read, or a file that it was read from has changed.
     """
     check_output(out, None, in_place=False, overwrite=True)
-    staging = _Staging(out, model)
+    with _naming(out):
+        staging = _Staging(out, model)
     try:
         with _naming(out):
-            staging.write(model, unchanged)
-        yield staging.model
+            staging.write(unchanged)
+        with staging.in_use():
+            yield staging.model
         with _naming(out):
             staging.publish()
-    except BaseException:
-        staging.discard()
-        raise
+    finally:
+        staging.close()
 
 
 class _Staging:
     """What stands in the folder of an output before it counts."""
 
     def __init__(self, out: Path, model: Model) -> None:
+        self._source = model
         self._target = Path(os.path.realpath(out))
         self._folder = self._target.parent
         if model.has_data_files and not out.parent.samefile(self._folder):
             raise ModelError(f"{out}: is a link into another folder, where its data files would not be found")
-        _sweep(self._folder)
-        name = f"{_PREFIX}{os.getpid()}-{next(_numbers)}"
-        self.model = self._folder / f"{name}.onnx"
-        self._data = self._folder / f"{name}.data"
-        self._made = [self._data]
         self._mode = stat.S_IMODE(self._target.stat().st_mode) if self._target.exists() else None
+        self._temporary = Temporary(self._folder)
+        self.model, self._data = self._temporary.path(".onnx"), self._temporary.path(".data")
+        self.close = self._temporary.close
 
-    def write(self, model: Model, unchanged: bool) -> None:
+    def write(self, unchanged: bool) -> None:
+        model, content = self._source, ""
         with self._create(self.model) as stream:  # exists before the data file does, and until it is `out`
-            if unchanged and self._same_data(model):
+            if unchanged and self._same_data():
                 pieces: list[Piece] = [Range(model.source, 0, model.source.size)]
             elif model.has_data_files:
-                pieces = self._with_data(model).pieces()
+                model, content = self._with_data()
+                pieces = model.pieces()
             else:
                 pieces = model.pieces()
             write_file(pieces, stream)
+        if content:  # not before the model that names the data is complete: whoever removes data looks for that
+            self._place(content)
+        self._source.refuse_changed()
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While the model is looked at: what is found out means nothing if a file did not stay what it was."""
+        try:
+            yield
+        except Exception:
+            self._refuse_changed()
+            raise
+        self._refuse_changed()
 
     def publish(self) -> None:
-        old = self._own_data()
+        for path in data_of(self._target):
+            self._temporary.note_old(path)
         os.replace(self.model, self._target)
         self._sync_folder()
-        for path in old:
-            with contextlib.suppress(OSError, ModelError):  # what cannot be read may need the data: leave it
-                if not any(_names(other, path) for other in self._folder.glob("*.onnx*")):
-                    path.unlink()
 
-    def discard(self) -> None:
-        """Removes what was made, unless the output already counts."""
-        if self.model.exists():
-            for path in (*self._made, self.model):
-                path.unlink(missing_ok=True)
+    def _refuse_changed(self) -> None:
+        self._source.refuse_changed(at_its_path=True)
+        if not self.model.exists():
+            raise ModelError(f"{self.model}: was removed while it was in use")
 
-    def _same_data(self, model: Model) -> bool:
+    def _same_data(self) -> bool:
         """Whether the output can name the same data files as the input."""
-        return not model.has_data_files or (model.path is not None and model.path.parent.samefile(self._folder))
+        path = self._source.path
+        return not self._source.has_data_files or (path is not None and path.parent.samefile(self._folder))
 
-    def _with_data(self, model: Model) -> Model:
-        """Writes the data file; returns the model that names it."""
-        model = model.copy()
+    def _with_data(self) -> tuple[Model, str]:
+        """Writes the data file; returns the model that names it, and the hash of its content."""
+        model = self._source.copy()
         outside = tensors_outside(model)
         with self._create(self._data) as stream:
             offsets, content = write_data([payload for _, payload in outside], stream)
-        final = self._folder / f"{self._target.stem}-{content}.data"
+        name = self._final(content).name
         for (tensor, payload), offset in zip(outside, offsets, strict=True):
-            move_outside(tensor, final.name, offset, payload.nbytes)
-        if not final.exists():  # else it is the same, and not ours to discard
-            self._made.append(final)
-        os.replace(self._data, final)
+            move_outside(tensor, name, offset, payload.nbytes)
+        return model, content
+
+    def _final(self, content: str) -> Path:
+        return self._folder / f"{self._target.stem}-{content}.data"
+
+    def _place(self, content: str) -> None:
+        """Gives the data file its name, unless a file of that name and content is there: a model may be using it."""
+        final = self._final(content)
+        is_there = data_hash(final) == content
+        with alone(self._folder):
+            if is_there and final.exists():
+                return
+            if not final.exists():  # else it is not ours to remove
+                self._temporary.note_new(final)
+            os.replace(self._data, final)
         self._sync_folder()
-        return model
 
     @contextmanager
     def _create(self, path: Path) -> Iterator[BinaryIO]:
@@ -161,39 +182,6 @@ class _Staging:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
-
-    def _own_data(self) -> list[Path]:
-        """The data files that we made for the model that stands at the target now."""
-        ours = re.compile(re.escape(self._target.stem) + r"-[0-9a-f]{16}\.data")
-        found = [path for path in self._folder.glob("*.data") if ours.fullmatch(path.name)]
-        with contextlib.suppress(OSError, ModelError):
-            return [path for path in found if _names(self._target, path)]
-        return []
-
-
-def _names(model: Path, data: Path) -> bool:
-    """Whether the model names that data file; errs on the side of yes."""
-    descriptor = os.open(model, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    return os.fsencode(data.name) in cut(File(model, descriptor), {})
-
-
-def _sweep(folder: Path) -> None:
-    """Removes what a process of this machine left behind when it was killed."""
-    ours = re.compile(re.escape(_PREFIX) + r"(\d+)-\d+\.(onnx|data)")
-    for path in folder.glob(".bnfold-*"):
-        if (match := ours.fullmatch(path.name)) and not _is_alive(int(match[1])):
-            with contextlib.suppress(OSError):
-                path.unlink()
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
 
 
 @contextmanager

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from bnfold.model_io.error import ModelError
 
@@ -53,18 +54,62 @@ class Memory:
         target[:] = self._view[offset : offset + len(target)]
 
 
+class Stamp(NamedTuple):
+    """What tells one content of a file from another, without reading it."""
+
+    device: int
+    inode: int
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Stamp:
+        """That of a file that was looked at."""
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 class File:
     """An open regular file, read by position, so that it may be replaced or removed while it is in use.
 
     It is not mapped into memory: if somebody cuts a mapped file short, its reader is killed; this one gets an error.
     """
 
-    def __init__(self, path: Path, descriptor: int) -> None:
-        """Takes over `descriptor`, which is closed when nothing refers to this object any more."""
+    def __init__(self, path: Path, flags: int = 0) -> None:
+        """Opens it, and waits for nothing: what is no regular file might never answer, or never end.
+
+        Args:
+            path: where it is.
+            flags: more for `os.open`.
+
+        Raises:
+            ModelError: it cannot be opened, or is no regular file.
+        """
         self.path = path
-        self.descriptor = descriptor
-        self.size = os.fstat(descriptor).st_size
-        weakref.finalize(self, os.close, descriptor)
+        try:
+            self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY | flags)
+        except OSError as error:
+            raise ModelError(error.strerror) from error
+        weakref.finalize(self, os.close, self.descriptor)
+        found = os.fstat(self.descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise ModelError("is a folder" if stat.S_ISDIR(found.st_mode) else "is not a regular file")
+        self.stamp = Stamp.of(found)
+        self.size = found.st_size
+
+    def refuse_changed(self, *, at_its_path: bool = False) -> None:
+        """Refuses a file that was written to since it was opened: what was read early and late may not fit together.
+
+        Args:
+            at_its_path: and one that another file has taken the place of.
+
+        Raises:
+            ModelError: it was.
+        """
+        found = [os.fstat(self.descriptor)]
+        if at_its_path and self.path.exists():
+            found.append(self.path.stat())
+        if any(Stamp.of(each) != self.stamp for each in found):
+            raise ModelError(f"{self.path}: was changed while it was in use")
 
     def read(self, offset: int, count: int) -> bytes:
         try:

@@ -6,8 +6,10 @@ import math
 from collections.abc import Iterable, Iterator
 
 import onnx
-from onnx import AttributeProto, TensorProto
+from onnx import AttributeProto, NodeProto, TensorProto
 
+STANDARD_DOMAINS = ("", "ai.onnx")
+_WITH_GRAPHS = frozenset({"If", "Loop", "Scan", "SequenceMap"})
 _PACKED_BITS = {"INT2": 2, "UINT2": 2, "INT4": 4, "UINT4": 4, "FLOAT4E2M1": 4, "FLOAT6E2M3": 6, "FLOAT6E3M2": 6}
 DATA_FIELDS = ("float_data", "int32_data", "int64_data", "double_data", "uint64_data", "string_data")
 """Where values stand that are not raw."""
@@ -64,11 +66,17 @@ def attribute_tensors(attribute: AttributeProto) -> Iterator[TensorProto]:
         yield from (sparse.values, sparse.indices)
 
 
+def may_hold_graphs(node: NodeProto) -> bool:
+    """Whether the node's operator has attributes that are graphs; of those that are not ONNX's own anything is so."""
+    return node.op_type in _WITH_GRAPHS or node.domain not in STANDARD_DOMAINS
+
+
 def attribute_graphs(attribute: AttributeProto) -> Iterator[onnx.GraphProto]:
-    """The graphs that stand in the attribute."""
-    if attribute.HasField("g"):
-        yield attribute.g
-    yield from attribute.graphs
+    """The graphs that stand in the attribute, if it is of a type that has any."""
+    if may_hold_tensors(attribute):
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
 
 
 def is_external(tensor: TensorProto) -> bool:
@@ -78,12 +86,12 @@ def is_external(tensor: TensorProto) -> bool:
 
 def is_packed(tensor: TensorProto) -> bool:
     """Whether an element takes less than a byte."""
-    return _type_name(tensor) in _PACKED_BITS
+    return type_name(tensor.data_type) in _PACKED_BITS
 
 
 def raw_size(tensor: TensorProto) -> int | None:
     """How many bytes `raw_data` or a data file must have; None for strings and types that this onnx does not know."""
-    name = _type_name(tensor)
+    name = type_name(tensor.data_type)
     if name in ("", "UNDEFINED", "STRING"):
         return None
     bits = _PACKED_BITS.get(name) or 8 * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
@@ -92,7 +100,7 @@ def raw_size(tensor: TensorProto) -> int | None:
 
 def field_size(tensor: TensorProto) -> tuple[str, int] | None:
     """The field for values that are not raw, and how many entries it must have; None for unknown types."""
-    name = _type_name(tensor)
+    name = type_name(tensor.data_type)
     if name in ("", "UNDEFINED"):
         return None
     count = math.prod(tensor.dims)
@@ -103,7 +111,11 @@ def field_size(tensor: TensorProto) -> tuple[str, int] | None:
     return onnx.helper.tensor_dtype_to_field(tensor.data_type), count
 
 
-def _type_name(tensor: TensorProto) -> str:
-    """The name of the element type; "" for a number that this onnx does not know."""
-    kind = tensor.data_type
-    return TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else ""
+def holds_real_numbers(tensor: TensorProto) -> bool:
+    """Whether its elements are of a known type, and neither text nor complex."""
+    return type_name(tensor.data_type) not in ("", "UNDEFINED", "STRING", "COMPLEX64", "COMPLEX128")
+
+
+def type_name(data_type: int) -> str:
+    """The name of an element type; "" for a number that this onnx does not know."""
+    return TensorProto.DataType.Name(data_type) if data_type in TensorProto.DataType.values() else ""

@@ -1,4 +1,4 @@
-"""Does a model hold together? Asked in time linear in its size, and without knowing any operator."""
+"""Does a model hold together? Asked in time linear in its size; of operators it knows only which can hold graphs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from bnfold.model_io.tensors import (
     attribute_graphs,
     attribute_tensors,
     field_size,
+    may_hold_graphs,
     may_hold_tensors,
     raw_size,
 )
 
 # Protobuf does not look at text when it parses; what is not UTF-8 comes out as bytes.
+_MOST_OPSET = (1 << 31) - 1  # what the libraries hold it in
 _NOT_TEXT = "is damaged: a name in it is not UTF-8"
 
 
@@ -35,11 +37,17 @@ def check_model(proto: onnx.ModelProto, payload: Callable[[TensorProto], Payload
     """
     if not proto.HasField("graph"):
         raise ModelError("has no graph, so it is not an ONNX model")
+    for entry in (*proto.opset_import, *(each for function in proto.functions for each in function.opset_import)):
+        if not 0 <= entry.version <= _MOST_OPSET:
+            raise ModelError(f"imports version {entry.version} of the operators in {entry.domain!r}, which cannot be")
     check = _Check(payload)
     check.graph(proto.graph, ())
     for function in proto.functions:
         check.attributes(function.attribute_proto, ())
-        check.nodes(function.node, _distinct(function.input, "input"), ())
+        known = _distinct(function.input, "input")
+        check.nodes(function.node, known, ())
+        if undefined := [name for name in function.output if name not in known]:
+            raise ModelError(f"nothing computes the output {undefined[0]!r} of function {function.name!r}")
 
 
 class _Check:
@@ -70,7 +78,9 @@ class _Check:
             for value in node.input[:]:  # a slice is twice as fast as one by one
                 if value not in known and value and not any(value in scope for scope in outer):
                     raise ModelError(_undefined(node, value, nodes))
-            self.attributes(node.attribute[:], scopes)
+            self.attributes(node.attribute[:], scopes, node)
+            if node.op_type == "Split":
+                _check_split(node)
             for value in node.output[:]:
                 if value in known:
                     raise ModelError(f"{_name(node)} assigns {value!r}, which has a value already")
@@ -79,7 +89,9 @@ class _Check:
                 if value:
                     known.add(value)
 
-    def attributes(self, attributes: Iterable[onnx.AttributeProto], outer: tuple[set[str], ...]) -> None:
+    def attributes(
+        self, attributes: Iterable[onnx.AttributeProto], outer: tuple[set[str], ...], node: onnx.NodeProto | None = None
+    ) -> None:
         for attribute in attributes:
             if type(attribute.name) is not str:
                 raise ModelError(_NOT_TEXT)
@@ -87,6 +99,8 @@ class _Check:
                 for tensor in attribute_tensors(attribute):
                     self.tensor(tensor)
                 for graph in attribute_graphs(attribute):
+                    if node is not None and not may_hold_graphs(node):  # it would not be looked for
+                        raise ModelError(f"{_name(node)} holds a graph, which no {node.op_type!r} has")
                     self.graph(graph, outer)
 
     def tensor(self, tensor: TensorProto) -> None:
@@ -104,6 +118,13 @@ class _Check:
         elif expected := field_size(tensor):
             field, count = expected
             _agree(tensor, len(getattr(tensor, field)), count, f"entries of {field}")
+
+
+def _check_split(node: onnx.NodeProto) -> None:
+    """More outputs than it says to have: ONNX's shape inference would write past the end of a list."""
+    for attribute in node.attribute:
+        if attribute.name == "num_outputs" and attribute.i < len(node.output):
+            raise ModelError(f"{_name(node)} has {len(node.output)} outputs, but num_outputs is {attribute.i}")
 
 
 def _agree(tensor: TensorProto, found: int, expected: int | None, what: str) -> None:

@@ -115,7 +115,7 @@ class Splicer:
                     position = start + length
                     if length >= self._least and position > self.seek and key >> 3 in message and position <= stop:
                         return _Field(key >> 3, self._base + length_at, start, position)
-                elif kind == _VARINT:
+                elif kind == _VARINT and key:  # else a hole of exabytes would be walked through, zero by zero
                     position = self._base + _varint(self._window, at)[1]
                 elif kind in (_FIXED64, _FIXED32):
                     position = self._base + at + (8 if kind == _FIXED64 else 4)

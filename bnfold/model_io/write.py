@@ -6,6 +6,7 @@ import errno
 import hashlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
 import onnx
@@ -29,24 +30,27 @@ def to_proto(model: Model) -> onnx.ModelProto:
     """The whole model in memory, its data files included.
 
     Raises:
-        ModelError: it would be over 2 GiB, the limit of protobuf, or a tensor cannot be read.
+        ModelError: it would be over 2 GiB, the limit of protobuf, or a tensor cannot be read, or a file was changed.
     """
     pieces = _inline(model).pieces()
     if size(pieces) > LIMIT:
         raise ModelError("the model is over 2 GiB, which is more than protobuf can hold in memory")
-    return parse(b"".join(chunk for piece in pieces for chunk in _chunks(piece)))
+    proto = parse(b"".join(chunk for piece in pieces for chunk in _chunks(piece)))
+    model.refuse_changed()
+    return proto
 
 
 def write_stream(model: Model, stream: BinaryIO) -> None:
     """Writes the whole model, its data files included, a piece at a time.
 
     Raises:
-        ModelError: a tensor cannot be read.
+        ModelError: a tensor cannot be read, or a file was changed; what was written so far is worth nothing.
         OSError: the stream cannot be written to.
     """
     for piece in _inline(model).pieces():
         for chunk in _chunks(piece):
             stream.write(chunk)
+    model.refuse_changed()
 
 
 def write_file(pieces: list[Piece], stream: BinaryIO) -> None:
@@ -99,6 +103,18 @@ def write_data(payloads: list[Payload], stream: BinaryIO) -> tuple[list[int], st
                 put(chunk)
         offsets.append(starts[key])
     return offsets, digest.hexdigest()[:16]
+
+
+def data_hash(path: Path) -> str:
+    """The same digits, of a file that is there; none if it cannot be read."""
+    try:
+        file = File(path)
+        digest = hashlib.sha256()
+        for chunk in Range(file, 0, file.size).chunks():
+            digest.update(chunk)
+    except ModelError:
+        return ""
+    return digest.hexdigest()[:16]
 
 
 def move_outside(tensor: TensorProto, location: str, offset: int, nbytes: int) -> None:

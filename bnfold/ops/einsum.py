@@ -42,7 +42,7 @@ class Equation:
         Raises:
             Refused: it has an ellipsis, or a label twice in one term.
         """
-        text = op.attribute("equation").decode().replace(" ", "")
+        text = op.attribute("equation", b"").decode().replace(" ", "")
         left, arrow, result = text.partition("->")
         operands = tuple(left.split(","))
         if not arrow:

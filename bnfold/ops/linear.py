@@ -248,7 +248,7 @@ def _shift_into_reader(matmul: Op, shift: FloatArray) -> list[Edit]:
     if len(readers) == 1 and readers[0].op.type == "Add" and not result.is_output:
         add, index = readers[0]
         constant = matmul.graph.constant(add.data(1 - index))
-        if constant is not None and add.opset >= _BROADCAST_IS_NUMPYS_FROM:
+        if constant is not None and not add.is_kept and add.opset >= _BROADCAST_IS_NUMPYS_FROM:
             sum_ = constant.float64() + _trimmed(shift)
             return [Moved(result), Assign(add, 1 - index, Exact(sum_, constant.dtype))]
     return _shift_behind(matmul, shift)

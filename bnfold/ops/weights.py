@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,10 @@ class Scaled:
         self.shape = base.shape
         self.dtype = base.dtype
 
+    def key(self) -> Hashable:
+        """Equal for equal factors of one weight."""
+        return self.base, self.factor.shape, self.factor.tobytes()
+
     def array(self) -> npt.NDArray[Any]:
         if self.dtype.kind == "f" and isinstance(self.base, Stored):
             return _times(self.base.array(), self.factor)
@@ -93,7 +97,7 @@ class Scaled:
 
 def _times(values: npt.NDArray[Any], factor: FloatArray) -> npt.NDArray[Any]:
     """In place: numpy multiplies in float64, block by block, and rounds once."""
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):  # infinity that came in may meet a zero
+    with np.errstate(all="ignore"):  # a weight may hold infinity, and a factor 0
         np.multiply(values, factor, out=values, casting="same_kind")
     return values
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from html import escape
 
-from bnfold import __version__
+from bnfold import __version__, escape
 from bnfold.calibrate.result import Calibration, Layer
 from bnfold.calibrate.shift import BANDS, LEAST_SAMPLES, Drift, LayerDrift, Verdict
 
@@ -42,36 +40,37 @@ class Report:
 
     def text(self) -> str:
         """For a terminal."""
-        table = [self.columns, *self.rows] if self.rows else []
+        table = [self.columns, *(tuple(map(escape.line, row)) for row in self.rows)] if self.rows else []
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         aligned = (
             "  ".join([row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))])
             for row in table
         )
         notes = (f"warning: {note}" for note in self.notes)
-        return "\n".join([self.headline, *(f"  {line}" for line in (*self.lines, *aligned)), *notes])
+        return "\n".join(map(escape.line, [self.headline, *(f"  {line}" for line in (*self.lines, *aligned)), *notes]))
 
     def markdown(self) -> str:
         """For a pull request."""
-        lines = [f"**{self.headline}**", "", *(f"- {line}" for line in self.lines)]
+        lines = [f"**{escape.markdown(self.headline)}**", "", *(f"- {escape.markdown(line)}" for line in self.lines)]
         if self.rows:
             rule = ["---", *["---:"] * (len(self.columns) - 1)]
-            lines += ["", *(f"| {' | '.join(_plain(row))} |" for row in (self.columns, rule, *self.rows))]
-        return "\n".join([*lines, *(f"\n> {note}" for note in self.notes)])
+            rows = (self.columns, rule, *(map(escape.markdown, row) for row in self.rows))
+            lines += ["", *(f"| {' | '.join(row)} |" for row in rows)]
+        return "\n".join([*lines, *(f"\n> {escape.markdown(note)}" for note in self.notes)])
 
     def html(self) -> str:
         """For a notebook."""
-        head = "".join(f"<th>{escape(column)}</th>" for column in self.columns)
-        body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
-        lines = "".join(f"<p>{escape(line)}</p>" for line in (*self.lines, *self.notes))
-        return f"<p><b>{escape(self.headline)}</b></p>{lines}<table><tr>{head}</tr>{body}</table>"
+        head = "".join(f"<th>{escape.html(column)}</th>" for column in self.columns)
+        body = "".join(f"<tr>{''.join(f'<td>{escape.html(cell)}</td>' for cell in row)}</tr>" for row in self.rows)
+        lines = "".join(f"<p>{escape.html(line)}</p>" for line in (*self.lines, *self.notes))
+        return f"<p><b>{escape.html(self.headline)}</b></p>{lines}<table><tr>{head}</tr>{body}</table>"
 
 
 def render(result: Calibration | Drift, form: str, *, verbose: bool = False) -> str:
     """The result in a form: text, markdown or json."""
     if form == "json":
         data = calibration_dict(result) if isinstance(result, Calibration) else drift_dict(result)
-        return json.dumps({"schema": SCHEMA, "bnfold": __version__, **data}, indent=2, ensure_ascii=False)
+        return escape.as_json({"schema": SCHEMA, "bnfold": __version__, **data})
     if isinstance(result, Calibration):
         report = calibration_report(result, verbose=verbose or form == "markdown")
     else:
@@ -225,7 +224,3 @@ def _percent(value: float) -> str:
 
 def _json(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _plain(cells: Sequence[str]) -> Iterable[str]:
-    return (cell.replace("|", "\\|").replace("_", "\\_") for cell in cells)

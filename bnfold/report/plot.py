@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from html import escape
 
 from bnfold.calibrate.shift import BANDS, Drift
+from bnfold.escape import html, shortened
 
 _LEFT, _WIDTH, _ROW, _TOP = 330, 420, 18, 48
 _LEAST, _MOST = -4.0, 2.0  # powers of ten
@@ -16,13 +16,12 @@ def drift_svg(result: Drift) -> str:
     """The picture. Scores under 1e-4 and over 100 stand at the ends of the scale."""
     height = _TOP + _ROW * len(result.layers) + 24
     head = f"{result.source}: {result.verdict.value}, score {result.score:.2g} on {result.samples} samples"
-    parts = [f'<text x="8" y="20" font-weight="bold">{escape(head)}</text>']
+    parts = [f'<text x="8" y="20" font-weight="bold">{html(head)}</text>']
     for number, layer in enumerate(result.layers):
         y = _TOP + _ROW * number
         colour = _COLOURS[sum(layer.score >= band for band in BANDS)]
-        name = layer.name if len(layer.name) < 48 else f"…{layer.name[-46:]}"
         parts += [
-            f'<text x="{_LEFT - 6}" y="{y + 12}" text-anchor="end">{escape(name)}</text>',
+            f'<text x="{_LEFT - 6}" y="{y + 12}" text-anchor="end">{html(shortened(layer.name, 47))}</text>',
             f'<rect x="{_LEFT}" y="{y + 2}" width="{_x(layer.score) - _LEFT:.1f}" height="{_ROW - 4}" '
             f'fill="{colour}"/>',
             f'<text x="{_x(layer.score) + 4:.1f}" y="{y + 12}">{layer.score:.2g}</text>',

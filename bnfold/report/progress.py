@@ -6,6 +6,8 @@ import sys
 import time
 from types import TracebackType
 
+from bnfold import escape
+
 _EVERY = 0.1  # seconds between two lines
 
 
@@ -40,5 +42,5 @@ class Progress:
         self._last = now
         rate = done / (now - self._since) if now > self._since else 0.0
         rest = f", {rate:.0f}/s, {(total - done) / rate:.0f} s left" if rate else ""
-        sys.stderr.write(f"\r\x1b[K{what}: {done} of {total} samples{rest}")
+        sys.stderr.write(f"\r\x1b[K{escape.line(what)}: {done} of {total} samples{rest}")
         sys.stderr.flush()

@@ -91,10 +91,9 @@ class Optimized(Result):
         return to_proto(self.plan.model)
 
     def summary(self, *, verbose: bool = False) -> Summary:
-        verified, *details = self._verified().splitlines()
-        parts = [headline(self.plan, "folded"), _sizes(self.bytes_before, self.bytes_after), verified]
-        notes = [*details, f"written to {self.output}"] if self.output else details
-        return Summary(f"{self.source}: {'; '.join(parts)}", rows(self.plan, verbose=verbose), tuple(notes))
+        parts = [headline(self.plan, "folded"), _sizes(self.bytes_before, self.bytes_after), self._verified()]
+        notes = (f"written to {self.output}",) if self.output else ()
+        return Summary(f"{self.source}: {'; '.join(parts)}", rows(self.plan, verbose=verbose), notes)
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -116,10 +115,11 @@ class Optimized(Result):
 
 @dataclass(frozen=True)
 class Failed(Result):
-    """A model that could not be read, and why."""
+    """A model that could not be read, why, and the exit code that says so."""
 
     source: str
     error: str
+    exit_code: int = 2
 
     def summary(self, *, verbose: bool = False) -> Summary:  # noqa: ARG002 -- there is nothing to say of its nodes
         return Summary(f"{self.source}: {self.error}", ())
@@ -132,4 +132,5 @@ def _sizes(before: int, after: int) -> str:
     """Both in the unit that suits the larger one."""
     power, unit = next((p, u) for p, u in ((3, "GB"), (2, "MB"), (1, "KB"), (0, "bytes")) if before >= 1000**p or not p)
     digits = 1 if power else 0
-    return f"{before / 1000**power:.{digits}f} → {after / 1000**power:.{digits}f} {unit}"
+    grown = f" ({100 * after / before - 100:.1f} % larger)" if after > before else ""
+    return f"{before / 1000**power:.{digits}f} → {after / 1000**power:.{digits}f} {unit}{grown}"

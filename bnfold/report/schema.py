@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
 from bnfold import __version__
+from bnfold.escape import as_json
 from bnfold.fold.record import Entry, Outcome, Plan
 from bnfold.reasons import Refusal
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def document(models: Sequence[dict[str, object]]) -> str:
     """The JSON document about some models."""
     content = {"schema": SCHEMA, "bnfold": __version__, "models": models}
-    return json.dumps(content, indent=2, ensure_ascii=False, default=plain)
+    return as_json(content, default=plain)
 
 
 def plan_dict(plan: Plan) -> dict[str, object]:
@@ -40,6 +40,7 @@ def entry_dict(entry: Entry) -> dict[str, object]:
         "outcome": entry.outcome.value,
         "into": entry.into,
         "through": entry.through,
+        "left": [{"node": left.node, "op_type": left.op_type} for left in entry.left],
         "reasons": [_refusal(refusal) for refusal in entry.refusals],
         "renamed": entry.renamed,
         "copied": entry.copied,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-
-import onnx
 
 from bnfold.fold.record import Entry, Outcome, Plan
 
@@ -76,49 +74,57 @@ def rows(plan: Plan, *, verbose: bool = False) -> tuple[Row, ...]:
     """
     if verbose:
         return tuple(_alone(entry) for entry in plan.entries)
-    types = _op_types(plan)
     told = [entry for entry in plan.entries if entry.is_batchnorm or entry.outcome is not Outcome.KEPT]
-    grouped = [_together(group, types) for group in _groups(told, types)]
+    grouped = [_together(group) for group in _groups(told)]
     untold = len(plan.entries) - len(told)
     if untold:
         grouped.append(Row(Outcome.KEPT.value, str(untold), "other affines", ("-v tells why",)))
     return tuple(grouped)
 
 
-def _groups(entries: Iterable[Entry], types: Mapping[str, str]) -> list[list[Entry]]:
+def _groups(entries: Iterable[Entry]) -> list[list[Entry]]:
     """Entries by their fate: BatchNormalizations first, then by outcome, then the largest group."""
     groups: dict[object, list[Entry]] = {}
     for entry in entries:
         reasons = frozenset(refusal.reason for refusal in entry.refusals)
-        way = _way([entry], types) if entry.is_batchnorm else ""
-        groups.setdefault((entry.op_type, entry.outcome, way, reasons), []).append(entry)
+        way = _way([entry]) if entry.is_batchnorm else ""
+        left = tuple(left.op_type for left in entry.left)
+        groups.setdefault((entry.op_type, entry.outcome, way, left, reasons), []).append(entry)
     outcomes = list(Outcome)
     return sorted(groups.values(), key=lambda g: (not g[0].is_batchnorm, outcomes.index(g[0].outcome), -len(g)))
 
 
-def _together(group: list[Entry], types: Mapping[str, str]) -> Row:
+def _together(group: list[Entry]) -> Row:
     first = group[0]
-    notes = [*_shared_reasons(group), _names(group)] if first.outcome in _STAYED else [_way(group, types)]
+    notes = [] if first.outcome in _STAYED else [_way(group)]
+    notes += _shared_reasons(group)
+    if first.outcome is Outcome.REDUCED and first.left:
+        notes.append(f"left: {first.left[0].op_type} {_names([left.node for entry in group for left in entry.left])}")
+    elif first.outcome in _STAYED:
+        notes.append(_names([entry.node for entry in group]))
     return Row(first.outcome.value, str(len(group)), first.op_type, tuple(notes))
 
 
 def _alone(entry: Entry) -> Row:
     """A row for one node, with all that is known of it."""
-    notes = [_way([entry]), *(f"{refusal.reason.name}: {refusal}" for refusal in entry.refusals)]
+    left = ", ".join(f"{left.op_type} {left.node}" for left in entry.left)
+    notes = [_way([entry], by_name=True), left and f"left: {left}"]
+    notes += (f"{refusal.reason.name}: {refusal}" for refusal in entry.refusals)
     notes += [f"{old} is now {new}" for old, new in entry.renamed.items()]
     notes += [f"{name} is shared, and was copied ({nbytes} bytes)" for name, nbytes in entry.copied.items()]
     return Row(entry.outcome.value, entry.node, entry.op_type, tuple(filter(None, notes)))
 
 
-def _way(group: list[Entry], types: Mapping[str, str] | None = None) -> str:
-    """Where the nodes went: by name, or by operator if `types` are given."""
-
-    def listed(nodes: Iterable[str]) -> str:
-        return ", ".join(dict.fromkeys(node if types is None else types.get(node, node) for node in nodes))
-
-    into = listed(node for entry in group for node in entry.into)
-    through = listed(node for entry in group for node in entry.through)
-    return " ".join(filter(None, (into and f"into {into}", through and f"through {through}")))
+def _way(group: list[Entry], *, by_name: bool = False) -> str:
+    """Where the nodes went: by operator, or by name."""
+    into: list[str] = []
+    through: list[str] = []
+    for entry in group:
+        types = {} if by_name else {answer.node: answer.op_type for answer in entry.answers}
+        into += (types.get(node, node) for node in entry.into)
+        through += (types.get(node, node) for node in entry.through)
+    ways = (("into", into), ("through", through))
+    return " ".join(f"{word} {', '.join(dict.fromkeys(nodes))}" for word, nodes in ways if nodes)
 
 
 def _shared_reasons(group: list[Entry]) -> Iterator[str]:
@@ -134,23 +140,7 @@ def _shared_reasons(group: list[Entry]) -> Iterator[str]:
             yield f"{reason.name}: e.g. {example}"
 
 
-def _names(group: list[Entry]) -> str:
-    names = ", ".join(entry.node for entry in group[:_SHOWN])
-    more = len(group) - _SHOWN
-    return f"{names} and {more} more (-v tells all)" if more > 0 else names
-
-
-def _op_types(plan: Plan) -> dict[str, str]:
-    """The operator of each node, under its name or that of its first output where it has none."""
-    proto = plan.model.proto
-    nodes = (node for owner in (proto.graph, *proto.functions) for node in _nodes(owner.node))
-    types = {node.name or next(iter(node.output), ""): node.op_type for node in nodes}
-    return types | {entry.node: entry.op_type for entry in plan.entries}  # some are gone from the model
-
-
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for graph in (attribute.g, *attribute.graphs):
-                yield from _nodes(graph.node)
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    more = len(names) - _SHOWN
+    return f"{shown} and {more} more (-v tells all)" if more > 0 else shown

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from bnfold.escape import line
 from bnfold.report.summary import Row, Summary
 
 
 def text(summary: Summary) -> str:
     """The summary as plain lines; the first of them says it all."""
-    table = _table(summary.rows) if summary.rows else ()
-    return "\n".join([summary.headline, *(f"  {line}" for line in table), *summary.notes])
+    table = _table([_escaped(row) for row in summary.rows]) if summary.rows else ()
+    return "\n".join(map(line, [summary.headline, *(f"  {row}" for row in table), *summary.notes]))
+
+
+def _escaped(row: Row) -> Row:
+    """Before anything is aligned: what stands for a character is longer."""
+    return Row(row.outcome, line(row.what), line(row.op_type), row.notes)
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:

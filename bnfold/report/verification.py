@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from xml.etree import ElementTree as ET
 
-from bnfold import __version__
-from bnfold.report.markup import plain
+from bnfold import __version__, escape
 from bnfold.verify.result import Outcome, OutputFigures, RegionResult, Verdict, Verification
 
-SCHEMA = 1
+SCHEMA = 2
 _OUTPUT_COLUMNS = (
     *("output", "max abs", "max rel", "rms", "SNR dB", "ULPs", "cosine", "argmax", "NaN/Inf"),
     *("noise", "accepted"),
@@ -41,12 +39,12 @@ def text(result: Verification, *, layers: bool = False) -> str:
     if layers:
         lines += ["", *_table(_LAYER_COLUMNS, _layers(result)), f"  {_alike(result)}"]
     rest = [reason for reason in result.reasons if reason not in {str(region) for region in result.regions}]
-    return "\n".join(map(_printable, [*lines, *(f"  {reason}" for reason in rest)]))
+    return "\n".join(map(escape.line, [*lines, *(f"  {reason}" for reason in rest)]))
 
 
 def markdown(result: Verification, *, layers: bool = False) -> str:
     """The same for a pull request."""
-    lines = [f"**{result.verdict.value}**: {_safe(str(result).partition(': ')[2])}"]
+    lines = [f"**{result.verdict.value}**: {escape.markdown(str(result).partition(': ')[2])}"]
     if result.outputs:
         lines += ["", *_markdown(_OUTPUT_COLUMNS, [_figures(output) for output in result.outputs])]
     shown = _shown(result, layers=layers)
@@ -58,19 +56,19 @@ def markdown(result: Verification, *, layers: bool = False) -> str:
     if layers:
         lines += ["", *_markdown(_LAYER_COLUMNS, _layers(result))]
     notes = [*([_alike(result)] if layers else []), *result.reasons]
-    return "\n".join([*lines, *([""] if notes else []), *(f"- {_safe(note)}" for note in notes)])
+    return "\n".join([*lines, *([""] if notes else []), *(f"- {escape.markdown(note)}" for note in notes)])
 
 
 def as_json(result: Verification, before: str, after: str, *, layers: bool = False) -> str:
     """Everything that is known."""
     paths = {"before": before, "after": after}
     content = {"schema": SCHEMA, "bnfold": __version__, **paths, **result.to_dict(layers=layers)}
-    return json.dumps(content, indent=2, ensure_ascii=False)
+    return escape.as_json(content)
 
 
 def junit(result: Verification, before: str, after: str) -> str:
     """A test suite for a CI server: a case for each output and for each region."""
-    name = _printable(f"bnfold verify {before} {after}")
+    name = escape.line(f"bnfold verify {before} {after}")
     suites = ET.Element("testsuites", name=name)
     suite = ET.SubElement(suites, "testsuite", name=name)
     for output in result.outputs:
@@ -84,7 +82,7 @@ def junit(result: Verification, before: str, after: str) -> str:
         case = _case(suite, "regions", f"{region.suspect} -> {region.value}")
         if region.outcome is Outcome.DIFFERENT:
             _tell(case, "failure", str(region), *_place(region))
-        elif region.outcome is Outcome.NOT_EVALUATED:
+        elif region.is_open:
             _tell(case, "skipped", str(region), *_operators(region))
     verdict = _case(suite, "models", "verdict")
     if result.verdict is not Verdict.EQUIVALENT:
@@ -94,15 +92,16 @@ def junit(result: Verification, before: str, after: str) -> str:
         element.attrib.update({key: str(count) for key, count in counts.items()})
     suite.set("skipped", str(len(suite.findall("*/skipped"))))
     ET.indent(suites)
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suites, encoding="unicode")
+    content: bytes = ET.tostring(suites)  # in ASCII, which any output can take
+    return '<?xml version="1.0" encoding="UTF-8"?>\n' + content.decode()
 
 
 def _case(suite: ET.Element, group: str, name: str) -> ET.Element:
-    return ET.SubElement(suite, "testcase", classname=group, name=_printable(name))
+    return ET.SubElement(suite, "testcase", classname=group, name=escape.line(name))
 
 
 def _tell(case: ET.Element, kind: str, message: str, *lines: str) -> None:
-    ET.SubElement(case, kind, message=_printable(message)).text = "\n".join(map(_printable, lines))
+    ET.SubElement(case, kind, message=escape.line(message)).text = "\n".join(map(escape.line, lines))
 
 
 def _shown(result: Verification, *, layers: bool) -> list[RegionResult]:
@@ -131,7 +130,7 @@ def _layers(result: Verification) -> list[list[str]]:
         elif region is None:  # what is computed from constants, or nothing reads
             rows.append(["", layer.operator, layer.value, "", "", ""])
         else:
-            ending = region.value == layer.value and region.outcome is not Outcome.NOT_EVALUATED
+            ending = region.value == layer.value and not region.is_open
             figures = [_short(figure) for figure in (region.difference, region.error)] if ending else ["", ""]
             channel = str(region.channel) if ending and region.channel is not None else ""
             rows.append([region.outcome.value, layer.operator, layer.value, *figures, channel])
@@ -168,7 +167,7 @@ def _figures(output: OutputFigures) -> list[str]:
 
 
 def _region(region: RegionResult) -> list[str]:
-    if region.outcome is Outcome.NOT_EVALUATED:
+    if region.is_open:
         return [region.outcome.value, region.suspect, region.value, "", "", "", region.detail]
     channel = "" if region.channel is None else str(region.channel)
     figures = [_short(region.difference), _short(region.bound), _short(region.error)]
@@ -176,7 +175,7 @@ def _region(region: RegionResult) -> list[str]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    cells = [list(map(_printable, row)) for row in (columns, *rows)]
+    cells = [list(map(escape.line, row)) for row in (columns, *rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return [
         "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
@@ -184,7 +183,7 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [columns, ["---"] * len(columns), *(list(map(_safe, row)) for row in rows)]
+    lines = [columns, ["---"] * len(columns), *(list(map(escape.markdown, row)) for row in rows)]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
@@ -195,16 +194,6 @@ def _few(names: Sequence[str]) -> str:
 
 def _short(figure: float | None) -> str:
     return "" if figure is None else f"{figure:.2g}"
-
-
-def _printable(line: str) -> str:
-    """The line with its control characters spelt out: a terminal would obey them, and XML knows none."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
-
-
-def _safe(cell: str) -> str:
-    """Text in which a name cannot turn into Markdown."""
-    return plain(_printable(cell))
 
 
 FORMATS: dict[str, Callable[[Verification, str, str, bool], str]] = {

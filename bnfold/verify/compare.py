@@ -7,12 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 
 import onnx
-import onnx.inliner
 
 from bnfold.graph import Graph
 from bnfold.model_io import Model, load
+from bnfold.reasons import Refusal, Refused
 from bnfold.verify.conclusion import conclusion
 from bnfold.verify.float64.evaluate import CannotEvaluate
+from bnfold.verify.float64.whole import inlined
 from bnfold.verify.ports import invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
 from bnfold.verify.regional.alignment import Comparison, compare_regions
 from bnfold.verify.regional.judge import Judge
@@ -23,6 +24,7 @@ from bnfold.verify.running.endtoend import run_both
 from bnfold.verify.running.given import Data, given
 from bnfold.verify.running.inputs import DISTRIBUTIONS, CannotGenerate, Generator, sized
 from bnfold.verify.running.outputs import Run, Tolerance
+from bnfold.verify.running.ranges import ranges
 from bnfold.verify.running.referee import Referee, Ruling
 from bnfold.verify.running.runner import CPU, Limits, Runner
 from bnfold.verify.running.variations import weights_moved
@@ -73,7 +75,8 @@ def verify(
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
-        ModelError: A model cannot be read or is refused, the two have other inputs or outputs, or data does not fit.
+        ModelError: A model cannot be read or is refused, or its files changed meanwhile; the two have other inputs or
+            outputs, or data does not fit.
     """
     pair = _Pair(before, after, map_output or {})
     ports = sized(required_inputs(pair.left), shapes or {}, dims or {})
@@ -102,11 +105,13 @@ def verify(
                 data=samples,
                 distributions=DISTRIBUTIONS if thorough else _FEW,
                 providers=providers,
-                tolerance=Tolerance(rtol, atol),
+                tolerance=Tolerance(rtol, atol, ranges(pair.before)),
             )
         report("running both models", 1, 1)
     if ran.disputes and not (ran.is_final or found.having(Outcome.DIFFERENT)):
         rulings = _rulings(pair, ran, report)
+    for model in (pair.left, pair.right):
+        model.refuse_changed(at_its_path=True)  # else it was compared with parts of another one
     return conclusion(found, ran, rulings, pair.notes, seed)
 
 
@@ -127,11 +132,11 @@ class _Pair:
 
     @cached_property
     def before(self) -> Graph:
-        return Graph(_inlined(self.left))
+        return Graph(inlined(self.left))
 
     @cached_property
     def after(self) -> Graph:
-        return Graph(_inlined(self.right))
+        return Graph(inlined(self.right))
 
     def spoilt(self, *, run: bool) -> str:
         """What is wrong with AFTER, and not with BEFORE; ``run`` if ONNX Runtime will look at them too."""
@@ -150,7 +155,7 @@ class _Pair:
 
     def moved(self) -> Graph:
         """AFTER with every weight that BEFORE does not have moved by rounding."""
-        return Graph(_inlined(weights_moved(self.right, self.left)))
+        return Graph(inlined(weights_moved(self.right, self.left)))
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -161,22 +166,16 @@ def _loaded(source: Source) -> Model:
     return source if isinstance(source, Model) else load(source)
 
 
-def _inlined(model: Model) -> Model:
-    """The model without functions of its own: their nodes stand where they are called."""
-    if not model.proto.functions:
-        return model
-    copy = model.copy()
-    copy.proto = onnx.inliner.inline_local_functions(copy.proto, convert_version=True)
-    return copy
-
-
 def _regions(pair: _Pair, generator: Generator, seed: int, seconds: float, progress: Progress) -> Comparison:
     try:
         stage = scenes(pair.before.model, generator.candidates())
     except CannotGenerate as error:
         return Comparison(problem=str(error))
     judge = Judge(pair.before, pair.after, stage, seed, seconds)
-    return compare_regions(pair.before, pair.after, pair.names, judge, progress)
+    try:
+        return compare_regions(pair.before, pair.after, pair.names, judge, progress)
+    except Refused as refused:  # an attribute of a wrong type, say
+        return Comparison(problem=str(Refusal(refused.reason, refused.facts)))
 
 
 def _rulings(pair: _Pair, ran: Run, progress: Progress) -> list[Ruling] | None:

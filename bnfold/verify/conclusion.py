@@ -1,5 +1,6 @@
 """From what was found to a verdict: regions decide where they can, running decides where they cannot.
 
+A difference that is known and that nothing exercised is no matter of a few runs: it leaves the verdict open.
 A tolerance of the user overrides both: then it is the outputs that decide.
 """
 
@@ -28,7 +29,7 @@ def conclusion(
         notes: What else a reader should know.
         seed: Of the inputs.
     """
-    different, unknown = found.having(Outcome.DIFFERENT), found.having(Outcome.NOT_EVALUATED)
+    different, unknown = found.having(Outcome.DIFFERENT), [region for region in found.regions if region.is_open]
     complete = not found.problem and not unknown
     beyond = [output for output in ran.outputs if not output.passed]
     nothing = [output for output in ran.outputs if output.tolerance > _DROWNED or not output.compared]
@@ -36,10 +37,10 @@ def conclusion(
     is_wrong = different and not ran.is_final
     if ran.failure or is_off or is_wrong:
         verdict = Verdict.DIFFERENT
-    elif complete or (ran.was_run and not nothing):
+    elif complete or (ran.was_run and not nothing and (ran.is_final or not found.having(Outcome.NOT_EXERCISED))):
         verdict = Verdict.EQUIVALENT
     else:
-        verdict = Verdict.NOT_RUN
+        verdict = Verdict.NOT_VERIFIED
     reasons = [str(region) for region in different]
     reasons += _of_the_run(ran, beyond, rulings, verdict)
     reasons += [f"not compared region by region: {found.problem}"] * bool(found.problem)

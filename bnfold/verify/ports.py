@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 
 import onnx
 import onnx.checker
 import onnx.shape_inference
 
 from bnfold.model_io import Model, ModelError
-from bnfold.model_io.tensors import all_tensors
+from bnfold.model_io.tensors import all_tensors, type_name
 
 Dim = int | str | None
 
@@ -39,7 +40,7 @@ class Port:
         if self.kind != "tensor":
             return f"{self.name!r} {self.kind}"
         sizes = "?" if self.shape is None else ",".join("?" if dim is None else str(dim) for dim in self.shape)
-        return f"{self.name!r} {onnx.TensorProto.DataType.Name(self.elem_type).lower()}[{sizes}]"
+        return f"{self.name!r} {told(self.elem_type)}[{sizes}]"
 
     def accepts(self, other: Port) -> bool:
         """Whether nothing that is said of one contradicts what is said of the other."""
@@ -51,6 +52,11 @@ class Port:
             left == right or not (isinstance(left, int) and isinstance(right, int))
             for left, right in zip(self.shape, other.shape, strict=True)
         )
+
+
+def told(elem_type: int) -> str:
+    """The name of an element type, or its number if it has none."""
+    return type_name(elem_type).lower() or f"type {elem_type}"
 
 
 def required_inputs(model: Model) -> list[Port]:
@@ -92,7 +98,10 @@ def matched_outputs(before: Model, after: Model, renamed: Mapping[str, str]) -> 
         InterfaceError: Inputs or outputs differ in number, name, type or shape.
     """
     _match("input", required_inputs(before), required_inputs(after), {})
-    _match("output", outputs_of(before), outputs_of(after), renamed)
+    try:
+        _match("output", outputs_of(before), outputs_of(after), renamed)
+    except InterfaceError:  # some converters declare an output as a scalar, whatever it is
+        _match("output", _no_false_scalars(before), _no_false_scalars(after), renamed)
     return {port.name: renamed.get(port.name, port.name) for port in outputs_of(before)}
 
 
@@ -137,19 +146,29 @@ def mistyped(model: Model) -> str:
 
     ONNX Runtime does not load such a model, and onnx.checker does not see it.
     """
+    for declared, found in zip(outputs_of(model), _computed_outputs(model), strict=True):
+        if declared.elem_type and found.elem_type and declared.elem_type != found.elem_type:
+            return f"output {declared} is {told(found.elem_type)}, by the operators that make it"
+    return ""
+
+
+def _computed_outputs(model: Model) -> list[Port]:
+    """The outputs as their operators make them; nothing is said of what cannot be told."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     for entry in proto.graph.output:
         entry.ClearField("type")  # only what is not declared is inferred
-    try:
-        inferred = onnx.shape_inference.infer_shapes(proto).graph.output
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
-        return ""  # it cannot be told
-    for declared, found in zip(outputs_of(model), map(_port, inferred), strict=True):
-        if declared.elem_type and found.elem_type and declared.elem_type != found.elem_type:
-            real = onnx.TensorProto.DataType.Name(found.elem_type).lower()
-            return f"output {declared} is {real}, by the operators that make it"
-    return ""
+    with suppress(Exception):  # its error types are not public; then it cannot be told
+        proto = onnx.shape_inference.infer_shapes(proto)
+    return list(map(_port, proto.graph.output))
+
+
+def _no_false_scalars(model: Model) -> list[Port]:
+    """The outputs; what is declared to be a scalar has the shape that its operators give it, if any."""
+    return [
+        replace(port, shape=found.shape) if port.shape == () and found.shape else port
+        for port, found in zip(outputs_of(model), _computed_outputs(model), strict=True)
+    ]
 
 
 def invalid(model: Model) -> str:

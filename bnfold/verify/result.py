@@ -7,13 +7,15 @@ from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
+from bnfold import escape
+
 
 class Verdict(Enum):
     """The answer. Names are public."""
 
     EQUIVALENT = "equivalent"
     DIFFERENT = "different"
-    NOT_RUN = "not run"  # nothing could evaluate the models
+    NOT_VERIFIED = "not verified"  # nothing could evaluate them, or exercise a difference that is known
 
 
 class Outcome(Enum):
@@ -22,7 +24,8 @@ class Outcome(Enum):
     EQUAL = "equal"
     DIFFERENT = "different"
     REDEFINED = "redefined"  # the value means something else, and what reads it makes up for that
-    NOT_EVALUATED = "not evaluated"
+    NOT_EVALUATED = "not evaluated"  # running both models may tell
+    NOT_EXERCISED = "not exercised"  # a difference is known, and nothing that was tried reaches it
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class RegionResult:
         bound: What one rounding of the changed weights explains at that place, on the same scale.
         channel: Where along ``axis`` the largest difference is, None if all channels are alike.
         axis: The axis of the value that tells channels apart.
-        detail: Why it was not evaluated, or what else there is to say.
+        detail: Why it was not evaluated or exercised, or what else there is to say.
     """
 
     value: str
@@ -55,9 +58,14 @@ class RegionResult:
     axis: int | None = None
     detail: str = ""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing is known of it."""
+        return self.outcome in (Outcome.NOT_EVALUATED, Outcome.NOT_EXERCISED)
+
     def __str__(self) -> str:
-        if self.outcome is Outcome.NOT_EVALUATED:
-            return f"{self.suspect}: not evaluated alone: {self.detail}"
+        if self.is_open:
+            return f"{self.suspect}: {self.outcome.value}: {self.detail}"
         place = f", channel {self.channel}" if self.channel is not None else ""
         figures = f"difference {self.difference:.2g} of max |y|, rounding explains {self.bound:.2g}"
         return f"{self.suspect}: {self.outcome.value} at {self.value!r}{place}: {figures}"
@@ -169,20 +177,27 @@ class Verification:
         return max(math.inf if output.misplaced else output.max_rel for output in self.outputs)
 
     def __str__(self) -> str:
-        """One line."""
-        if self.verdict is Verdict.NOT_RUN:
-            return f"not verified by running: {'; '.join(self.reasons)}"
+        """One line, in which names are escaped."""
+        return escape.line(self._told())
+
+    def _told(self) -> str:
+        if self.verdict is Verdict.NOT_VERIFIED:
+            return f"not verified: {'; '.join(self.reasons)}"
         if self.verdict is Verdict.DIFFERENT:
             where = self.first_difference
             return f"different: {where}" if where else f"different: {'; '.join(self.reasons)}"
         parts = []
         if self.regions or self.complete:
             equal = sum(region.outcome in (Outcome.EQUAL, Outcome.REDEFINED) for region in self.regions)
-            unknown = sum(region.outcome is Outcome.NOT_EVALUATED for region in self.regions)
-            rest = f" ({unknown} could not be evaluated)" if unknown else ""
+            unknown = sum(region.is_open for region in self.regions)
+            rest = f" ({unknown} left to the runs)" if unknown else ""
             parts.append(f"{equal} of {len(self.regions)} changed regions equal in float64{rest}")
         if self.outputs:
-            parts.append(f"outputs within {max(output.max_rel for output in self.outputs):.1e} of max |y| ({self.how})")
+            apart = f"{max(output.max_rel for output in self.outputs):.1e} of max |y|"
+            passed = all(output.passed for output in self.outputs)
+            parts.append(
+                f"outputs within {apart} ({self.how})" if passed else f"rounding alone sets runs {apart} apart"
+            )
         return f"equivalent: {', '.join(parts)}"
 
     @property

@@ -1,13 +1,12 @@
 """Small models, and what is true of them by numpy's account."""
 
 from concurrent.futures import Executor, Future
-from pathlib import Path
 
 import numpy as np
 import onnxruntime
+from networks import MODELS
 from onnx import helper, numpy_helper
 
-MODELS = Path(__file__).parents[2] / "models"
 TRAIN, TEST, LABELS = (MODELS / f"digits_{name}.npz" for name in ("train", "test", "labels"))
 
 

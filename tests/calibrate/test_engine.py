@@ -3,6 +3,7 @@
 import ctypes
 import os
 import resource
+import select
 import signal
 import subprocess
 import sys
@@ -170,12 +171,45 @@ def test_a_full_disk(size, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
     ended = subprocess.run(
-        [sys.executable, "-c", code, *map(str, args)], capture_output=True, text=True, preexec_fn=limited, check=False
+        [sys.executable, "-c", code, *map(str, args)],
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},  # half a module in a cache would break all that follows
+        capture_output=True,
+        text=True,
+        preexec_fn=limited,
+        check=False,
     )
     assert ended.returncode == 2
     assert ended.stderr.startswith("bnfold: temporary files cannot be written to ")
     assert ended.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_workers_end_with_their_parent(tmp_path):
+    """However that ends, and in the middle of a task."""
+    code = """
+import resource, subprocess, sys, time
+from pathlib import Path
+popen, held = subprocess.Popen, int(sys.argv[2])
+subprocess.Popen = lambda *args, **options: popen(*args, **options, pass_fds=[held])
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))  # should a worker live on
+from bnfold.calibrate.children import Children
+children = Children(2)
+for name in "ab":
+    children.submit(exec, f"open({sys.argv[1] + name!r}, 'w').close()\\nwhile True: pass")
+time.sleep(1000)
+"""
+    held, hold = os.pipe()  # ends when nobody holds it any more
+    command = [sys.executable, "-c", code, f"{tmp_path}/", str(hold)]
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, pass_fds=[hold], env=os.environ | paths) as parent:
+        os.close(hold)
+        end = time.monotonic() + 60
+        while len(list(tmp_path.iterdir())) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        parent.kill()
+    assert select.select([held], [], [], 20)[0]
+    os.close(held)
 
 
 def test_nothing_is_left_on_disk(tmp_path):

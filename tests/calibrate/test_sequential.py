@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from networks import NETWORKS
 from small import MODELS, TRAIN, Here, moments, session
 
 from bnfold.calibrate import calibrate
@@ -11,8 +12,6 @@ from bnfold.calibrate.segments import START, Segments
 from bnfold.calibrate.targets import survey
 from bnfold.graph import Graph
 from bnfold.model_io import load
-
-NETWORKS = ["digits_resnet", "digits_mlp", "digits_preact"]
 
 
 def stack(layers, name):

@@ -11,6 +11,7 @@ import onnx
 import pytest
 from click.testing import CliRunner
 from helpers import model_of
+from networks import MODELS
 from onnx import numpy_helper
 
 import bnfold
@@ -18,7 +19,7 @@ from bnfold.commands import program
 from bnfold.fold import plan
 from bnfold.model_io import load
 
-MODEL = Path(__file__).parents[2] / "models" / "digits_resnet.onnx"
+MODEL = MODELS / "digits_resnet.onnx"
 
 
 def run(*arguments):
@@ -140,7 +141,7 @@ def test_same_bytes(folder):
 
 def test_options_are_kept(folder):
     """What the fold was asked for is asked for again."""
-    certify(folder, "--keep", "*/layer*", "--leftover", "affine", "--max-growth", "7", "--no-verify")
+    certify(folder, "--keep", "/0/*", "--leftover", "affine", "--max-growth", "7", "--no-verify")
     assert record(folder)["options"]["max_growth"] == 7
     assert record(folder)["options"]["leftover"] == "affine"
     assert record(folder)["verification"] is None
@@ -296,7 +297,7 @@ def test_forged_records(folder, change, finding):
 @pytest.mark.parametrize(
     ("change", "finding"),
     [
-        (lambda found: found.update(verdict="not run"), "'not run' is recorded"),
+        (lambda found: found.update(verdict="not verified"), "'not verified' is recorded"),
         (lambda found: found["regions"].pop(), "are others than those recorded"),
         (lambda found: found.update(complete=False), "whether every region was evaluated"),
     ],

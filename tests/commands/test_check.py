@@ -2,6 +2,7 @@
 
 import json
 
+import onnx
 import pytest
 
 
@@ -16,6 +17,26 @@ def test_exit_codes(run, model):
     assert run("check", model).exit_code == 1
     assert run("check", folded(run, model)).exit_code == 0
     assert run("check", model, "--keep", "the_Batch*").exit_code == 0
+
+
+def test_a_pattern_that_matches_nothing(run, model):
+    """It is said of each model, with what looks like it, and the exit code is 2."""
+    other = folded(run, model)
+    result = run("check", model, other, "--keep", "the_conv", "--keep", "the_Relu")
+    assert result.exit_code == 2
+    assert result.stderr.splitlines() == [
+        f"bnfold: {path}: no node matches 'the_conv'; near it: the_Conv" for path in (model, other)
+    ]
+
+
+def test_an_operator_without_a_name(run, model):
+    """It is told by its type, and with -v by its output before the fold."""
+    unnamed = onnx.load(model)
+    for node in unnamed.graph.node:
+        node.name = ""
+    onnx.save(unnamed, model)
+    assert "into Conv\n" in run("check", model).stdout
+    assert "into c\n" in run("check", "-v", model).stdout
 
 
 def test_report(run, model):

@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import bnfold
+from bnfold.model_io import Temporary
 
 NOT_FOR_THE_SUPERUSER = pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
 
@@ -45,6 +46,15 @@ def test_verified_by_default(run, model, batchnorms):
     assert last == f"written to {model.with_name('net.folded.onnx')}"
     assert batchnorms(model.with_name("net.folded.onnx")) == 0
     assert batchnorms(model) == 1
+
+
+def test_a_pattern_that_matches_nothing(run, model):
+    """Nothing is written, not even if nothing would fold."""
+    for keep in (["--keep", "the_Conf"], ["--keep", "*", "--keep", "the_Conf"]):
+        result = run("optimize", model, *keep)
+        assert result.exit_code == 2
+        assert result.stderr == f"bnfold: {model}: no node matches 'the_Conf'; near it: the_Conv\n"
+    assert list(model.parent.iterdir()) == [model]
 
 
 def test_default_output_is_never_overwritten(run, model):
@@ -97,6 +107,34 @@ def test_in_place_with_nothing_to_do_touches_nothing(run, model):
     assert model.stat().st_ino == before
 
 
+def test_in_place_with_nothing_to_do_sweeps_too(run, model):
+    """The run before may have been killed when all was done but tidying up."""
+    left = Temporary(model.parent)
+    left.path(".data").touch()
+    left._lock.close()  # as the end of its process does
+    assert run("optimize", model, "--in-place", "--keep", "*").exit_code == 0
+    assert list(files(model.parent)) == [model.name]
+
+
+@pytest.mark.parametrize("options", [["--no-verify"], ["--no-verify", "-o", "-"], ["--no-verify", "--in-place"]])
+def test_a_model_that_changes_meanwhile_is_refused(run, model, monkeypatch, options):
+    """Else the statistics of one model would be folded into the weights of another."""
+    api = importlib.import_module("bnfold.api")
+    plan = api.make_plan
+
+    def slow(*args, **kwargs):
+        planned = plan(*args, **kwargs)
+        model.write_bytes(model.read_bytes())
+        os.utime(model, ns=(0, 0))
+        return planned
+
+    monkeypatch.setattr(api, "make_plan", slow)
+    before = files(model.parent)
+    result = run("optimize", *options, model)
+    assert (result.exit_code, result.stderr) == (2, f"bnfold: {model}: was changed while it was in use\n")
+    assert files(model.parent) == before
+
+
 @pytest.mark.parametrize(
     "options", [[], ["--verify"], ["--verify=auto"], ["--verify", "auto"], ["--no-verify", "--verify"]]
 )
@@ -114,20 +152,20 @@ def test_different_is_not_written(options, run, model, verdict):
 @pytest.mark.parametrize("options", [["--verify=require"], ["--verify", "require"]])
 def test_not_run_is_an_error_if_required(options, run, model, verdict):
     """So is a model that nothing can run, if verification is required."""
-    verdict(bnfold.Verdict.NOT_RUN)
+    verdict(bnfold.Verdict.NOT_VERIFIED)
     before = files(model.parent)
     result = run("optimize", model, *options)
     assert result.exit_code == 1
-    assert "not verified by running" in result.stderr
+    assert "not verified" in result.stderr
     assert files(model.parent) == before
 
 
 def test_not_run_is_said(run, model, verdict):
     """By default such a model is written, and the report says what was not done."""
-    verdict(bnfold.Verdict.NOT_RUN)
+    verdict(bnfold.Verdict.NOT_VERIFIED)
     result = run("optimize", model)
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[0].endswith("; not verified by running: it was told to")
+    assert result.stdout.splitlines()[0].endswith("; not verified: it was told to")
 
 
 @pytest.mark.parametrize("options", [["--no-verify"], ["--verify=off"], ["--verify=require", "--no-verify"]])
@@ -199,7 +237,7 @@ def missing_data(folder: Path, model: Path) -> Path:
     ("make", "words"),
     [
         pytest.param(lambda folder, _: folder / "absent.onnx", "No such file or directory", id="no-such-file"),
-        pytest.param(lambda folder, _: folder, "directory", id="folder"),
+        pytest.param(lambda folder, _: folder, "is a folder", id="folder"),
         pytest.param(written(b""), "empty", id="empty"),
         pytest.param(written(b"this is a text file, not a model\n"), "not an ONNX model", id="not-protobuf"),
         pytest.param(truncated, "truncated", id="truncated"),

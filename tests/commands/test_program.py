@@ -25,7 +25,9 @@ def process(*args: str | Path, code: str = "", **options: object) -> "subprocess
     """`python cli.py ARGS…` in a process of its own, or Python code with these arguments."""
     start = [sys.executable, "-c", code] if code else [sys.executable, ROOT / "cli.py"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run([*start, *args], text=True, stderr=subprocess.PIPE, env=environment, check=False, **options)
+    return subprocess.run(
+        [*start, *args], text=True, errors="replace", stderr=subprocess.PIPE, env=environment, check=False, **options
+    )
 
 
 @pytest.mark.parametrize("args", [["--version"], ["--help"], ["optimize", "--help"], ["check", "--help"]])
@@ -80,11 +82,11 @@ def test_unknown_command(run):
         pytest.param(
             OSError(28, "No space left on device", "out"), 2, "bnfold: out: No space left on device\n", id="os"
         ),
-        pytest.param(MemoryError(), 2, "bnfold: not enough memory\n", id="memory"),
+        pytest.param(MemoryError(), 2, "bnfold: {model}: not enough memory\n", id="memory"),
         pytest.param(
             RuntimeError("two\nlines"),
             70,
-            "bnfold: internal error: RuntimeError: two lines; please report it with what --debug shows\n",
+            "bnfold: {model}: internal error: RuntimeError: two lines; please report it with what --debug shows\n",
             id="internal",
         ),
     ],
@@ -97,13 +99,31 @@ def test_errors_are_one_line(error, code, line, run, model, monkeypatch):
 
     monkeypatch.setattr("bnfold.api.make_plan", fail)
     result = run("check", model)
-    assert (result.exit_code, result.stdout, result.stderr) == (code, "", line)
+    assert (result.exit_code, result.stdout.strip(), result.stderr) == (code, "", line.format(model=model))
 
 
 def test_debug_shows_the_traceback(run, model, monkeypatch):
-    """With --debug the error comes as it is."""
-    monkeypatch.setattr("bnfold.api.make_plan", lambda *args, **options: 1 / 0)
-    assert isinstance(run("--debug", "check", model).exception, ZeroDivisionError)
+    """With --debug it stands above the line, names in it escaped."""
+
+    def fail(*args: object, **options: object) -> None:
+        raise RuntimeError("\x1b[2J")
+
+    monkeypatch.setattr("bnfold.api.make_plan", fail)
+    for command in ("check", "optimize"):
+        lines = run("--debug", command, model).stderr.splitlines()
+        assert lines[0] == "Traceback (most recent call last):"
+        assert lines[-2] == r"RuntimeError: \x1b[2J"
+        assert "internal error" in lines[-1]
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp437"])
+@pytest.mark.parametrize("form", ["text", "markdown", "json"])
+def test_any_encoding_will_do(encoding, form, model, monkeypatch):
+    """What standard output cannot encode is spelt out, or written as UTF-8."""
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    result = process("optimize", model, "-o", model.with_name("größe.onnx"), "--no-verify", "--format", form, stdout=-1)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "1" in result.stdout
 
 
 def test_closed_pipe_is_quiet(model):

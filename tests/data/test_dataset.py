@@ -1,5 +1,6 @@
 """Every kind of source gives the same samples, in batches, spread over all when only some are wanted."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +104,14 @@ def test_what_is_wrong_is_said_in_one_line(folder, source, names, message):
         list(open_data([folder / source], names).batches(4))
     assert "\n" not in str(error.value)
     assert source.partition(":")[0] in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "set/input_0.pb"])
+@pytest.mark.parametrize("special", ["/dev/zero", "pipe"])
+def test_only_regular_files_are_data(tmp_path, name, special):
+    """A device never ends, and a pipe may never begin."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "set").mkdir()
+    (tmp_path / name).symlink_to(tmp_path / special)  # the last absolute path counts
+    with pytest.raises(DataError, match="is not a regular file"):
+        open_data([(tmp_path / name).parent if name.endswith(".pb") else tmp_path / name], ["x"])

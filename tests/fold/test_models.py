@@ -1,18 +1,16 @@
 """The trained networks in models/ fold as expected, and recognise as many digits as before."""
 
-from pathlib import Path
-
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 from helpers import assert_nothing_dead, assert_same_interface, folded
+from networks import FILES, MODELS, NETWORKS
 
 from bnfold.fold import plan
 from bnfold.fold.record import Outcome
 from bnfold.model_io import load, to_proto
 
-MODELS = Path(__file__).parents[2] / "models"
 IMAGES = np.load(MODELS / "digits_test.npz")["image"]
 LABELS = np.load(MODELS / "digits_labels.npz")["test"]
 
@@ -25,7 +23,7 @@ def logits(model):
     return session.run(["logits"], {"image": IMAGES})[0]
 
 
-@pytest.mark.parametrize("file", sorted(path.name for path in MODELS.glob("*.onnx") if ".train" not in path.name))
+@pytest.mark.parametrize("file", [file for file in FILES if ".train" not in file])
 def test_accuracy_before_is_accuracy_after(file):
     """The folded network gives the same answers, and logits that differ by float32 rounding only."""
     before = onnx.load(MODELS / file)
@@ -59,7 +57,7 @@ def test_what_folds(file, outcomes, nodes):
     assert (planned.nodes_before, planned.nodes_after) == nodes
 
 
-@pytest.mark.parametrize("file", sorted(path.name for path in MODELS.glob("*.train.onnx")))
+@pytest.mark.parametrize("file", [file for file in FILES if ".train" in file])
 def test_training_forms_stay(file):
     """Every BatchNormalization in training mode stays, and says that it wants calibration."""
     planned = plan(load(MODELS / file))
@@ -71,7 +69,7 @@ def test_training_forms_stay(file):
         assert "bnfold calibrate" in str(entry.refusals[0])
 
 
-@pytest.mark.parametrize("name", ["digits_resnet", "digits_mlp", "digits_preact"])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_decomposed_form_ends_as_small(name):
     """Decomposed or whole, the same operators with weights are left."""
     whole, decomposed = (to_proto(plan(load(MODELS / f"{name}{form}.onnx")).model) for form in ("", ".decomposed"))

@@ -155,6 +155,50 @@ def test_fresh_names_are_new_everywhere():
     assert graph.fresh_name("new") == "new_1"
 
 
+SHADOWS = """g (bool p, float[2] x, int64 n) => (float[2] y, float[2] z) {
+    [relu] c = Relu (x)
+    [loop] y = Loop (n, p, x) <body = a (int64 i, bool on, float[2] c) => (bool still, float[2] o) {
+        still = Identity (on)
+        [reads] d = Neg (c)
+        [if] o = If (p) <then_branch = e () => (float[2] q) { [deep] q = Abs (c) },
+                         else_branch = f () => (float[2] q) { [later] z = Abs (d) [other] q = Neg (z) }> }>
+    [last] b = Neg (x)
+    [end] z = Neg (b) }"""
+
+
+def test_what_a_shadowed_name_touches():
+    """All that makes or reads a value whose name a body has, too, and that it could read; a later one it could not."""
+    graph = graph_of(SHADOWS)
+    assert {op.label: op.shadowed for op in graph.ops() if op.shadowed} == {"relu": "c", "reads": "c", "deep": "c"}
+
+
+@pytest.mark.parametrize(
+    ("value", "name", "may"),
+    [
+        pytest.param("c", "z", False, id="a body in between has it"),
+        pytest.param("x", "z", False, id="an input is there before all bodies"),
+        pytest.param("b", "z", True, id="no body comes after"),
+        pytest.param("y", "d", True, id="the body's own node makes it"),
+        pytest.param("c", "b", True, id="no body has it"),
+    ],
+)
+def test_a_name_that_a_value_may_take(value, name, may):
+    """Not where a body that comes after the value has the name for one of its own."""
+    graph = graph_of(SHADOWS)
+    assert graph.may_be_called(graph.main.values[value], name) is may
+
+
+def test_no_op_reads_what_it_cannot_see():
+    """Whoever asks for it: the name means another value there, or none."""
+    graph = graph_of(SHADOWS)
+    with pytest.raises(AssertionError):
+        graph.set_input(named(graph, "deep"), 0, graph.main.values["c"])
+    with pytest.raises(AssertionError):
+        graph.set_input(named(graph, "end"), 0, named(graph, "reads").output)
+    with pytest.raises(AssertionError):
+        graph.take_over(graph.main.values["c"], graph.main.values["z"])
+
+
 def test_attributes():
     """An attribute that only the caller of a function knows is refused; all others have a default."""
     graph = graph_of("g (float[2] x) => (float[2] y) { [relu] y = LeakyRelu <alpha = 0.5> (x) }")

@@ -230,7 +230,7 @@ def point(path: Path, **entries: object) -> None:
         ("a\0b", "inside the model's folder"),
         ("missing", "No such file"),
         ("pipe", "not a regular file"),
-        ("sub", "not a regular file"),
+        ("sub", "is a folder"),
         ("one.bin/x", "Not a directory"),
         ("loop", "symbolic links|inside"),
         ("/dev/zero", "inside the model's folder"),

@@ -1,9 +1,12 @@
 """What is read, and what is refused."""
 
+import contextlib
 import os
 import random
+import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -155,22 +158,64 @@ def test_a_payload_must_keep_its_promise(everywhere, data):
         to_proto(model)
 
 
-def test_a_pipe_is_read_whole(everywhere, tmp_path):
-    """A named pipe, as of `<(zcat model.onnx.gz)`, is a model without a path."""
-    os.mkfifo(tmp_path / "pipe")
-    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(everywhere.SerializeToString(),))
+def test_a_pipe_that_we_are_handed_is_read_whole(everywhere):
+    """As of `<(zcat model.onnx.gz)`, which the shell calls by its descriptor; it is a model without a path."""
+    source, sink = os.pipe()
+
+    def write() -> None:
+        with open(sink, "wb") as stream:
+            stream.write(everywhere.SerializeToString())
+
+    writer = threading.Thread(target=write)
     writer.start()
-    model = load(tmp_path / "pipe")
+    model = load(f"/dev/fd/{source}")
     writer.join()
+    os.close(source)
     assert model.path is None
     assert to_proto(model) == everywhere
+
+
+def test_a_descriptor_that_is_not_open(tmp_path):
+    """One line, as of a file that is not there."""
+    with pytest.raises(ModelError, match="/dev/fd/123456: Bad file descriptor"):
+        load("/dev/fd/123456")
+
+
+@pytest.mark.parametrize("special", ["fifo", "socket", "/dev/zero", "/dev/tty", "handed over"])
+def test_only_regular_files_are_models(tmp_path, special):
+    """The rest might never answer, or never end: a repository may hold a link to /dev/zero that is called a model."""
+    path, ends = tmp_path / "special", os.pipe()
+    if special == "fifo":
+        os.mkfifo(path)
+    elif special == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(path))
+    else:
+        path = Path(f"/dev/fd/{ends[0]}" if special == "handed over" else special)
+    link = tmp_path / "model.onnx"
+    link.symlink_to(path)
+    for name in (link, path) if special != "handed over" else (link,):
+        with pytest.raises(ModelError, match=r"is not a regular file|No such device"):
+            load(name)
+    for end in ends:
+        os.close(end)
+
+
+def test_a_file_of_zeros_is_refused_at_its_start(tmp_path):
+    """A hole of an exabyte takes no disk, and must take no time."""
+    path = tmp_path / "hole.onnx"
+    with path.open("wb") as stream, contextlib.suppress(OSError):  # file systems differ in what they allow
+        for exponent in range(30, 60):
+            os.truncate(stream.fileno(), 1 << exponent)
+    with pytest.raises(ModelError, match="not an ONNX model"):
+        load(path)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         pytest.param(lambda path: None, "No such file", id="missing"),
-        pytest.param(lambda path: path.mkdir(), "Is a directory", id="folder"),
+        pytest.param(lambda path: path.mkdir(), "is a folder", id="folder"),
         pytest.param(lambda path: path.touch(), "is empty", id="empty"),
         pytest.param(lambda path: path.write_text("version https://git-lfs.github.com/spec/v1\n"), "Git LFS", id="lfs"),
         pytest.param(lambda path: path.write_bytes(b"\x08\x09"), "no graph", id="no-graph"),

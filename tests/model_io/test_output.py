@@ -172,6 +172,89 @@ def test_killed(old, data, final):
     assert not list(old.parent.glob(".bnfold-*"))
 
 
+def test_killed_at_each_step(old):
+    """The old or the new model is whole, and the next run leaves nothing but its own: no data file without a model."""
+    script = Path(__file__).with_name("kill_at_each_step.py")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, script, old.parent]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 10
+
+
+def test_the_data_of_others_outlives_our_leftovers(apart, data):
+    """A data file that was left over may have been taken up since: by a model, or by another file of that name."""
+    script = "with staged(model, path) as new:\n    print('staged', flush=True)\n    time.sleep(60)\n"
+    for taken_up in ("model", "file", None):
+        with child(script, apart, 0) as process:
+            for line in process.stdout:
+                if line.strip() == "staged":
+                    break
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        (left,) = apart.parent.glob(".bnfold-*.onnx")
+        (made,) = (path for path in apart.parent.glob("model-*.data") if path.stat().st_size == 4 << 20)
+        if taken_up == "model":
+            other = apart.with_name("other.onnx")
+            other.write_bytes(left.read_bytes())
+        elif taken_up == "file":
+            made.write_bytes(made.read_bytes())
+        with staged(load(apart), apart.with_name("new.onnx"), unchanged=True):
+            pass
+        assert not left.exists()
+        assert made.exists() == (taken_up is not None)
+        apart.with_name("other.onnx").unlink(missing_ok=True)
+        made.unlink(missing_ok=True)
+
+
+def test_a_file_that_cannot_be_read_may_name_the_data(apart, data):
+    """So the earlier data file stays, however long nobody needs it."""
+    (apart.parent / "damaged.onnx").write_text("hello, world")
+    os.mkfifo(apart.parent / "pipe.onnx")  # while this can name nothing
+    with staged(edited(apart, data), apart):
+        pass
+    assert len(list(apart.parent.glob("model-*.data"))) == 2
+
+
+def test_a_lock_from_a_stranger_removes_nothing(tmp_path, apart):
+    """A folder may come with a lock that lists data files."""
+    (data,) = tmp_path.glob("model-*.data")
+    apart.rename(tmp_path / "model.of.another.kind")
+    stem = f".bnfold-{'0' * 32}"
+    (tmp_path / f"{stem}.onnx").touch()
+    found = data.stat()
+    listed = (data.name, f"../{tmp_path.name}/{data.name}", "..", ".", "model.of.another.kind", data.name)
+    inodes = (found.st_ino + 1, *[found.st_ino] * 4, 10**30)
+    lines = [
+        f"new {inode} {found.st_size} {found.st_mtime_ns} {name}\n" for name, inode in zip(listed, inodes, strict=True)
+    ]
+    (tmp_path / f"{stem}.lock").write_text("".join(lines) + "\0[[[[ new 1 2")
+    before = {name: content for name, content in files(tmp_path).items() if not name.startswith(".")}
+    with staged(load(tmp_path / "model.of.another.kind"), tmp_path / "new.onnx", unchanged=True):
+        pass
+    (tmp_path / "new.onnx").unlink()
+    assert files(tmp_path) == before
+
+
+def test_the_same_content_again_is_left_where_it_is(apart):
+    """Another run may be reading it."""
+    (file,) = apart.parent.glob("model-*.data")
+    inode = file.stat().st_ino
+    with staged(load(apart), apart):
+        pass
+    assert file.stat().st_ino == inode
+    content = file.read_bytes()
+    file.write_bytes(content[::-1])
+    twin = apart.with_name("twin.bin")
+    twin.write_bytes(content)
+    onnx_model = apart.read_bytes().replace(file.name.encode(), b"twin.bin".ljust(len(file.name), b"_"))
+    twin.rename(apart.with_name("twin.bin".ljust(len(file.name), "_")))
+    apart.with_name("other.onnx").write_bytes(onnx_model)
+    with staged(load(apart.with_name("other.onnx")), apart):
+        pass
+    assert file.read_bytes() == content
+
+
 def test_a_living_process_is_not_swept(inline, data, tmp_path):
     """Two processes may write into one folder at a time."""
     with staged(edited(inline, data), tmp_path / "first.onnx") as first:

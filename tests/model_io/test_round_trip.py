@@ -55,7 +55,7 @@ def graphs(draw, depth: int = 2) -> onnx.GraphProto:
         tensor.name = f"w{number}"
         graph.initializer.append(tensor)
     for number in range(draw(st.integers(0, 2))):
-        attribute = graph.node.add(op_type="Any", output=[f"v{number}"]).attribute.add(name="a", doc_string="x" * 3000)
+        attribute = graph.node.add(op_type="Loop", output=[f"v{number}"]).attribute.add(name="a", doc_string="x" * 3000)
         kind = draw(st.sampled_from(["t", "tensors", "sparse_tensor", "g", "graphs"]))
         if kind == "t":
             attribute.t.CopyFrom(draw(tensors()))

@@ -117,7 +117,7 @@ def test_depth_is_bounded(depth):
     tensor = numpy_helper.from_array(np.zeros(2000, np.float32), "w").SerializeToString()
     data = field(5, tensor)
     for _ in range(depth):
-        data = field(1, field(5, field(6, data)))
+        data = field(1, field(4, b"If") + field(5, field(6, data)))
     if depth < 33:
         assert to_proto(load(field(7, data))) == onnx.ModelProto.FromString(field(7, data))
     else:

@@ -65,13 +65,14 @@ def keeping(b: Builder, x: Tensor, length: int = 0) -> Tensor:
 
 def _same_size(b: Builder, x: Tensor) -> Tensor:
     """An operator with weights whose result has the shape of its input."""
-    made = b.first_fit([_same_conv, _same_conv, instance_norm, group_norm, layer_norm, gemm, matmul, einsum], x)
+    made = b.first_fit([same_conv, same_conv, instance_norm, group_norm, layer_norm, gemm, matmul, einsum], x)
     if made.shape != x.shape:
         raise Unfit("another shape")
     return made
 
 
-def _same_conv(b: Builder, x: Tensor) -> Tensor:
+def same_conv(b: Builder, x: Tensor) -> Tensor:
+    """A Conv whose result has the shape of its input."""
     if x.axis != 1:
         raise Unfit("the channels are elsewhere")
     return conv(b, x, keeps=True, out=x.channels)

@@ -59,6 +59,7 @@ class World:
     unnamed: bool
     names: set[str] = field(default_factory=set)
     functions: list[onnx.FunctionProto] = field(default_factory=list)
+    shadows: bool = False  # a body has a name of a graph around it, which runtimes read in different ways
 
 
 class Builder:
@@ -111,6 +112,11 @@ class Builder:
         names.add(name)
         self.free.discard(name)
         return name
+
+    def visible(self) -> list[str]:
+        """The names that a body which stands here can see."""
+        around = [] if self.parent is None or self.is_function else self.parent.visible()
+        return [value.name for part in (self.inputs, self.tensors) for value in part] + around
 
     # --- values ----------------------------------------------------------------------------------------
 

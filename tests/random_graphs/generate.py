@@ -26,18 +26,20 @@ _WEIGHTS = [1.0] * (len(_KINDS) - 3) + [0.8, 0.5, 0.25]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A model, what to feed it, and whether its own notes on shapes may be wrong."""
+    """A model, what to feed it, whether its own notes on shapes may be wrong, and whether it has shadowed names."""
 
     seed: int
     model: ModelProto
     feeds: list[dict[str, Array]]
     has_wrong_notes: bool
+    shadows: bool = False
 
     @property
     def dtype(self) -> str:
         """The type of its floating-point numbers."""
         infos = (*self.model.graph.output, *self.model.graph.input)
-        types = [np.dtype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)) for info in infos]
+        numbers = [info.type.tensor_type.elem_type for info in infos]
+        types = [np.dtype(helper.tensor_dtype_to_np_dtype(number)) for number in numbers if number]
         return next((kind.name for kind in types if kind.kind == "f"), "float64")
 
     @property
@@ -121,7 +123,18 @@ def _case(b: Builder, last: Tensor) -> Case:
     notes = b.pick(["none", "none", "none", "right", "right", "wrong"])
     if notes != "none":
         model = _annotated(b, model, wrong=notes == "wrong")
-    return Case(b.world.seed, model, _feeds(b), notes == "wrong")
+    if b.chance(0.1):
+        _mention(b, model)
+    return Case(b.world.seed, model, _feeds(b), notes == "wrong", b.world.shadows)
+
+
+def _mention(b: Builder, model: ModelProto) -> None:
+    """Notes on values that are long gone, by names that bnfold might give."""
+    for name in {b.pick(sorted(b.world.names)) for _ in range(20)}:
+        for suffix in ("_folded", "_bias"):
+            if name + suffix not in b.world.names:
+                kind = b.pick([onnx.TensorProto.INT64, onnx.TensorProto.FLOAT])
+                model.graph.value_info.append(helper.make_tensor_value_info(name + suffix, kind, [7] * b.integer(1, 3)))
 
 
 def _model(b: Builder, outputs: list[Tensor]) -> ModelProto:

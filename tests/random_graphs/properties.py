@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 import onnxruntime
+from helpers import all_nodes, assert_nothing_dead, is_accepted, is_there, label
 from onnx import ModelProto, numpy_helper
 from onnxruntime.capi.onnxruntime_pybind11_state import (
     Fail,
@@ -17,7 +18,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     RuntimeException,
 )
 
-from bnfold.fold import Plan, plan
+from bnfold.fold import FoldOptions, Outcome, Plan, plan
 from bnfold.graph import Graph
 from bnfold.model_io import ModelError, load, to_proto
 from random_graphs.builder import Array
@@ -62,25 +63,26 @@ def usable(case: Case) -> list[list[Array]]:
     return results
 
 
-def check(case: Case, expected: list[list[Array]]) -> Checked:
+def check(case: Case, expected: list[list[Array]], keep: Sequence[str] = ()) -> Checked:
     """Folds a model and looks at everything that has to hold."""
     before = case.model.SerializeToString()
     try:
-        made = plan(load(case.model))
+        made = plan(load(case.model), FoldOptions(keep=keep))
         folded = to_proto(made.model)
     except ModelError as error:
         return Checked(None, (f"refused as a whole: {error}",))
     except Exception as error:  # anything at all is a fault
         return Checked(None, (f"{type(error).__name__}: {error}",))
-    faults = [*_form(case, folded), *_values(case, folded, expected), *_stability(case.model, made, folded)]
+    faults = [*_form(case, folded), *_values(case, folded, expected), *_stability(case.model, made, folded, keep)]
+    faults += [*_kept(case, folded, keep), *_report(case, made, folded)]
     if case.model.SerializeToString() != before:
         faults.append("the model that was given has changed")
     return Checked(made, tuple(faults))
 
 
 def _form(case: Case, folded: ModelProto) -> Iterator[str]:
-    try:
-        onnx.checker.check_model(folded, full_check=not case.has_wrong_notes)
+    try:  # what the checker accepted, it accepts
+        onnx.checker.check_model(folded, full_check=is_accepted(case.model))
     except Exception as error:
         yield f"not valid any more: {error}"
     initializers = {tensor.name for tensor in case.model.graph.initializer}
@@ -180,7 +182,8 @@ def _in_runtime(case: Case, folded: ModelProto, allowed: list[list[float]]) -> I
         ):
             return  # the two disagree about the operator itself, or float32 is too small for it
         own = [
-            np.abs(left.astype(np.float64) - right).max(initial=0) for left, right in zip(before, exact, strict=True)
+            0 if case.shadows else np.abs(left.astype(np.float64) - right).max(initial=0)
+            for left, right in zip(before, exact, strict=True)
         ]
         yield from _differences(
             "in ONNX Runtime", before, after, [4 * (a + b) for a, b in zip(own, tolerances, strict=True)]
@@ -217,12 +220,60 @@ def is_finite(model: ModelProto) -> bool:
         return all(np.isfinite(each.array()).all() for each in constants if each is not None and each.dtype.kind == "f")
 
 
-def _stability(model: ModelProto, made: Plan, folded: ModelProto) -> Iterator[str]:
+def _kept(case: Case, folded: ModelProto, keep: Sequence[str]) -> Iterator[str]:
+    """Faults of nodes that were to stay: each is what it was, and what it reads and makes in the main graph as well."""
+    nodes = [node for node in all_nodes(case.model) if label(node) in keep]
+    if not nodes:
+        return
+    for node in nodes:
+        if not is_there(node, folded):
+            yield f"{node.op_type} {label(node)!r} is gone or has changed"
+    try:
+        assert_nothing_dead(case.model, folded)
+    except AssertionError as error:
+        yield f"something is idle: {error}"
+    names = {name for node in nodes if node in case.model.graph.node for name in (*node.input, *node.output)} - {""}
+    values = run(_with_outputs(case.model, names), case.feeds[0])[len(case.model.graph.output) :]
+    real = [name for name, value in zip(_further(case.model, names), values, strict=True) if value.dtype.kind == "f"]
+    if real:
+        wide = replace(case, model=_with_outputs(case.model, real))
+        yield from _values(wide, _with_outputs(folded, real), [run(wide.model, feed) for feed in wide.feeds])
+
+
+def _with_outputs(model: ModelProto, names: Iterable[str]) -> ModelProto:
+    """The model with these values among its outputs."""
+    result = ModelProto.FromString(model.SerializeToString())
+    result.graph.output.extend(onnx.ValueInfoProto(name=name) for name in _further(model, names))
+    return result
+
+
+def _further(model: ModelProto, names: Iterable[str]) -> list[str]:
+    return sorted(set(names) - {info.name for info in model.graph.output})
+
+
+def _report(case: Case, made: Plan, folded: ModelProto) -> Iterator[str]:
+    """Operators are called what they were before the fold; what is left is there, and there is a reason for it."""
+    types = {(label(node), node.op_type) for node in all_nodes(case.model)}
+    labels = {name for name, _ in types}
+    there = {(label(node), node.op_type) for node in all_nodes(folded)}
+    for entry in made.entries:
+        for answer in entry.answers:
+            is_new = answer.op_type in ("Mul", "Add", "Gemm")  # a fold before may have made that of it
+            if answer.node in labels and (answer.node, answer.op_type) not in types and not is_new:
+                yield f"{answer.node!r} is called {answer.op_type}"
+        if (entry.outcome is Outcome.REDUCED) != bool(entry.left):
+            yield f"{entry.node!r} is {entry.outcome.value}, and what is left is {entry.left}"
+        if bool(entry.refusals) != (entry.outcome in (Outcome.REDUCED, Outcome.KEPT)):
+            yield f"{entry.node!r} is {entry.outcome.value} for the reasons {entry.refusals}"
+        yield from (f"{left} is not there" for left in entry.left if (left.node, left.op_type) not in there)
+
+
+def _stability(model: ModelProto, made: Plan, folded: ModelProto, keep: Sequence[str] = ()) -> Iterator[str]:
     data = folded.SerializeToString()
-    if to_proto(plan(load(model)).model).SerializeToString() != data:
+    if to_proto(plan(load(model), FoldOptions(keep=keep)).model).SerializeToString() != data:
         yield "folded twice from the start, it comes out differently"
     try:
-        again = plan(load(folded))
+        again = plan(load(folded), FoldOptions(keep=keep))
         if to_proto(again.model).SerializeToString() != data:
             changed = [entry.node for entry in again.entries if entry.outcome.value != "kept"]
             yield f"folding the result changes it again: {changed}"

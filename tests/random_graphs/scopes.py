@@ -9,7 +9,7 @@ from onnx import AttributeProto, GraphProto, NodeProto, helper
 
 from random_graphs.absorbers import ABSORBERS
 from random_graphs.affines import AFFINES
-from random_graphs.branches import keeping
+from random_graphs.branches import keeping, same_conv
 from random_graphs.builder import Builder, Tensor, Unfit
 from random_graphs.passers import POINTWISE
 
@@ -28,12 +28,15 @@ def if_(b: Builder, x: Tensor) -> Tensor:
     if b.chance(0.5):
         x = b.first_fit([*ABSORBERS, *AFFINES], x)
     bodies, shape = [], None
+    addends = _convs_outside(b, x) if b.chance(0.3) else []
     for _ in range(2):
         inner = Builder(b.world, b)
         inner.is_plain = b.chance(0.5)
         if bodies and b.chance(0.5):  # what the other branch calls its values is free here
             inner.free = _own_names(bodies[0])
         y = keeping(inner, x) if shape is None else _of_shape(inner, x, shape)
+        if not bodies:
+            y = _sum(inner, x, y, addends)
         if y is x:
             y = inner.node("Identity", x)
         shape = y.shape
@@ -43,7 +46,44 @@ def if_(b: Builder, x: Tensor) -> Tensor:
         "If", [condition.name], [result.name], b.name("n_If"), then_branch=bodies[0], else_branch=bodies[1]
     )
     b.raw(node, [result])
+    _set_free(b, bodies)
     return b.first_fit(AFFINES, result) if b.chance(0.7) else result
+
+
+def _convs_outside(b: Builder, x: Tensor) -> list[Tensor]:
+    """What a body may add to what it makes."""
+    if x.rank not in (3, 4, 5) or x.axis != 1:
+        return []
+    made = [b.first_fit([same_conv], x) for _ in range(b.integer(1, 2))]
+    return [value for value in made if value.shape == x.shape]
+
+
+def _sum(inner: Builder, x: Tensor, y: Tensor, addends: list[Tensor]) -> Tensor:
+    """A sum of Convs of which some stand outside of the body; sometimes y is part of it."""
+    if not addends or y.shape != x.shape:
+        return y
+    inside = [same_conv(inner, x)] if inner.chance(0.5) else []
+    values = [value for value in (*addends, *inside) if value.shape == x.shape]
+    total = y if len(values) < 2 or inner.chance(0.3) else values.pop()
+    for value in values:
+        total = inner.node(inner.pick(["Add", "Add", "Sub"]), total, value)
+    return total
+
+
+def _set_free(b: Builder, bodies: list[GraphProto]) -> None:
+    """What comes behind may be called as the values in a body."""
+    if b.chance(0.3):
+        b.free |= set().union(*map(_own_names, bodies))
+
+
+def _shadowing(b: Builder, hint: str) -> str:
+    """The name of a value that a body is given: seldom one that it hides."""
+    visible = b.visible()
+    if not visible or not b.chance(0.3):
+        return b.name(hint)
+    b.world.shadows = True
+    name: str = b.pick(visible)
+    return name
 
 
 def _condition(b: Builder) -> Tensor:
@@ -75,7 +115,8 @@ def _body(inner: Builder, inputs: list[Tensor], outputs: list[Tensor]) -> GraphP
 
 def _own_names(body: GraphProto) -> set[str]:
     made = {name for node in body.node for name in node.output}
-    return made | {node.name for node in body.node} | {tensor.name for tensor in body.initializer}
+    given = {entry.name for entry in body.input}
+    return made | given | {node.name for node in body.node} | {tensor.name for tensor in body.initializer}
 
 
 def _info(value: Tensor) -> object:
@@ -90,9 +131,10 @@ def loop(b: Builder, x: Tensor) -> Tensor:
     inner = Builder(b.world, b)
     step = Tensor(b.name("step"), (), np.dtype(np.int64))
     going = Tensor(b.name("going"), (), np.dtype(np.bool_))
-    state = replace(x, name=b.name("state"))
+    state = replace(x, name=_shadowing(b, "state"))
     on = inner.node("Identity", going)
-    y = keeping(inner, state, 3)
+    addends = _convs_outside(b, x) if b.chance(0.3) else []
+    y = _sum(inner, state if inner.chance(0.5) else x, keeping(inner, state, 3), addends)
     if y is state:
         y = inner.node("Identity", state)
     body = _body(inner, [step, going, state], [on, y])
@@ -102,6 +144,7 @@ def loop(b: Builder, x: Tensor) -> Tensor:
         helper.make_node("Loop", [count.name, always.name, x.name], [result.name], b.name("n_Loop"), body=body),
         [result],
     )
+    _set_free(b, [body])
     return b.first_fit(AFFINES, result) if b.chance(0.5) else result
 
 
@@ -113,7 +156,7 @@ def scan(b: Builder, x: Tensor) -> Tensor:
     if b.chance(0.4):
         x = b.first_fit(AFFINES, x)
     inner = Builder(b.world, b)
-    part = Tensor(b.name("part"), x.shape[1:], x.dtype, max(x.axis - 1, 0))
+    part = Tensor(_shadowing(b, "part"), x.shape[1:], x.dtype, max(x.axis - 1, 0))
     y = keeping(inner, part, 3)
     if y is part:
         y = inner.node("Identity", part)

@@ -7,7 +7,9 @@ import numpy as np
 import onnx
 import pytest
 
+from bnfold.affine import Affine
 from bnfold.fold import Entry, Outcome, Plan
+from bnfold.fold.record import Ability, Answer, Remnant
 from bnfold.model_io import load
 from bnfold.reasons import Reason, Refusal
 from bnfold.report import FORMATS, Checked, Failed, Optimized
@@ -26,19 +28,23 @@ MODEL = """
 
 
 def plan(*entries: Entry, after: int = 2) -> Plan:
-    """A plan about a model whose nodes are conv1, conv2 and relu."""
-    proto = onnx.parser.parse_model(MODEL)
-    for node, (name, op_type) in zip(
-        proto.graph.node, [("conv1", "Conv"), ("conv2", "Conv"), ("relu", "Relu")], strict=True
-    ):
-        node.name, node.op_type = name, op_type
-    model = load(onnx.parser.parse_model(MODEL))
-    model.proto.CopyFrom(proto)
-    return Plan(entries, 5, after, model)
+    return Plan(entries, 5, after, load(onnx.parser.parse_model(MODEL)))
+
+
+IDENTITY = Affine.identity(4)
+ANSWERS = tuple(
+    Answer(node, op_type, Ability.TOOK_OUTPUT, None, IDENTITY)
+    for node, op_type in (("conv1", "Conv"), ("conv2", "Conv"), ("relu", "Relu"))
+)
 
 
 def folded(node: str, into: str, op_type: str = "BatchNormalization", **details: object) -> Entry:
-    return Entry(node, op_type, Outcome.FOLDED, (into,), **details)
+    return Entry(node, op_type, Outcome.FOLDED, (into,), answers=ANSWERS, **details)
+
+
+def reduced(node: str, left: str, *refusals: Refusal) -> Entry:
+    remnant = Remnant(node, left)
+    return Entry(node, "BatchNormalization", Outcome.REDUCED, ("conv1",), (), (remnant,), refusals, answers=ANSWERS)
 
 
 def kept(node: str, *refusals: Refusal, op_type: str = "BatchNormalization") -> Entry:
@@ -78,6 +84,21 @@ def test_one_kept_node_is_told_in_full():
     """No example, and the place of the refusal."""
     (row,) = rows(plan(kept("bn1", branches("x"))))
     assert row.notes == ("BRANCHES: x has 2 readers (conv1)", "bn1")
+
+
+def test_reduced_nodes_say_why_and_what_is_left():
+    """Nodes that went the same way, for the same reasons, and left the same, share a row."""
+    entries = [reduced("bn1", "Add", SHIFT), reduced("bn2", "Add", SHIFT), reduced("bn3", "Mul", SHIFT)]
+    assert [row.notes for row in rows(plan(*entries))] == [
+        ("into Conv", "SHIFT_NOT_ZERO: Relu passes a scale but no shift", "left: Add bn1, bn2"),
+        ("into Conv", "SHIFT_NOT_ZERO: Relu passes a scale but no shift (relu)", "left: Mul bn3"),
+    ]
+    first, *_ = rows(plan(*entries), verbose=True)
+    assert first.notes == (
+        "into conv1",
+        "left: Add bn1",
+        "SHIFT_NOT_ZERO: Relu passes a scale but no shift (relu)",
+    )
 
 
 def test_many_names_are_cut_short():
@@ -194,9 +215,11 @@ def test_json_is_what_the_docs_say():
     """Every key of the schema, with facts of any type as JSON has them."""
     facts = {"axes": frozenset({1, 0}), "expected": np.int64(3)}
     refusal = Refusal(Reason.WRONG_AXIS, {**facts, "op_type": "Conv"}, "conv1")
-    result = Optimized("net.onnx", plan(kept("bn", refusal), folded("bn2", "conv1")), None, 10, 9)
+    result = Optimized(
+        "net.onnx", plan(kept("bn", refusal), folded("bn2", "conv1"), reduced("bn3", "Add", SHIFT)), None, 10, 9
+    )
     document = json.loads(FORMATS["json"]([result, Failed("bad.onnx", "is empty")], False))
-    assert document["schema"] == 1
+    assert document["schema"] == 2
     good, bad = document["models"]
     assert bad == {"model": "bad.onnx", "error": "is empty"}
     entries = good.pop("entries")
@@ -206,7 +229,7 @@ def test_json_is_what_the_docs_say():
         "output": None,
         "bytes": {"before": 10, "after": 9},
         "verification": None,
-        "batchnorms": {"folded": 1, "reduced": 0, "kept": 1, "replaced": 0},
+        "batchnorms": {"folded": 1, "reduced": 1, "kept": 1, "replaced": 0},
         "affines": {"folded": 0, "reduced": 0, "kept": 0, "replaced": 0},
         "merged": 0,
         "nodes": {"before": 5, "after": 2},
@@ -217,6 +240,7 @@ def test_json_is_what_the_docs_say():
         "outcome": "kept",
         "into": [],
         "through": [],
+        "left": [],
         "reasons": [
             {
                 "reason": "WRONG_AXIS",
@@ -228,6 +252,8 @@ def test_json_is_what_the_docs_say():
         "renamed": {},
         "copied": {},
     }
+    assert entries[2]["left"] == [{"node": "bn3", "op_type": "Add"}]
+    assert [reason["reason"] for reason in entries[2]["reasons"]] == ["SHIFT_NOT_ZERO"]
 
 
 def test_a_model_that_failed_is_in_what_is_sent_around():

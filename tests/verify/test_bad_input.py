@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from click.testing import CliRunner, Result
+from networks import MODELS
 from onnx import TensorProto, helper
 
 import bnfold
@@ -17,7 +18,6 @@ from bnfold.commands import program
 from bnfold.verify import Verdict, verify
 from bnfold.verify.running import admission
 
-MODELS = Path(__file__).parents[2] / "models"
 MODEL = MODELS / "digits_mlp.onnx"
 
 

@@ -10,13 +10,14 @@ from xml.etree import ElementTree as ET
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from networks import MODELS
 from onnx import numpy_helper
 
 from bnfold.commands import program
 from bnfold.fold import plan
 from bnfold.model_io import load, to_proto
 
-BEFORE = Path(__file__).parents[2] / "models" / "digits_resnet.onnx"
+BEFORE = MODELS / "digits_resnet.onnx"
 
 
 def run(*arguments: object) -> Result:

@@ -8,12 +8,12 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
+from networks import MODELS
 from onnx import numpy_helper
 
 from bnfold import ModelError, Verdict, verify
 from bnfold.commands import program
 
-MODELS = Path(__file__).parents[2] / "models"
 DIGITS = MODELS / "digits_mlp.onnx"
 SAMPLES = 20
 

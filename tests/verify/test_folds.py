@@ -1,21 +1,19 @@
 """No false alarm on correct folds; every fault that is planted in one is found, and at its place."""
 
-from pathlib import Path
-
 import misfolds
 import onnx
 import pytest
 from faults import FAULTS, Mutant, mutants
 from misfolds import MISFOLDS
 from nets import KINDS, Net, nets
+from networks import FILES, MODELS
 from onnx import helper
 
 from bnfold.fold import plan
 from bnfold.model_io import load, to_proto
 from bnfold.verify import Verdict, verify
 
-MODELS = sorted((Path(__file__).parents[2] / "models").glob("digits_*.onnx"))
-INFERENCE = [path for path in MODELS if ".train" not in path.name]
+INFERENCE = [MODELS / file for file in FILES if ".train" not in file]
 
 
 def folded(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -1,11 +1,18 @@
 """The child processes that models run in."""
 
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
 from importlib import import_module
 
 import numpy as np
 import onnx
+import pytest
 
-from bnfold.model_io import load
+from bnfold.model_io import load, temporary_folder
 from bnfold.verify.running.runner import Job, Limits, Runner
 
 runner = import_module("bnfold.verify.running.runner")  # the attribute `bnfold.verify` is the verb
@@ -30,3 +37,52 @@ def test_a_large_model_has_a_process_for_itself(tmp_path, monkeypatch):
             results = child.run([Job(child.file_of(path, load(path)), job.feeds)] * 3)
         assert [run.arrays["y"][0, 0] for (run,) in results] == [64.0] * 3
         assert len(starts) == processes
+
+
+ENDLESS = """<ir_version: 8, opset_import: ["": 17]> n (float[1] x) => (float[1] y) {
+    trips = Constant<value_int=1000000000000>()
+    true = Constant<value = bool {1}>()
+    y = Loop(trips, true, x) <body = b (int64 i, bool c, float[1] a) => (bool d, float[1] e) {
+        d = Identity(c)
+        e = Cos(a)
+    }>
+}"""
+RUNS = """
+import resource, subprocess, sys
+from pathlib import Path
+import numpy as np
+popen, held = subprocess.Popen, int(sys.argv[3])
+subprocess.Popen = lambda *args, **options: popen(*args, **options, pass_fds=[held])
+resource.setrlimit(resource.RLIMIT_CPU, (60, 60))  # should the child live on
+from bnfold.verify.running.runner import Job, Limits, Runner
+with Runner(Limits()) as runner:
+    runner.run([Job(Path(sys.argv[1]), [{"x": np.ones(1, np.float32)}], reference=sys.argv[2] == "reference")])
+"""
+
+
+def until(condition, seconds=60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "reference"])
+def test_the_child_ends_with_its_parent(tmp_path, runtime):
+    """However that ends, and in the middle of a run; the next run removes its folder."""
+    onnx.save(onnx.parser.parse_model(ENDLESS), tmp_path / "model.onnx")
+    (tmp_path / "tmp").mkdir()
+    paths = {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path / "tmp")}
+    held, hold = os.pipe()  # ends when nobody holds it any more: whoever is to be killed, or to end by itself
+    command = [sys.executable, "-c", RUNS, tmp_path / "model.onnx", runtime, str(hold)]
+    with subprocess.Popen(command, pass_fds=[hold], env=os.environ | paths) as parent:
+        os.close(hold)
+        until(lambda: list((tmp_path / "tmp").rglob("current")))
+        time.sleep(2)  # it may have to load a runtime yet
+        parent.send_signal(signal.SIGKILL)
+    assert select.select([held], [], [], 20)[0]
+    os.close(held)
+    assert list((tmp_path / "tmp").glob("bnfold-*"))
+    with temporary_folder(tmp_path / "tmp"):
+        pass
+    assert not list((tmp_path / "tmp").glob("bnfold-*"))

@@ -12,14 +12,15 @@ import numpy.typing as npt
 import onnx
 from onnx import helper
 
-from bnfold.graph import Graph, Op, Scope, Sparse, Value
+from bnfold.graph import Graph, Op, Scope, Sparse, Value, is_float
+from bnfold.graph.evaluate import NotEvaluated, cast, saturates
 from bnfold.model_io import Model
 from bnfold.verify.float64.control import REPEATING, body
 from bnfold.verify.float64.kernel import NotComputed, as_real
 from bnfold.verify.float64.kernels import KERNELS, RANDOM, unrounded
 from bnfold.verify.float64.windows import sees_all
 from bnfold.verify.regional.numbering import captured
-from bnfold.verify.regional.scatter import noisy
+from bnfold.verify.regional.scatter import noisy, rounding_to
 
 if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 Known = dict[Value, Any]
 _GATES = {"LSTM": [b"Sigmoid", b"Tanh", b"Tanh"], "GRU": [b"Sigmoid", b"Tanh"], "RNN": [b"Tanh"]}
+# of which onnx.reference makes something else in a form that we do not compute
+_OURS_ALONE = RANDOM | {"Dropout", "BatchNormalization", "ConvTranspose"}
 _PASSED_OVER = ("activation_alpha", "activation_beta", "clip", "input_forget")
 _OLD_MODES = {b"bilinear": b"linear", b"bicubic": b"cubic"}  # which onnx.reference knows by the new names only
 
@@ -45,6 +48,8 @@ class Evaluator:
         self._fixed: set[Value] = set()
         self.scatter: np.random.Generator | None = None
         """Makes the noise that every value gets, where there is one."""
+        self.folds: np.random.Generator | None = None
+        """Makes the rounding that what is computed from constants gets, where there is some."""
         self.referred: set[Op] = set()
         """The operators that onnx.reference evaluated on data."""
         self.rounds = True
@@ -53,6 +58,8 @@ class Evaluator:
         """Whether a part of some weight met nothing but padding since this was last set to False."""
         self.taken: dict[Op, set[str]] = {}
         """The branches of each If that were taken."""
+        self.counts = True
+        """Whether a branch that is taken counts: for zeros most of them come to the same."""
         self.refused = ""
         """Why values that the other side took were not taken."""
         self.forced: dict[Op, str] = {}
@@ -113,14 +120,21 @@ class Evaluator:
         done = {} if keep is None else _last_reads(ops, keep)
         with np.errstate(all="ignore"):
             for number, op in enumerate(ops):
-                self._run(op, values)
-                if all(map(self._is_fixed, op.inputs)):
-                    self._fixed.update(value for value in op.outputs if value is not None)
-                    self._round(op, values)
+                self._step(op, values)
                 yield op
                 for value in done.get(number, ()):
                     values.pop(value, None)
                     self._constants.pop(value, None)
+
+    def _step(self, op: Op, values: Known) -> None:
+        """Runs an operator. What a body makes counts as data."""
+        self._run(op, values)
+        reads = op.inputs[:1] if op.type == "CastLike" else op.inputs  # the other one says its type and no more
+        if not op.bodies and all(map(self._is_fixed, reads)):
+            self._fixed.update(value for value in op.outputs if value is not None)
+            self._round(op, values)
+            if self.folds is not None and op.type != "Constant":
+                _fold(op, values, self.folds)
 
     def _is_fixed(self, value: Value | None) -> bool:
         """Whether it depends on no data."""
@@ -128,10 +142,17 @@ class Evaluator:
 
     def _round(self, op: Op, values: Known) -> None:
         """Rounds a constant that is cast to a narrower type; data is not rounded, as it stands for real numbers."""
-        value = op.outputs[0] if op.type == "Cast" else None
-        if value is not None and isinstance(values[value], np.ndarray) and values[value].dtype == np.float64:
-            narrow = helper.tensor_dtype_to_np_dtype(op.attribute("to"))
-            values[value] = values[value].astype(narrow).astype(np.float64)
+        value, narrow = op.outputs[0], _cast_type(op)
+        array = None if value is None else values[value]
+        if value is None or narrow is None or not isinstance(array, np.ndarray) or array.dtype != np.float64:
+            return
+        try:
+            rounded = cast(array, narrow, saturates=saturates(op))
+        except NotEvaluated as error:
+            raise CannotEvaluate(
+                f"{op.type} {op.label!r}: runtimes differ in what it makes of {narrow.name}"
+            ) from error
+        values[value] = rounded.astype(np.float64)
 
     def constant(self, value: Value) -> Array:
         """An initializer in float64, or in its own type if that is not floating-point."""
@@ -155,7 +176,8 @@ class Evaluator:
 
     def _stored(self, tensor: onnx.TensorProto) -> Array:
         array = self._model.array(tensor)
-        return array.astype(as_real(array.dtype), copy=False)
+        with np.errstate(invalid="ignore"):  # a NaN may be a signalling one
+            return array.astype(as_real(array.dtype), copy=False)
 
     def _value(self, value: Value | None, values: Known) -> Any:
         if value is None:
@@ -202,7 +224,7 @@ class Evaluator:
             try:
                 return kernel(op, inputs)
             except NotComputed:
-                if op.type in RANDOM or op.type == "Dropout" or op.node.domain:
+                if op.type in _OURS_ALONE or op.node.domain:
                     raise
         return self._reference(op, inputs)
 
@@ -237,7 +259,7 @@ class Evaluator:
     def _if(self, op: Op, values: Known) -> Sequence[Any]:
         chosen = "then_branch" if bool(np.asarray(self._value(op.data(0), values)).reshape(-1)[0]) else "else_branch"
         chosen = self.forced.get(op, chosen)
-        self.taken.setdefault(op, set()).add(chosen)
+        self.taken.setdefault(op, set()).update([chosen] * self.counts)
         return self._run_body(body(op, chosen), [], values)
 
     def _run_body(self, scope: Scope, given: Sequence[Any], values: Known) -> list[Any]:
@@ -245,7 +267,7 @@ class Evaluator:
         inner: Known = dict(values)
         inner.update(zip((scope.own(entry.name) for entry in scope.proto.input), given, strict=True))
         for op in scope.live_ops():
-            self._run(op, inner)
+            self._step(op, inner)
         return [self._value(scope.lookup(entry.name), inner) for entry in scope.proto.output]
 
 
@@ -267,6 +289,21 @@ def _refuse_passed_over(op: Op, inputs: Sequence[Any]) -> None:
         raise NotComputed("other activations, clip or input_forget")
     if len(inputs) > 4 and inputs[4] is not None:
         raise NotComputed("sequence lengths")
+
+
+def _fold(op: Op, values: Known, random: np.random.Generator) -> None:
+    """Rounds a computed constant at random, to the type that it has."""
+    for value in op.outputs:
+        dtype = None if value is None else op.graph.dtype(value)
+        if value is not None and dtype is not None and is_float(dtype):
+            values[value] = noisy(values[value], random, rounding_to(dtype))
+
+
+def _cast_type(op: Op) -> np.dtype[Any] | None:
+    """The type that a Cast or a CastLike gives; None for other operators, and where it is not known."""
+    if op.type == "CastLike":
+        return op.graph.dtype(op.data(1))
+    return np.dtype(helper.tensor_dtype_to_np_dtype(op.attribute("to"))) if op.type == "Cast" else None
 
 
 def is_stored(value: Value) -> bool:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from bnfold.affine import FloatArray
 from bnfold.graph import Op
 from bnfold.verify.float64.evaluate import CannotEvaluate, Known
-from bnfold.verify.regional.side import Given, Side, half_ulp
+from bnfold.verify.regional.side import Given, Side, rounding_of
 
 Array = npt.NDArray[Any]
 _ADDS = frozenset({"Add", "Sub"})
@@ -52,7 +52,7 @@ def culprit(left: Side, right: Side, given: Given) -> Op | None:
         if not met or not _is_real(value):
             continue
         if output is right.region.target:
-            rounding = _ROUNDINGS * max((half_ulp(weight) for weight in right.changed), default=0.0)
+            rounding = _ROUNDINGS * max((rounding_of(weight).u for weight in right.changed), default=0.0)
             left_over = [other for other in met if other is op or not _is_cleared(other, old, new, rounding)]
             return _blamed(left_over or met, value, old[left.region.target])
         if not any(_is_real(other) and _is_affine_of(value, other) for other in old.values()):

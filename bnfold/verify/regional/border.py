@@ -20,6 +20,7 @@ from bnfold.verify.running.inputs import index_range
 
 Array = npt.NDArray[Any]
 _LARGE = 100.0
+_CYCLE = 4  # kinds of samples, the last of which is zero
 _DECADES = 1.5  # by which the sizes of channels go up and down
 _TRUTHS = 4  # trials where a condition is to be made up
 _MANY_CHOICES = 10
@@ -33,11 +34,13 @@ class Hints:
         reach: The largest number that a value may be held against, as the bounds of a Clip.
         is_smooth: Whether no operator decides by comparing, so that equal numbers are nothing special.
         choices: Integers to try: rows of tables that stand out, and what integers are compared with.
+        levels: Numbers to try: on both sides of thresholds.
     """
 
     reach: float = 0.0
     is_smooth: bool = True
     choices: tuple[int, ...] = ()
+    levels: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -47,10 +50,12 @@ class Trial:
     Attributes:
         given: The values by number.
         is_daring: Whether they may be none that the operators take.
+        is_zero: Whether all numbers are zero.
     """
 
     given: dict[Number, Array]
     is_daring: bool = False
+    is_zero: bool = False
 
 
 def made_up(
@@ -60,7 +65,8 @@ def made_up(
 
     The first sample is normal. The second is large, and its channels are of very different size, so that no weight
     hides behind a larger one, nor behind the rounding of the bias; a third is large alike in all channels, so that none
-    is too small to show. Where there is only one sample, the first two are two trials.
+    is too small to show; a fourth is zero, so that what is left is the shift; of three, the last is. Where there are
+    fewer, zeros are a trial of their own, and so are the first two where there is only one.
     Further trials are for what the others leave out: both truths, more integers, ties, numbers beyond large bounds.
 
     Args:
@@ -77,6 +83,8 @@ def made_up(
     shapes = {number: _shape(scene, value) for number, value in border.items()}
     rows = min((shape[0] for shape in shapes.values() if shape), default=1)
     kinds = [_Kind("mixed")] if rows > 1 else [_Kind("normal"), _Kind("large")]
+    usual = len(kinds)
+    kinds += [_Kind("normal", 0.0)] * (rows < _CYCLE - 1)
     dtypes = [scene.dtype(value) for value in border.values()]
     turns = max(tries, _TRUTHS if np.dtype(np.bool_) in dtypes else 1)
     known = zip(shapes.values(), dtypes, strict=True)
@@ -87,6 +95,9 @@ def made_up(
         single = [*range(_MANY_CHOICES), *hints.choices[-_MANY_CHOICES:]] if () in integers else []
         kinds += [_Kind("normal", choices=(k,)) for k in single]
     kinds += [_Kind("coarse")] * (not hints.is_smooth) + [_Kind("normal", 2 * hints.reach)] * bool(hints.reach)
+    if hints.levels:
+        singles = [_Kind("normal", levels=(level,)) for level in hints.levels] if () in shapes.values() else []
+        kinds += [_Kind("normal", levels=hints.levels), *singles]
     for turn, (place, kind) in itertools.product(range(turns), enumerate(kinds)):
         random = np.random.default_rng([seed, turn, place])
         # of two conditions every combination, of more some
@@ -96,16 +107,17 @@ def made_up(
             number: _values(random, graph, scene, value, shapes[number], kind, truths)
             for number, value in border.items()
         }
-        yield Trial(given, is_daring=place >= (1 if rows > 1 else 2))
+        yield Trial(given, is_daring=place >= usual, is_zero=not kind.size)
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """Of values: how numbers are distributed, their size, and what integers are drawn from if not as usual."""
+    """Of values: how numbers are distributed, their size, and what integers or numbers are drawn from, if so."""
 
     name: str
     size: float = 1.0
     choices: Sequence[int] = ()
+    levels: Sequence[float] = ()
 
 
 def _shape(scene: Scene, value: Value) -> tuple[int, ...]:
@@ -132,6 +144,8 @@ def _values(
             raise CannotEvaluate(f"{value.name!r} is neither a number nor an index")
         choices = kind.choices or range(index_range(graph, value.name) or 2)
         return np.array(random.choice(np.array(choices), shape)).astype(dtype)
+    if kind.levels:
+        return np.asarray(random.choice(np.array(kind.levels), shape))
     return kind.size * _numbers(random, shape, kind.name)
 
 
@@ -147,6 +161,8 @@ def _numbers(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> 
         sizes[axis] = shape[axis]
         large *= 10 ** random.uniform(-_DECADES, _DECADES, sizes)
     if kind == "mixed":
-        large[2::3] = _LARGE * x[2::3]
-        large[::3] = x[::3]
+        large[::_CYCLE] = x[::_CYCLE]
+        large[2::_CYCLE] = _LARGE * x[2::_CYCLE]
+        if (last := min(len(x), _CYCLE) - 1) > 1:
+            large[last::_CYCLE] = 0.0
     return large

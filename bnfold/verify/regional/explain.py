@@ -1,8 +1,8 @@
 """Can rounding explain the difference between the two sides of a region?
 
 The sides get the same values at their border. Their difference is held against the effect of moving every changed
-weight by half an ulp of its own type, up or down at random: one rounding cannot do more, save for a factor that covers
-the tail of its distribution.
+weight by what rounding to its own type can do, up or down at random: one rounding cannot do more, save for a factor
+that covers the tail of its distribution.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from bnfold.affine import FloatArray
 from bnfold.verify.float64.evaluate import CannotEvaluate
-from bnfold.verify.regional.side import Array, Given, Side, half_ulp
+from bnfold.verify.regional.side import Array, Given, Side, rounding_of
 
 _MANY = 16  # times that the weights are moved before anything is called different
 _SOME = 4  # of them, before a second look: one that is enough already stays so, near enough
@@ -88,7 +88,9 @@ def _explained(
 ) -> Finding:
     """Tries a cheap bound, then a careful one, then one that grants the original a rounding of its own weights."""
     noise = _NOISE * np.abs(old)
-    rounding = _Rounding(new)
+    if (np.abs(old - new) <= noise).all():
+        return _worst(old, new, noise)
+    rounding = _Rounding(new, _is_still(given, len(new) if new.ndim else 0))
     few = -(-_POOL * math.prod(new.shape[:2]) // new.size)
     rounding.measure(right, given, few, random)
     finding = _worst(old, new, _TAIL * rounding.pooled() + noise)
@@ -100,7 +102,7 @@ def _explained(
         finding = _worst(old, new, rounding.careful() + noise)
     if finding.ratio <= 1 or not left.changed:
         return _unless_magnified(finding, left, right, given, old, rounding, random)
-    rounding.measure(left, given, _MANY, random, base=old)
+    rounding.measure(left, given, _MANY, random, folds=True, base=old)
     lenient = _worst(old, new, rounding.careful() + noise)
     return replace(lenient, detail="folded in low precision") if lenient.ratio <= 1 else finding
 
@@ -115,24 +117,32 @@ def _unless_magnified(
     random: np.random.Generator,
 ) -> Finding:
     """The finding, unless AFTER magnifies the rounding of its weights and BEFORE does not: that explains anything."""
-    unit = max(map(half_ulp, right.changed), default=0.0)
+    unit = max((rounding_of(weight).u for weight in right.changed), default=0.0)
     if finding.ratio > 1 or finding.bound <= _MAGNIFIED * _TAIL * unit or not unit:
         return finding
-    own = _Rounding(old)
+    own = _Rounding(old, np.zeros(1, bool))
     own.measure(left, given, _SOME, random)
     if float(rounding.pooled().max()) <= _MAGNIFIED * float(own.pooled().max()):
         return finding
     return replace(finding, ratio=np.inf, detail="AFTER magnifies the rounding of its weights, BEFORE does not")
 
 
+def _is_still(given: Given, rows: int) -> npt.NDArray[np.bool_]:
+    """Which samples are made of zeros alone, so that each weight counts alike at all places."""
+    arrays = [x.reshape(rows, -1) for x in given.values() if x.ndim and len(x) == rows and x.size]
+    return np.logical_and.reduce([~x.any(axis=1) for x in arrays]) if arrays else np.zeros(1, bool)
+
+
 class _Rounding:
     """What moving the weights of a side does to its value, measured again and again."""
 
-    def __init__(self, value: FloatArray) -> None:
+    def __init__(self, value: FloatArray, still: npt.NDArray[np.bool_]) -> None:
         self.largest = np.zeros(value.shape)
+        self._still = still.reshape(-1, *[1] * (value.ndim - 1)) if value.ndim else still.reshape(())
         self._value = value
         self._squares = np.zeros(value.shape)
         self._count = np.zeros(value.shape)
+        self._times = 0
         size = np.abs(value)
         # a mask of -3e38 among numbers that mean something says nothing of what rounding does to those
         self._stands_out = size > _APART * float(np.median(size[size > 0])) if size.any() else size > 0
@@ -146,12 +156,14 @@ class _Rounding:
         *,
         weights: bool = True,
         scatter: bool = False,
+        folds: bool = False,
         base: FloatArray | None = None,
     ) -> None:
-        """Moves weights so many times, with ``scatter`` all values; ``base`` is what the side makes of them unmoved."""
+        """Moves weights so many times, see `Side.moved`; ``base`` is what the side makes of them unmoved."""
         value = self._value if base is None else base
         for _ in range(times if side.changed or side.retuned or scatter else 0):
-            moved = side.moved(given, random, weights=weights, scatter=scatter)
+            self._times += 1
+            moved = side.moved(given, random, weights=weights, scatter=scatter, folds=folds)
             if moved.shape != value.shape:
                 continue  # a factor of a Resize was moved
             move = np.asarray(np.abs(moved - value))
@@ -172,7 +184,8 @@ class _Rounding:
         squares, count = (_sum_but(array, keep) for array in (self._squares, self._count))
         of_sample, in_sample = (_sum_but(array, {0}) for array in (self._squares, self._count))
         mean, overall = squares / np.maximum(count, 1), of_sample / np.maximum(in_sample, 1)
-        mean = np.where(count < _POOL, np.maximum(mean, overall), mean)
+        are_few = (count < _POOL) | (self._still & (self._times < _POOL))
+        mean = np.where(are_few, np.maximum(mean, overall), mean)
         return np.asarray(np.broadcast_to(np.sqrt(mean), self._squares.shape))
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 
 from bnfold.affine import FloatArray
@@ -22,8 +24,12 @@ UNIFORM = _MOVING | {
     *("BatchNormalization", "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Constant", "DequantizeLinear"),
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
 }
+COMPARING = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
 _MOST_ROWS = 32
+_MOST_LEVELS = 16
+ROUNDED = 1e-6  # of themselves, by which two constants differ that are the same but for rounding
+_ALIKE = 1e-4  # of the largest number of a table, to which its rows are an affine of those of another
 
 
 def is_uniform(left: Region, right: Region) -> bool:
@@ -37,7 +43,7 @@ def hints(left: Side, right: Side) -> Hints:
     bounds = [bound for bound in map(abs, [*_bounds(left), *_bounds(right)]) if _REACHED[0] < bound < _REACHED[1]]
     is_smooth = all(op.type in UNIFORM for side in (left, right) for op in side.region.ops)
     integers = sorted({near for side in (left, right) for k in _integers(side) for near in (k - 1, k, k + 1)})
-    return Hints(max(bounds, default=0.0), is_smooth, (*_rows(left, right), *integers))
+    return Hints(max(bounds, default=0.0), is_smooth, (*_rows(left, right), *integers), _levels(left, right))
 
 
 def grids(region: Region, numbering: Numbering) -> Counter[tuple[Number | None, ...]]:
@@ -68,6 +74,21 @@ def _bounds(side: Side) -> Iterator[float]:
         yield from (attribute.f for attribute in op.node.attribute if attribute.type == onnx.AttributeProto.FLOAT)
 
 
+def _levels(left: Side, right: Side) -> tuple[float, ...]:
+    """Numbers on both sides of each threshold that only one side has, and between them."""
+    reads = [(side, read) for side in (left, right) for read in side.alone if read.op.type in COMPARING]
+    arrays = [side.weight(read.value) for side, read in reads if is_made_of_constants(read.value)]
+    steps = sorted({float(array.reshape(())) for array in arrays if array.size == 1 and array.dtype == np.float64})
+    pairs = itertools.pairwise(steps)
+    twins = {step for pair in pairs if math.isclose(*pair, rel_tol=ROUNDED) for step in pair}  # rounding between them
+    steps = [step for step in steps if step not in twins]
+    if not steps:
+        return ()
+    beyond = [end + sign * max(1.0, abs(end)) for end, sign in ((steps[0], -1), (steps[-1], 1))]
+    between = [(low + high) / 2 for low, high in itertools.pairwise(steps)]
+    return tuple([*between, *beyond, *steps][:_MOST_LEVELS])
+
+
 def _integers(side: Side) -> Iterator[int]:
     """What integers may be compared with, or divided by."""
     for value in side.region.constants:
@@ -92,7 +113,24 @@ def _tables(side: Side) -> Iterator[Array]:
 
 def _standing_out(old: FloatArray, new: FloatArray) -> Iterator[int]:
     """Rows that are furthest from what an affine of each column makes of them."""
-    x, y = old - old.mean(axis=0), new - new.mean(axis=0)
-    power = (x**2).sum(axis=0)
-    scale = np.divide((x * y).sum(axis=0), power, out=np.zeros_like(power), where=power > 0)
-    yield from np.abs(y - scale * x).max(axis=1).argsort()[-_MOST_ROWS:].tolist()
+    yield from _residuals(old, new, np.ones(len(old), bool)).argsort()[-_MOST_ROWS:].tolist()
+
+
+def stray_rows(old: Array, new: Array) -> list[int]:
+    """The few rows of a table that are not what an affine of each column makes of them, as it does of all others."""
+    if old.ndim == 0 or len(old) < _MOST_ROWS * 2:
+        return []
+    x, y = (table.reshape(len(table), -1).astype(np.float64) for table in (old, new))
+    is_usual = np.ones(len(x), bool)
+    is_usual[list(_standing_out(x, y))] = False
+    rows = np.flatnonzero(_residuals(x, y, is_usual) > _ALIKE * np.abs(y).max())
+    return rows.tolist() if len(rows) <= _MOST_ROWS else []
+
+
+def _residuals(old: FloatArray, new: FloatArray, rows: npt.NDArray[np.bool_]) -> FloatArray:
+    """How far each row is from what the affine of each column makes of it that suits the given rows."""
+    means = old[rows].mean(axis=0), new[rows].mean(axis=0)
+    x, y = old - means[0], new - means[1]
+    power = (x[rows] ** 2).sum(axis=0)
+    scale = np.divide((x[rows] * y[rows]).sum(axis=0), power, out=np.zeros_like(power), where=power > 0)
+    return np.asarray(np.abs(y - scale * x).max(axis=1))

@@ -11,17 +11,19 @@ import numpy as np
 import onnx
 
 from bnfold.graph import Graph, Value, is_float
+from bnfold.reasons import Refused
 from bnfold.verify.float64.evaluate import CannotEvaluate, Evaluator, is_stored
 from bnfold.verify.float64.kernel import Array, as_real
 from bnfold.verify.ports import required_inputs
 from bnfold.verify.regional.blame import changed_operators, culprit
 from bnfold.verify.regional.border import Hints, made_up
+from bnfold.verify.regional.exercise import Rival, rivals
 from bnfold.verify.regional.explain import Finding, compared, is_mostly_finite
 from bnfold.verify.regional.hints import grids, hints, is_uniform
 from bnfold.verify.regional.numbering import Numbering
 from bnfold.verify.regional.regions import Region, named
 from bnfold.verify.regional.scenes import Scene
-from bnfold.verify.regional.side import Given, Side, changed_weights, retuned_operators
+from bnfold.verify.regional.side import Given, Side, changed_weights, lone_reads, retuned_operators
 from bnfold.verify.regional.untried import force_others, has_untaken, untried
 from bnfold.verify.result import Outcome, RegionResult
 
@@ -51,6 +53,7 @@ class Judge:
             for port in required_inputs(before.model)
         )
         self._known: dict[object, RegionResult] = {}
+        self._idle: list[Rival] = []  # constants of the regions at work that no trial has told apart yet
 
     def may_cut(self, value: Value) -> bool:
         """Whether a value of BEFORE can be made up: numbers and truths of known shape; never sizes or positions."""
@@ -89,6 +92,7 @@ class Judge:
             evaluator,
             region,
             changed_weights(region, numbering, other, others),
+            lone_reads(region, numbering, other, others),
             retuned_operators(region, other),
             frozenset(decided),
             {op: numbering.numbers.get(op.data(0)) for op in region.ops if op.type == "If"},
@@ -103,19 +107,33 @@ class Judge:
             suspect=named(changed[-1]) if changed else repr(left.region.target.name),
             outcome=Outcome.NOT_EVALUATED,
         )
+        try:
+            return self._judged(left, right, result)
+        except (CannotEvaluate, Refused) as error:  # a node that does not fit its inputs
+            return replace(result, detail=str(error))
+
+    def _judged(self, left: Side, right: Side, result: RegionResult) -> RegionResult:
         types = _float_types(self._graph, left.region), _float_types(self._after_graph, right.region)
         if narrow := _narrowed(*types):
             detail = f"AFTER rounds to {', '.join(sorted(dtype.name for dtype in narrow))}, BEFORE does not"
             return replace(result, outcome=Outcome.DIFFERENT, detail=detail)
+        self._idle = rivals(left, right)
         result = self._tried(left, right, result)
         if result.outcome is Outcome.EQUAL and has_untaken(left, right):
             self._tries = _TRIES
             result = self._tried(left, right, result)
         if result.outcome is Outcome.EQUAL and force_others(left, right):
             result = self._tried(left, right, result)
-        if result.outcome is Outcome.EQUAL and (why := untried(left, right, is_exact=not result.difference)):
-            return replace(result, outcome=Outcome.NOT_EVALUATED, detail=why)
+        if result.outcome is Outcome.EQUAL and (why := self._unmet(left, right, result)):
+            return replace(result, outcome=Outcome.NOT_EXERCISED, detail=why)
         return result
+
+    def _unmet(self, left: Side, right: Side, result: RegionResult) -> str:
+        """Why two sides that were equal in all trials need not be equal; empty if they do."""
+        if self._idle:
+            names = ", ".join(sorted(set(map(str, self._idle))))
+            return f"{names} differs, and nothing that was tried tells"
+        return untried(left, right, is_exact=not result.difference)
 
     def _tried(self, left: Side, right: Side, result: RegionResult) -> RegionResult:
         """What the scenes say, the worst of them; as many as it takes to see all of the region."""
@@ -149,6 +167,7 @@ class Judge:
             raise CannotEvaluate("there was no time left for it")
         for trial in made_up(self._graph, scene, border, tips, self._seed, self._tries):
             old = None
+            left.evaluator.counts = right.evaluator.counts = not trial.is_zero
             try:
                 given, old = _suited(left, trial.given)
                 found = compared(left, right, given, old, np.random.default_rng(self._seed))
@@ -162,6 +181,7 @@ class Judge:
                 worst = found, given
             if found.ratio > 1:
                 break
+            self._idle = [rival for rival in self._idle if not rival.matters(given)]
         assert worst is not None
         return worst
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from functools import cache, partial
+from functools import cache, cached_property, partial
 
 import numpy as np
 import onnx
@@ -16,6 +16,7 @@ import onnx.defs
 
 from bnfold.graph import Graph, Op, Scope, Value
 from bnfold.model_io import Model
+from bnfold.model_io.tensors import attribute_graphs
 from bnfold.verify.float64.kernels import RANDOM
 
 Number = int
@@ -144,12 +145,25 @@ class Numbering:
                 self.assign(value, self._table.number(("sparse", tuple(value.sparse.dims), *parts)))
                 self.constants.add(value)
 
+        if (parent := scope.parent) is not None and isinstance(scope.proto, onnx.GraphProto):
+            for tensor in scope.proto.initializer:
+                if (value := scope.own(tensor.name)) not in self.numbers:
+                    self.assign(value, self._table.number(self._shadowing(tensor, parent.lookup(tensor.name))))
+
+    def _shadowing(self, tensor: onnx.TensorProto, outer: Value) -> Hashable:
+        """Of a body's initializer with the name of an outer value: runtimes disagree on which of the two is meant."""
+        inner = self._content(tensor)
+        is_same = outer.tensor is not None and self._content(outer.tensor) == inner
+        return inner if is_same else ("shadowing", inner, self.numbers.get(outer))
+
     def _content(self, tensor: onnx.TensorProto) -> Hashable:
         return self._table.content(self.graph.model, tensor)
 
     def _key(self, op: Op) -> Hashable:
-        if op.type == "Constant" and (tensor := op.attribute("value")) is not None:
-            return self._content(tensor)
+        if op.type == "Constant":
+            for attribute in op.node.attribute:
+                if attribute.HasField("t"):
+                    return self._content(attribute.t)
         results = (tuple(self.numbers[body.lookup(entry.name)] for entry in body.proto.output) for body in op.bodies)
         return (self._outside(op), tuple(sorted(zip(_roles(op), results, strict=True))))
 
@@ -165,7 +179,14 @@ class Numbering:
         version = since_version(op.node.domain, op.node.op_type, op.opset)
         own = op.outputs[0].name if op.type in RANDOM and op.outputs[0] is not None else ""
         outputs = sum(value is not None for value in op.outputs) if op.type in _OUTPUTS_MATTER else 0
-        return (op.type, version, tuple(self._attributes(op, version)), own, outputs)
+        functions = self._functions if op.type.startswith("function ") else b""
+        return (op.type, version, tuple(self._attributes(op, version)), own, outputs, functions)
+
+    @cached_property
+    def _functions(self) -> bytes:
+        """What the functions say that could not be written out where they are called."""
+        texts = sorted(bytes(f.SerializeToString(deterministic=True)) for f in self.graph.model.proto.functions)
+        return hashlib.sha256(b"\0".join(texts)).digest()
 
     def _attributes(self, op: Op, version: int) -> Iterator[Hashable]:
         defaults = _defaults(op.node.domain, op.node.op_type, version)
@@ -182,11 +203,7 @@ class Numbering:
 
 def _roles(op: Op) -> list[str]:
     """The attribute that holds each body of an op."""
-    return [
-        attribute.name
-        for attribute in op.node.attribute
-        for _ in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
-    ]
+    return [attribute.name for attribute in op.node.attribute for _ in attribute_graphs(attribute)]
 
 
 def captured(op: Op) -> Iterator[Value]:
@@ -219,6 +236,16 @@ def since_version(domain: str, op_type: str, opset: int) -> int:
         return int(onnx.defs.get_schema(op_type, opset, domain).since_version)
     except onnx.defs.SchemaError:
         return opset
+
+
+@cache
+def takes_numbers(domain: str, op_type: str, opset: int, index: int) -> bool:
+    """Whether an input of an operator may be other than an integer, as a shape, an axis or an index may not."""
+    try:
+        inputs = onnx.defs.get_schema(op_type, opset, domain).inputs
+    except onnx.defs.SchemaError:
+        return True
+    return not inputs or not {"tensor(float)", "tensor(bool)"}.isdisjoint(inputs[min(index, len(inputs) - 1)].types)
 
 
 @cache

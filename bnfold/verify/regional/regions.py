@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from bnfold.graph import Op, Value
@@ -107,6 +107,14 @@ def dependent_border(numbering: Numbering, region: Region) -> Number | None:
         if value.producer is not None and _reaches(value, others):
             return region.border[value]
     return None
+
+
+def all_ops(ops: Iterable[Op]) -> Iterator[Op]:
+    """Operators, and those in their bodies."""
+    for op in ops:
+        yield op
+        for body in op.bodies:
+            yield from all_ops(body.live_ops())
 
 
 def named(op: Op) -> str:

@@ -1,6 +1,6 @@
 """Shapes for all values of a model: as declared, and as small as the model allows.
 
-A convolution computes at 37x43 what it computes at 224x224, so changed regions are evaluated on small inputs: odd ones,
+A convolution computes at 33x41 what it computes at 224x224, so changed regions are evaluated on small inputs: odd ones,
 so that padding and strides that do not divide are met.
 """
 
@@ -18,15 +18,17 @@ import onnx.shape_inference
 
 from bnfold.graph import Graph, Value
 from bnfold.model_io import Model
+from bnfold.model_io.tensors import type_name
 from bnfold.verify.float64.evaluate import Evaluator
 from bnfold.verify.float64.kernel import as_real
 from bnfold.verify.ports import required_inputs
 
 Shape = tuple[int, ...]
-_SMALL_SIZES = ((37, 43), (32, 34), (75, 91), (96, 64), (128, 161))  # for two spatial axes, where the model allows it
+_SMALL_SIZES = ((33, 41), (32, 34), (75, 91), (96, 64), (128, 161))  # for two spatial axes, where the model allows it
 _MOST_SMALL = 3
 _MODERATE = 10_000  # entries in the inputs, as in a 56x56 image
-_ROWS = 3, 5  # samples at the first of these sizes, and at the others
+_ROWS = 4, 5  # samples at the first of these sizes, and at the others
+_FEW_ROWS, _MANY = 3, 100_000  # samples where the inputs have so many entries
 _MOST_CANDIDATES = 24
 _MOST_DECLARED = 3
 
@@ -68,7 +70,7 @@ class Scene:
                 as_real(onnx.helper.tensor_dtype_to_np_dtype(port.elem_type))
             )
             for port in required_inputs(self._graph.model)
-            if port.kind == "tensor" and port.elem_type != onnx.TensorProto.STRING
+            if port.kind == "tensor" and type_name(port.elem_type) not in ("", "STRING")
         }
         return Evaluator(self._graph.model).shapes(self._graph, feed)
 
@@ -97,9 +99,17 @@ def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]]) -> list[Scen
         candidates: Shapes of its inputs, the most sensible first.
     """
     shapes = list(itertools.islice(candidates, _MOST_CANDIDATES))
-    declared = [shape for shape in shapes if len(shapes) == 1 or _fits(model, shape)][:_MOST_DECLARED] or shapes[:1]
-    small = [shape for shape in _smaller(model, declared[0]) if shape != declared[0] and _fits(model, shape)]
-    small = [*small[: _MOST_SMALL - 1], *small[_MOST_SMALL - 1 :][-1:]] or _with_rows(model, declared[0])
+    empty = [_empty(model, shape) for shape in shapes]
+    fewest = min(empty, default=math.inf)  # a Resize without a roi has an empty one at every size
+    fitting = [shape for shape, count in zip(shapes, empty, strict=True) if count == fewest < math.inf]
+    declared = fitting[:_MOST_DECLARED] or shapes[:1]
+
+    def fits(shape: Mapping[str, Shape]) -> bool:
+        return shape != declared[0] and _empty(model, shape) <= fewest < math.inf
+
+    small = list(filter(fits, _smaller(model, declared[0])))
+    small = [*small[: _MOST_SMALL - 1], *small[_MOST_SMALL - 1 :][-1:]]
+    small = small or list(filter(fits, _with_rows(model, declared[0])))
     full = [Scene(model, shape, is_small=False) for shape in declared]
     # a size at which fewer shapes are known is one that the model was not made for
     known = min(scene.known for scene in full)
@@ -121,9 +131,9 @@ def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, 
 
 def _with_rows(model: Model, declared: Mapping[str, Shape]) -> list[dict[str, Shape]]:
     """The declared sizes for some samples, where those can be told."""
-    few = _ROWS if sum(map(math.prod, declared.values())) < _MODERATE else _ROWS[:1]
-    more = [_resized(declared, _float_inputs(model), rows, None) for rows in few if _counts_samples(declared)]
-    return [shapes for shapes in more if shapes != declared and _fits(model, shapes)]
+    entries = sum(map(math.prod, declared.values()))
+    few = _ROWS if entries < _MODERATE else _ROWS[:1] if entries < _MANY else (_FEW_ROWS,)
+    return [_resized(declared, _float_inputs(model), rows, None) for rows in few if _counts_samples(declared)]
 
 
 def _float_inputs(model: Model) -> set[str]:
@@ -147,18 +157,15 @@ def _resized(
     }
 
 
-def _fits(model: Model, shapes: Mapping[str, Shape]) -> bool:
-    """Whether shape inference finds nothing wrong, and no value without elements."""
+def _empty(model: Model, shapes: Mapping[str, Shape]) -> float:
+    """How many values have no elements, by shape inference; infinite if it finds something wrong."""
     try:
         proto = _with_inputs(model, shapes).proto
         inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     except Exception:  # its error types are not public
-        return False
-    return not any(
-        dim.HasField("dim_value") and dim.dim_value <= 0
-        for entry in inferred.graph.value_info
-        for dim in entry.type.tensor_type.shape.dim
-    )
+        return math.inf
+    shapes_found = (entry.type.tensor_type.shape.dim for entry in inferred.graph.value_info)
+    return sum(any(dim.HasField("dim_value") and dim.dim_value <= 0 for dim in shape) for shape in shapes_found)
 
 
 def _with_inputs(model: Model, shapes: Mapping[str, Shape]) -> Model:
@@ -178,5 +185,5 @@ def _with_inputs(model: Model, shapes: Mapping[str, Shape]) -> Model:
 
 
 def _is_float(elem_type: int) -> bool:
-    name = onnx.TensorProto.DataType.Name(elem_type)
+    name = type_name(elem_type)
     return "FLOAT" in name or name == "DOUBLE"

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -14,14 +13,23 @@ import onnx
 from bnfold.affine import FloatArray
 from bnfold.graph import Op, Value, is_float
 from bnfold.verify.float64.evaluate import Evaluator, is_stored
-from bnfold.verify.regional.numbering import Number, Numbering
-from bnfold.verify.regional.regions import Region
-from bnfold.verify.regional.scatter import noisy, scattered
+from bnfold.verify.regional.numbering import Number, Numbering, takes_numbers
+from bnfold.verify.regional.regions import Region, all_ops
+from bnfold.verify.regional.scatter import Rounding, noisy, rounding_to, scattered
 
 Array = npt.NDArray[Any]
 Given = Mapping[Number, Array]
 
 _BIAS_STEP = 0.2  # of the bias of a quantised operator; five times that, see explain.py, is one step
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """An input of an operator."""
+
+    op: Op
+    index: int
+    value: Value
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,7 @@ class Side:
         evaluator: Evaluates the operators of its model.
         region: What there is to evaluate.
         changed: Its weights that the other side does not have.
+        alone: Where its operators read constants that no operator of the other side reads.
         retuned: Its operators with floating-point attributes that no operator of the other side has.
         decided: Its Ifs that take the same branch whatever the inputs hold.
         conditions: The number of what each of its Ifs goes by.
@@ -40,6 +49,7 @@ class Side:
     evaluator: Evaluator
     region: Region
     changed: tuple[Value, ...]
+    alone: tuple[Read, ...]
     retuned: frozenset[Op]
     decided: frozenset[Op]
     conditions: Mapping[Op, Number | None]
@@ -57,10 +67,11 @@ class Side:
             return self.evaluator.constant(value)
         return self.evaluator.run(_made_of(value), {}, value)
 
-    def moved(self, given: Given, random: np.random.Generator, *, weights: bool = True, scatter: bool) -> Array:
-        """The same with all changed weights moved by half an ulp; with ``scatter``, also every value on the way.
+    def moved(self, given: Given, random: np.random.Generator, *, weights: bool, scatter: bool, folds: bool) -> Array:
+        """The same with all changed weights moved by a rounding; with ``scatter``, also every value on the way.
 
-        The latter is Monte Carlo arithmetic (Parker 1997): what float64's own rounding, magnified, comes to.
+        The latter is Monte Carlo arithmetic (Parker 1997): what float64's own rounding, magnified, comes to. With
+        ``folds``, what is computed from constants is moved by a rounding of its type, as by those who fold it in that.
         """
         moved = {value: _moved(self, value, random) for value in self.changed if weights}
         ops = [_retuned(op, random) if weights and op in self.retuned else op for op in self.region.ops]
@@ -68,10 +79,11 @@ class Side:
         if scatter:
             known = {value: noisy(x, random) for value, x in known.items()}
         self.evaluator.scatter = random if scatter else None
+        self.evaluator.folds = random if folds else None
         try:
             return self.evaluator.run(ops, {**known, **moved}, self.region.target)
         finally:
-            self.evaluator.scatter = None
+            self.evaluator.scatter = self.evaluator.folds = None
 
 
 def changed_weights(region: Region, numbering: Numbering, other: Region, others: Numbering) -> tuple[Value, ...]:
@@ -84,6 +96,30 @@ def changed_weights(region: Region, numbering: Numbering, other: Region, others:
         if numbering.numbers.get(value) not in theirs
         and (is_float(kind := _stored_type(value)) or (kind == np.int32 and value in biases))
     )
+
+
+def lone_reads(region: Region, numbering: Numbering, other: Region, others: Numbering) -> tuple[Read, ...]:
+    """Where operators read constants that no operator of the other side reads: numbers, and integers beside data."""
+    theirs = {others.numbers.get(read.value) for read in _constant_reads(other, others)}
+    return tuple(read for read in _constant_reads(region, numbering) if numbering.numbers.get(read.value) not in theirs)
+
+
+def _constant_reads(region: Region, numbering: Numbering) -> list[Read]:
+    return [
+        Read(op, index, value)
+        for op in all_ops(region.ops)
+        for index, value in enumerate(op.inputs)
+        if value is not None and value in numbering.constants and not _is_size(op, index, value, numbering)
+    ]
+
+
+def _is_size(op: Op, index: int, value: Value, numbering: Numbering) -> bool:
+    """Whether it is an integer that says where or how much, or from which nothing but such integers are computed."""
+    kind = numbering.graph.dtype(value)
+    if kind is not None and is_float(kind):
+        return False
+    makes_sizes = all(output in numbering.constants for output in op.outputs if output is not None)
+    return makes_sizes or not takes_numbers(op.node.domain, op.node.op_type, op.opset, index)
 
 
 def _casts(region: Region, numbering: Numbering) -> list[Value]:
@@ -129,11 +165,8 @@ def _tuning(op: Op) -> tuple[tuple[str, float], ...]:
 
 
 def _moved(side: Side, value: Value, random: np.random.Generator) -> FloatArray:
-    """A weight with every entry moved by half an ulp of the type it is stored in, up or down."""
-    weight = side.weight(value)
-    if _stored_type(value) == np.int32:
-        return np.asarray(weight + _BIAS_STEP * random.choice((-1.0, 1.0), weight.shape))
-    return scattered(weight, random, half_ulp(value))
+    """A weight with every entry moved by what rounding can do to it, up or down."""
+    return scattered(side.weight(value), random, rounding_of(value))
 
 
 def _retuned(op: Op, random: np.random.Generator) -> Op:
@@ -162,9 +195,9 @@ def _stored_type(constant: Value) -> np.dtype[Any]:
     return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
 
 
-def half_ulp(constant: Value) -> float:
-    """Half an ulp of the type that a constant is stored in, relative to a value that is a power of two."""
-    if _stored_type(constant) == np.int32:
-        return 2.0**-24
-    mantissa: int = ml_dtypes.finfo(_stored_type(constant)).nmant  # type: ignore[no-untyped-call]
-    return float(2.0 ** -(mantissa + 1))
+def rounding_of(constant: Value) -> Rounding:
+    """What one rounding to the type that a constant is stored in can do to it."""
+    dtype = _stored_type(constant)
+    if dtype == np.int32:
+        return Rounding(0.0, _BIAS_STEP)
+    return rounding_to(dtype)

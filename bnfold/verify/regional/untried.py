@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-
-import numpy as np
+from collections.abc import Iterator
 
 from bnfold.graph import Op
 from bnfold.verify.regional.hints import UNIFORM
 from bnfold.verify.regional.numbering import Number, effective_attributes
-from bnfold.verify.regional.side import Side, is_made_of_constants
+from bnfold.verify.regional.regions import all_ops
+from bnfold.verify.regional.side import Side
 
 _BRANCHES = ("then_branch", "else_branch")
 
@@ -57,17 +56,9 @@ def _forced_conditions(side: Side) -> Counter[Number | None]:
 
 
 def _untaken(side: Side) -> Iterator[tuple[Op, str]]:
-    for op in _ifs(side.region.ops):
-        if op in side.evaluator.taken and op not in side.decided:
+    for op in all_ops(side.region.ops):
+        if op.type == "If" and op in side.evaluator.taken and op not in side.decided:
             yield from ((op, branch) for branch in _BRANCHES if branch not in side.evaluator.taken[op])
-
-
-def _ifs(ops: Iterable[Op]) -> Iterator[Op]:
-    for op in ops:
-        if op.type == "If":
-            yield op
-        for body in op.bodies:
-            yield from _ifs(body.live_ops())
 
 
 def _are_alike(left: Side, right: Side) -> bool:
@@ -77,10 +68,9 @@ def _are_alike(left: Side, right: Side) -> bool:
 
 
 def _without_effect(left: Side, right: Side) -> str:
-    """Attributes and numbers by which the two sides differ, of operators that onnx.reference evaluated.
+    """Attributes by which the two sides differ, of operators that onnx.reference evaluated.
 
-    It passes over attributes that it does not know, and thresholds may be where nothing that was tried comes near; in
-    our own kernels none goes unread.
+    It passes over attributes that it does not know; in our own kernels none goes unread.
     """
     before, after = _settings(left), _settings(right)
     differing = set()
@@ -91,15 +81,9 @@ def _without_effect(left: Side, right: Side) -> str:
 
 
 def _settings(side: Side) -> dict[str, Counter[tuple[str, bytes]]]:
-    """By type, the attributes and constant numbers of the operators that onnx.reference evaluated."""
+    """By type, the attributes of the operators that onnx.reference evaluated."""
     found: dict[str, Counter[tuple[str, bytes]]] = {}
     for op in side.region.ops:
         if op in side.evaluator.referred and op.type not in UNIFORM:
-            found.setdefault(op.type, Counter()).update([*effective_attributes(op).items(), *_numbers(side, op)])
+            found.setdefault(op.type, Counter()).update(effective_attributes(op).items())
     return found
-
-
-def _numbers(side: Side, op: Op) -> Iterator[tuple[str, bytes]]:
-    for index, value in enumerate(op.inputs):
-        if value is not None and is_made_of_constants(value) and (constant := side.weight(value)).dtype == np.float64:
-            yield f"input {index}", constant.tobytes()

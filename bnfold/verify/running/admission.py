@@ -13,8 +13,10 @@ from typing import Any
 
 import onnx
 
-from bnfold.graph.op import STANDARD_DOMAINS, bodies
+from bnfold import telemetry
+from bnfold.graph.op import bodies
 from bnfold.model_io import Model
+from bnfold.model_io.tensors import STANDARD_DOMAINS
 from bnfold.verify.ports import InterfaceError, invalid, mistyped
 from bnfold.verify.running.runner import CPU
 
@@ -119,6 +121,7 @@ def _answer(models: Sequence[bytes], providers: Sequence[str]) -> dict[str, Any]
             capture_output=True,
             timeout=_SECONDS,
             check=True,
+            env=telemetry.environment(),
         )
     except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
         return None

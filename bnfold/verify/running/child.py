@@ -1,14 +1,18 @@
-"""Runs models in a process of its own: ``python child.py FOLDER``. Imports nothing of this package, to start fast.
+"""Runs models in a process of its own: ``python child.py FOLDER``. Imports nothing of this package, to start fast;
+only what ONNX Runtime cannot run is evaluated by it.
 
 The folder holds ``jobs.json`` and the feeds; every result is a file in it, written when it is there, so that a crash
-takes nothing with it but the job at work. Numbers of tensors tell feeds and results from each other.
+takes nothing with it but the job at work. Numbers of tensors tell feeds and results from each other. Standard input
+ends when the parent does, and then so does this.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ Run = Callable[[Mapping[str, Array]], list[Any]]
 
 def main(folder: Path) -> None:
     """Works through the jobs that have no result yet, or does one of them."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     plan = json.loads((folder / "jobs.json").read_text())
     if plan["memory"]:
         resource.setrlimit(resource.RLIMIT_DATA, (plan["memory"], plan["memory"]))
@@ -34,10 +39,15 @@ def main(folder: Path) -> None:
                 break
 
 
+def _end_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os._exit(1)
+
+
 def _work(folder: Path, number: int, job: Mapping[str, Any]) -> dict[str, Any]:
     """Runs one model on its feeds; an error text in the place of what did not work."""
     try:
-        names, run = _reference(job) if job["reference"] else _session(job)
+        names, run = _whole(job) if job["float64"] else _session(job)
     except Exception as error:
         return {"error": _text(error)}
     runs: list[dict[str, Any]] = []
@@ -74,12 +84,12 @@ def _session(job: Mapping[str, Any]) -> tuple[list[str], Run]:
     return [output.name for output in session.get_outputs()], lambda feed: session.run(None, dict(feed))
 
 
-def _reference(job: Mapping[str, Any]) -> tuple[list[str], Run]:
-    import onnx  # noqa: PLC0415 -- see above
-    from onnx.reference import ReferenceEvaluator  # noqa: PLC0415
+def _whole(job: Mapping[str, Any]) -> tuple[list[str], Run]:
+    sys.path.insert(0, job["package"])
+    from bnfold.verify.float64.whole import Whole  # noqa: PLC0415 -- see above
 
-    evaluator = ReferenceEvaluator(onnx.load(job["model"]))
-    return list(evaluator.output_names), lambda feed: list(evaluator.run(None, dict(feed)))
+    whole = Whole(Path(job["model"]))
+    return whole.names, whole.run
 
 
 def _given(arrays: Mapping[str, Array], names: Sequence[tuple[str, str]]) -> dict[str, Array]:

@@ -12,6 +12,7 @@ from bnfold.verify.running.outputs import Pair, Run, Tolerance, held_against, no
 from bnfold.verify.running.runner import Job, Outputs, Runner
 from bnfold.verify.running.variations import moved_by_an_ulp
 
+_FLOAT64 = "float64 in the place of ONNX Runtime"
 _MOST_CANDIDATES = 24
 
 
@@ -53,30 +54,30 @@ def run_both(
     """
     setup = _Setup(before, after, varied, names, providers)
     problems: list[str] = []
-    for reference in (False, True):
+    for float64 in (False, True):
         try:
-            samples = list(data) or _samples(runner, setup, generator, distributions, reference=reference)
+            samples = list(data) or _samples(runner, setup, generator, distributions, float64=float64)
         except CannotGenerate as error:
             return Run(problem=str(error))
         if isinstance(samples, str):
             problems.append(samples)
             continue
-        run = _compared(runner, setup, samples, tolerance, reference=reference)
+        run = _compared(runner, setup, samples, tolerance, float64=float64)
         if run.was_run:
             return run
         problems.append(run.problem)
-    return Run(problem=f"ONNX Runtime: {problems[0]}; onnx.reference: {problems[1]}")
+    return Run(problem=f"ONNX Runtime: {problems[0]}; in float64: {problems[1]}")
 
 
 def _samples(
-    runner: Runner, setup: _Setup, generator: Generator, distributions: Sequence[str], *, reference: bool
+    runner: Runner, setup: _Setup, generator: Generator, distributions: Sequence[str], *, float64: bool
 ) -> list[Sample] | str:
     """Inputs of the first shapes that BEFORE accepts, or why there are none."""
     shapes = list(itertools.islice(generator.candidates(), _MOST_CANDIDATES))
     fitting = shapes[0]
     if len(shapes) > 1:
         feeds = [generator.sample(shape, "normal").feed for shape in shapes]
-        job = Job(setup.before, feeds, providers=setup.providers, reference=reference, first=True)
+        job = Job(setup.before, feeds, providers=setup.providers, float64=float64, first=True)
         found = runner.run([job])[0]
         if found[-1].error:
             return found[0].error
@@ -88,15 +89,13 @@ def _samples(
     return samples
 
 
-def _compared(
-    runner: Runner, setup: _Setup, samples: Sequence[Sample], tolerance: Tolerance, *, reference: bool
-) -> Run:
+def _compared(runner: Runner, setup: _Setup, samples: Sequence[Sample], tolerance: Tolerance, *, float64: bool) -> Run:
     feeds = [sample.feed for sample in samples]
     moved = [moved_by_an_ulp(feed) for feed in feeds]
-    base = Job(setup.before, [*feeds, *moved], providers=setup.providers, reference=reference)
+    base = Job(setup.before, [*feeds, *moved], providers=setup.providers, float64=float64)
     before, after = runner.run([base, replace(base, model=setup.after, feeds=feeds)])
     varied: set[str] = set()
-    how = _how(setup, sum(not outputs.error for outputs in before[: len(samples)]), reference=reference)
+    how = _how(setup, sum(not outputs.error for outputs in before[: len(samples)]), float64=float64)
     usable = [number for number in range(len(samples)) if not before[number].error]
     if not usable:
         return Run(problem=before[0].error)
@@ -108,7 +107,7 @@ def _compared(
         floors = {pair.sample.name: noise(pair.before, variants[pair.sample.name]) for pair in pairs}
         run = held_against(pairs, setup.names, floors, tolerance, how)
         unknown = [dispute.sample for dispute in run.disputes if dispute.sample.name not in varied]
-        if not unknown or reference or tolerance.is_given:
+        if not unknown or tolerance.is_given:
             return run
         # only now is it worth the time to know the noise well, and only of these samples
         varied |= {sample.name for sample in unknown}
@@ -119,12 +118,14 @@ def _compared(
 def _varied(runner: Runner, setup: _Setup, base: Job, samples: Sequence[Sample]) -> Iterator[Sequence[Outputs]]:
     """For each sample, what variations that change nothing make of it."""
     alone = replace(base, feeds=[sample.feed for sample in samples])
-    changes = replace(alone, optimize=True), replace(alone, threads=1), replace(alone, model=setup.varied())
+    changes = [replace(alone, model=setup.varied())]
+    if not base.float64:  # which nothing of the runtime changes
+        changes += [replace(alone, optimize=True), replace(alone, threads=1)]
     yield from zip(*runner.run(changes), strict=True)
 
 
-def _how(setup: _Setup, runs: int, *, reference: bool) -> str:
-    if reference:
-        return f"onnx.reference, {runs} runs"
+def _how(setup: _Setup, runs: int, *, float64: bool) -> str:
+    if float64:
+        return f"{_FLOAT64}, {runs} runs"
     providers = "" if tuple(setup.providers) == ("CPUExecutionProvider",) else f", {', '.join(setup.providers)}"
     return f"ONNX Runtime with graph optimisations off{providers}, {runs} runs"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,17 @@ _NOTHING = np.empty((0, 0))  # stands for an entry of a sequence that one side d
 
 @dataclass(frozen=True)
 class Tolerance:
-    """What the user accepts: ``atol + rtol * max |y|``; both None where the noise floor decides."""
+    """What the user accepts: ``atol + rtol * max |y|``; both None where the noise floor decides.
+
+    Attributes:
+        rtol: Relative to max |y|.
+        atol: Absolute.
+        ranges: Outputs that are kept within a range, with its size: the noise floor is not less than digits of that.
+    """
 
     rtol: float | None = None
     atol: float | None = None
+    ranges: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def is_given(self) -> bool:
@@ -36,7 +43,7 @@ class Tolerance:
 
     def relative(self, scale: float) -> float:
         """The tolerance as a fraction of the scale of an output."""
-        return (self.rtol or 0.0) + ((self.atol or 0.0) / scale if scale else 0.0)
+        return (self.rtol or 0.0) + _over(self.atol or 0.0, scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,12 +168,19 @@ def _renamed(name: str, names: Mapping[str, str]) -> str:
 def _judged(
     name: str, sample: Sample, found: Figures, dtype: np.dtype[Any], floor: float, tolerance: Tolerance
 ) -> OutputFigures:
+    absolute = 0.0
     if tolerance.is_given:
         accepted = tolerance.relative(found.scale)
     else:
-        accepted = max(_FLOORS * floor, _LEAST_EPSILONS * _epsilon(dtype))
-    passed = not found.misplaced and found.max_rel <= accepted
+        least = _LEAST_EPSILONS * _epsilon(dtype)
+        absolute = least * tolerance.ranges.get(name, 0.0)
+        accepted = max(_FLOORS * floor, least, _over(absolute, found.scale))
+    passed = not found.misplaced and (found.max_rel <= accepted or found.max_abs <= absolute)
     return OutputFigures(name=name, floor=floor, tolerance=accepted, inputs=sample.name, passed=passed, **asdict(found))
+
+
+def _over(absolute: float, scale: float) -> float:
+    return absolute / scale if scale else 0.0
 
 
 def _epsilon(dtype: np.dtype[Any]) -> float:

@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.graph import Graph
-from bnfold.verify.float64.evaluate import Array, CannotEvaluate, Evaluator
-from bnfold.verify.float64.kernel import as_real
+from bnfold.verify.float64.evaluate import Array, CannotEvaluate
+from bnfold.verify.float64.whole import evaluated
 from bnfold.verify.running.figures import figures
 from bnfold.verify.running.outputs import Dispute
 
@@ -83,9 +83,8 @@ class Referee:
         Raises:
             CannotEvaluate: A model cannot be evaluated in float64.
         """
-        feed = {name: array.astype(as_real(array.dtype), copy=False) for name, array in dispute.sample.feed.items()}
         models = self._before, self._after, self._moved
-        before, after, moved = (Evaluator(graph.model).outputs(graph, feed) for graph in models)
+        before, after, moved = (evaluated(graph, dispute.sample.feed) for graph in models)
         rulings = []
         for output in dispute.figures:
             name, renamed = output.name, self._names.get(output.name, "")

@@ -7,10 +7,9 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -19,8 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bnfold import malloc
-from bnfold.model_io import Model, staged
+from bnfold import malloc, telemetry
+from bnfold.model_io import Model, staged, temporary_folder
 from bnfold.model_io.tensors import all_tensors
 
 Array = npt.NDArray[Any]
@@ -28,6 +27,7 @@ Feed = Mapping[str, Array]
 
 
 CHILD = Path(__file__).with_name("child.py")
+_PACKAGE = CHILD.parents[2]
 _LARGE = 1 << 30  # bytes of weights; what one session frees, the next one may not find
 
 CPU = ("CPUExecutionProvider",)
@@ -52,7 +52,7 @@ class Job:
         optimize: Whether ONNX Runtime may optimise the graph.
         threads: Threads for ONNX Runtime, 0 for as many as there are cores.
         providers: ONNX Runtime's execution providers.
-        reference: Use onnx.reference in the place of ONNX Runtime.
+        float64: Evaluate it here, operator by operator, in the place of ONNX Runtime.
         first: Stop after the first feed that works.
     """
 
@@ -61,7 +61,7 @@ class Job:
     optimize: bool = False
     threads: int = 0
     providers: Sequence[str] = CPU
-    reference: bool = False
+    float64: bool = False
     first: bool = False
 
 
@@ -84,7 +84,7 @@ class Runner:
         self._one_at_a_time = False
 
     def __enter__(self) -> Runner:
-        self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="bnfold-verify-")))
+        self._folder = self._stack.enter_context(temporary_folder())
         return self
 
     def __exit__(
@@ -127,7 +127,7 @@ class Runner:
             "jobs": [self._described(job) for job in jobs],
         }
         (folder / "jobs.json").write_text(json.dumps(plan))
-        environment = {**os.environ, **({} if self._one_at_a_time else malloc.ENVIRONMENT)}
+        environment = {**telemetry.environment(), **({} if self._one_at_a_time else malloc.ENVIRONMENT)}
         left = self._limits.seconds
         while left > 0 and (unfinished := [k for k in range(len(jobs)) if not (folder / f"job{k}.json").exists()]):
             spent, end = _spawn(folder, left, environment)
@@ -148,7 +148,8 @@ class Runner:
             "optimize": job.optimize,
             "threads": job.threads,
             "providers": list(job.providers),
-            "reference": job.reference,
+            "float64": job.float64,
+            "package": str(_PACKAGE.parent),
             "first": job.first,
         }
 
@@ -173,7 +174,10 @@ def _spawn(folder: Path, seconds: float, environment: Mapping[str, str]) -> tupl
     # by its path: as a module it would import this package, which it has no need of
     command = [sys.executable, "-P", str(CHILD), str(folder)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=seconds, check=False, env=environment)
+        with _lifeline() as stdin:
+            done = subprocess.run(
+                command, stdin=stdin, capture_output=True, timeout=seconds, check=False, env=environment
+            )
     except subprocess.TimeoutExpired:
         return seconds, f"took more than {seconds:.0f} s"
     spent = time.monotonic() - start
@@ -183,6 +187,17 @@ def _spawn(folder: Path, seconds: float, environment: Mapping[str, str]) -> tupl
         return spent, f"the runtime crashed ({signal.Signals(-done.returncode).name})"
     last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
     return spent, f"the runtime ended with code {done.returncode}: {''.join(last)}"
+
+
+@contextmanager
+def _lifeline() -> Iterator[int]:
+    """A pipe to read from that ends when this process does, however it ends."""
+    ends = os.pipe()
+    try:
+        yield ends[0]
+    finally:
+        for end in ends:
+            os.close(end)
 
 
 def _collected(folder: Path, number: int, feeds: int) -> list[Outputs]:

@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
-import onnx
+from onnx import TensorProto, helper
 
+from bnfold.graph import is_float
 from bnfold.model_io import Model
 
 Array = npt.NDArray[Any]
@@ -29,9 +31,9 @@ def weights_moved(model: Model, other: Model) -> Model:
     theirs = {tensor.name: _digest(other, tensor) for tensor in other.proto.graph.initializer}
     moved = model.copy()
     for tensor in moved.proto.graph.initializer:
-        is_float = tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
-        if is_float and theirs.get(tensor.name) != _digest(moved, tensor):
-            original = onnx.TensorProto()
+        is_number = is_float(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        if is_number and theirs.get(tensor.name) != _digest(moved, tensor):
+            original = TensorProto()
             original.CopyFrom(tensor)
             moved.attach(tensor, _Moved(model, original))
     return moved
@@ -42,22 +44,23 @@ class _Moved:
     """The payload of a moved weight, computed when it is written."""
 
     model: Model
-    tensor: onnx.TensorProto
+    tensor: TensorProto
 
     @property
     def nbytes(self) -> int:
-        return int(np.prod(self.tensor.dims)) * onnx.helper.tensor_dtype_to_np_dtype(self.tensor.data_type).itemsize
+        return int(np.prod(self.tensor.dims)) * helper.tensor_dtype_to_np_dtype(self.tensor.data_type).itemsize
 
     def chunks(self) -> Iterator[bytes | memoryview]:
         yield _neighbours(self.model.array(self.tensor), np.random.default_rng(0)).tobytes()
 
 
 def _neighbours(array: Array, random: np.random.Generator) -> Array:
-    if array.dtype.kind != "f":
+    if not is_float(array.dtype):
         return array
-    limit = np.where(random.random(array.shape) < 0.5, -np.inf, np.inf).astype(array.dtype)
+    largest = ml_dtypes.finfo(array.dtype).max  # type: ignore[no-untyped-call]  # some types have no infinity
+    limit = np.where(random.random(array.shape) < 0.5, -largest, largest).astype(array.dtype)
     return np.asarray(np.where(np.isfinite(array) & (array != 0), np.nextafter(array, limit), array))
 
 
-def _digest(model: Model, tensor: onnx.TensorProto) -> int:
+def _digest(model: Model, tensor: TensorProto) -> int:
     return hash((tuple(tensor.dims), model.array(tensor).tobytes()))

@@ -1,0 +1,40 @@
+"""Errors as a line on standard error, and an exit code."""
+
+from __future__ import annotations
+
+import traceback
+
+import click
+
+from bnfold import escape
+
+_MOST = 1000  # characters of a line
+
+
+def complain(what: str) -> None:
+    """Prints a line that says what went wrong."""
+    click.echo(escape.line(f"bnfold: {' '.join(what.split())}", _MOST), err=True)
+
+
+def tell(error: Exception, line: str) -> None:
+    """Prints the line, and with --debug the traceback before it."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.find_root().params.get("debug"):
+        lines = "".join(traceback.format_exception(error)).splitlines()
+        click.echo("\n".join(map(escape.printable, lines)), err=True)
+    complain(line)
+
+
+def explained(error: Exception) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    from bnfold.model_io import ModelError  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    if isinstance(error, click.ClickException):
+        return error.format_message(), error.exit_code
+    if isinstance(error, ModelError):
+        return str(error), 2
+    if isinstance(error, OSError):
+        return f"{error.filename or 'input or output'}: {error.strerror or error}", 2
+    if isinstance(error, MemoryError):
+        return "not enough memory", 2
+    return f"internal error: {type(error).__name__}: {error}; please report it with what --debug shows", 70

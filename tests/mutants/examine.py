@@ -1,0 +1,102 @@
+"""What bnfold makes of a model that may be wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import traceback
+import warnings
+from enum import Enum
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import onnx
+
+import bnfold
+from bnfold.commands.errors import explained
+from bnfold.report import FORMATS
+from bnfold.report.calibration import render
+from bnfold.report.verification import FORMATS as OF_VERIFICATION
+from bnfold.verify import verify
+
+_PACKAGE = str(Path(bnfold.__file__).parent)
+_SECONDS = 5.0
+
+
+class Depth(Enum):
+    """How much is done with a model, each beside the one before it."""
+
+    FOLD = "fold"  # check and optimize --no-verify
+    REGIONS = "regions"  # verify --no-run
+    RUN = "run"  # optimize, verified by running
+    CALIBRATE = "calibrate"  # and calibrate and drift
+
+
+class Damaged(Exception):
+    """What bnfold wrote cannot be read."""
+
+
+def examine(model: bytes, depth: Depth = Depth.FOLD) -> str:
+    """`ok: …` if it was read or refused; else the error, and the place in bnfold that it came from."""
+    try:
+        with warnings.catch_warnings(action="error"):
+            return _examined(model, depth)
+    except Exception as error:
+        return _told(error)
+
+
+def _examined(model: bytes, depth: Depth) -> str:
+    checked = bnfold.check(model)
+    leftover = ("keep", "affine", "conv")[len(model) % 3]
+    output = io.BytesIO()
+    optimized = bnfold.optimize(model, output, verify="off", leftover=leftover, assume_constant=bool(len(model) % 2))
+    _tell(report([checked, optimized], True) for report in FORMATS.values())
+    try:
+        bnfold.check(output.getvalue())
+    except bnfold.ModelError as error:
+        raise Damaged(str(error)) from error
+    if depth is not Depth.FOLD:
+        result = verify(model, output.getvalue(), run=False, timeout=_SECONDS, strict=len(model) % 8 == 0)
+        _tell(report(result, "a", "b", True) for report in OF_VERIFICATION.values())
+    if depth in (Depth.RUN, Depth.CALIBRATE):
+        _run(model, depth)
+    return "ok: folded" if optimized.plan.changes else "ok: nothing to fold"
+
+
+def _run(model: bytes, depth: Depth) -> None:
+    with contextlib.suppress(bnfold.NotVerified):
+        bnfold.optimize(model, io.BytesIO())
+    if depth is Depth.CALIBRATE:
+        data = {entry.name: _some(entry) for entry in onnx.load_from_string(model).graph.input}
+        for verb in (bnfold.calibrate, bnfold.drift):
+            _tell(render(verb(model, data, batch_size=2), form, verbose=True) for form in ("text", "markdown", "json"))
+
+
+def _some(entry: onnx.ValueInfoProto) -> object:
+    """Samples for an input."""
+    sizes = [dim.dim_value for dim in entry.type.tensor_type.shape.dim[1:]]
+    shape = [4, *(size if 0 < size < 64 else 3 for size in sizes)]
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def _tell(reports) -> None:
+    """Renders reports, and looks at those that are JSON."""
+    for report in reports:
+        if report.startswith("{"):
+            json.loads(report, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise Damaged(f"{constant} in JSON")
+
+
+def _told(error: Exception) -> str:
+    line, code = explained(error)
+    if code == 2:
+        return "ok: refused" if isinstance(error, bnfold.ModelError) else f"ok: {line[:60]}"
+    ours = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(_PACKAGE)]
+    places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in ours[:-4:-1])
+    what = f"{error}" if isinstance(error, Damaged) else type(error).__name__
+    return f"{what} at {places}"

@@ -1,0 +1,205 @@
+"""Models that are wrong: whatever it is, they are read or refused."""
+
+import re
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import onnx
+import pytest
+from onnx import AttributeProto, TensorProto, helper, numpy_helper
+
+import bnfold
+from bnfold.reasons import Reason
+from mutants.examine import Depth, examine
+from mutants.mutations import mutant
+from mutants.originals import originals
+
+HEAD = '<ir_version: 8, opset_import: ["": 17, "d": 1]> net '
+BN = "<float[3] g = {1, 2, 3}, float[3] b = {1, 2, 3}, float[3] m = {1, 2, 3}, float[3] v = {1, 2, 3}>"
+CONV_BN = "(float[1, 3, 4, 4] x) => (float[1, 3, 4, 4] y) { c = Conv (x, w) y = BatchNormalization (c, g, b, m, v) }"
+
+Change = Callable[[onnx.ModelProto], object]
+
+
+def model(body: str, *, weight: np.ndarray | None = None) -> onnx.ModelProto:
+    made = onnx.parser.parse_model(HEAD + body.replace(" {", BN + " {", 1))
+    array = np.ones((3, 3, 1, 1), np.float32) if weight is None else weight
+    made.graph.initializer.append(numpy_helper.from_array(array, "w"))
+    return made
+
+
+def conv_bn(change: Change) -> onnx.ModelProto:
+    """A Conv with its BatchNormalization, changed."""
+    made = model(CONV_BN)
+    change(made)
+    return made
+
+
+def above(node: onnx.NodeProto) -> onnx.ModelProto:
+    """A node that makes the input of a BatchNormalization, by the name of c, out of x and w."""
+    made = model(CONV_BN)
+    made.graph.node[0].CopyFrom(node)
+    return made
+
+
+def tensor(made: onnx.ModelProto, name: str) -> TensorProto:
+    return next(each for each in made.graph.initializer if each.name == name)
+
+
+def typed(name: str, kind: int, values: object) -> Change:
+    """Gives an initializer another type."""
+    return lambda made: tensor(made, name).CopyFrom(helper.make_tensor(name, kind, [3], values))
+
+
+def of_type(name: str, number: int) -> Change:
+    def change(made: onnx.ModelProto) -> None:
+        found = tensor(made, name)
+        found.data_type = number
+
+    return change
+
+
+def with_attribute(attribute: AttributeProto) -> Change:
+    return lambda made: made.graph.node[0].attribute.append(attribute)
+
+
+def calling(*bodies: str) -> Change:
+    """Functions F0, F1, … of those bodies, the first of which is called in the place of the Conv."""
+
+    def change(made: onnx.ModelProto) -> None:
+        for number, body in enumerate(bodies):
+            node = helper.make_node(body, ["a"], ["r"], domain="d" if body.startswith("F") else "")
+            opsets = [helper.make_opsetid("", 17), helper.make_opsetid("d", 1)]
+            made.functions.append(helper.make_function("d", f"F{number}", ["a"], ["r"], [node], opsets))
+        made.graph.node[0].CopyFrom(helper.make_node("F0", ["x"], ["c"], domain="d"))
+
+    return change
+
+
+def holding_a_graph(made: onnx.ModelProto) -> None:
+    """In a node of an operator that has none, a graph that reads an outer value."""
+    body = helper.make_graph(
+        [helper.make_node("Abs", ["c"], ["o"])], "g", [], [helper.make_empty_tensor_value_info("o")]
+    )
+    made.graph.node[1].attribute.append(helper.make_attribute("then_branch", body))
+
+
+def lacking_an_output(made: onnx.ModelProto) -> None:
+    """In a function, which says that it has another one."""
+    calling("Relu")(made)
+    made.functions[0].output.append("q")
+
+
+def textual_epsilon(made: onnx.ModelProto) -> None:
+    made.graph.node[1].attribute.append(helper.make_attribute("epsilon", "small"))
+
+
+def opset(version: int) -> Change:
+    return lambda made: setattr(made.opset_import[0], "version", version)
+
+
+SPLIT = helper.make_node("Split", ["x"], ["c", "c2"], num_outputs=1)
+SIGNALLING = np.array([0x7F800001] * 3, np.uint32).view(np.float32)
+GRAPH = helper.make_attribute("body", helper.make_graph([], "g", [], []))
+GRAPH_BY_NAME_ONLY = AttributeProto(name="body", type=AttributeProto.FLOAT, g=onnx.GraphProto(name="g"))
+
+
+def faulty() -> Iterator[object]:
+    """Each shows a kind of fault that a campaign has found."""
+    const, node = helper.make_node("Constant", [], ["k"]), helper.make_node
+    for value in (3, "text", [1.0], TensorProto(data_type=76, dims=[1], raw_data=b"1234"), None):
+        if value is not None:
+            del const.attribute[:]
+            const.attribute.append(helper.make_attribute("value", value))
+        changed = conv_bn(lambda made: made.graph.node[0].CopyFrom(node("Mul", ["x", "k"], ["c"])))
+        changed.graph.node.insert(0, const)
+        yield pytest.param(changed, id=f"constant-node-{type(value).__name__}")
+    yield pytest.param(conv_bn(of_type("w", 76)), id="type-unknown")
+    yield pytest.param(
+        conv_bn(lambda made: setattr(made.graph.input[0].type.tensor_type, "elem_type", 76)), id="type-in"
+    )
+    yield pytest.param(
+        conv_bn(lambda made: setattr(made.graph.output[0].type.tensor_type, "elem_type", 76)), id="type-out"
+    )
+    for kind, values in (
+        (TensorProto.STRING, [b"a"] * 3),
+        (TensorProto.COMPLEX64, [1j] * 3),
+        (TensorProto.BOOL, [1] * 3),
+    ):
+        yield pytest.param(conv_bn(typed("b", kind, values)), id=f"parameters-{kind}")
+    yield pytest.param(conv_bn(typed("g", TensorProto.FLOAT8E5M2, [1.0] * 3)), id="float8-among-float32")
+    yield pytest.param(
+        conv_bn(lambda made: tensor(made, "g").CopyFrom(numpy_helper.from_array(SIGNALLING, "g"))), id="snan"
+    )
+    yield pytest.param(model(CONV_BN, weight=np.ones((3, 3, 1, 1), np.uint16)), id="weight-of-integers")
+    yield pytest.param(model(CONV_BN, weight=np.ones(3, np.float32)), id="weight-without-axes")
+    for op_type, inputs in (("Einsum", ["x", "w"]), ("Add", ["x"]), ("Add", []), ("Reshape", ["x"]), ("Split", [])):
+        yield pytest.param(above(node(op_type, inputs, ["c"])), id=f"{op_type}-of-{len(inputs)}")
+    yield pytest.param(conv_bn(lambda made: made.graph.node[1].output.__setitem__(0, "")), id="no-output")
+    for attribute in (
+        helper.make_attribute("group", "one"),
+        helper.make_attribute("pads", 1.5),
+        helper.make_attribute("auto_pad", 3),
+        AttributeProto(name="group", ref_attr_name="x", type=AttributeProto.INT),
+        AttributeProto(name="group", i=1),
+        GRAPH,
+        GRAPH_BY_NAME_ONLY,
+    ):
+        yield pytest.param(conv_bn(with_attribute(attribute)), id=f"attribute-{attribute.name}-{attribute.type}")
+    yield pytest.param(above(node("Einsum", ["x", "w"], ["c"], equation=3)), id="equation-is-a-number")
+    yield pytest.param(conv_bn(textual_epsilon), id="epsilon-is-text")
+    yield pytest.param(above(node("Einsum", ["x", "w"], ["c"], equation=b"\xff")), id="equation-is-no-text")
+    yield pytest.param(above(node("ConstantOfShape", ["x"], ["c"], value=3)), id="fill-is-a-number")
+    yield pytest.param(above(node("Cast", ["w"], ["c"], to=76)), id="cast-to-nothing")
+    yield pytest.param(conv_bn(holding_a_graph), id="graph-where-none-is")
+    yield pytest.param(conv_bn(calling("Relu")), id="function")
+    yield pytest.param(conv_bn(calling("F0")), id="recursive")
+    yield pytest.param(conv_bn(calling("F1", "F0")), id="recursive-in-two")
+    yield pytest.param(conv_bn(calling("F1")), id="function-that-is-not-there")
+    yield pytest.param(conv_bn(lacking_an_output), id="function-lacks-output")
+    for version in (0, 2**31, 2**63 - 1, -1):
+        yield pytest.param(conv_bn(opset(version)), id=f"opset-{version}")
+    yield pytest.param(above(SPLIT), id="split-past-its-end")
+
+
+@pytest.mark.parametrize("wrong", list(faulty()))
+def test_found(wrong):
+    """It is read or refused; what is written can be read; and no warning of a library reaches the user."""
+    assert examine(wrong.SerializeToString(), Depth.REGIONS).startswith("ok: ")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        pytest.param(model(CONV_BN, weight=np.ones((3, 3, 1, 1), np.uint16)), Reason.NOT_FLOAT, id="integers"),
+        pytest.param(conv_bn(typed("b", TensorProto.COMPLEX64, [1j] * 3)), Reason.NOT_CONSTANT, id="complex"),
+        pytest.param(conv_bn(textual_epsilon), Reason.MALFORMED, id="text"),
+    ],
+)
+def test_kept(wrong, reason):
+    """A BatchNormalization that cannot be folded rightly stays, and the reason says why."""
+    (entry,) = bnfold.check(wrong).plan.entries
+    assert reason in {refusal.reason for refusal in entry.refusals}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        pytest.param(conv_bn(holding_a_graph), "holds a graph, which no 'BatchNormalization' has", id="graph"),
+        pytest.param(conv_bn(opset(2**31)), "version 2147483648", id="opset"),
+        pytest.param(conv_bn(lacking_an_output), "nothing computes the output 'q' of function 'F0'", id="function"),
+        pytest.param(above(SPLIT), "has 2 outputs, but num_outputs is 1", id="split"),
+    ],
+)
+def test_refused(wrong, words):
+    """A model that contradicts itself is not read, and the line says where."""
+    with pytest.raises(bnfold.ModelError, match=re.escape(words)):
+        bnfold.check(wrong)
+
+
+def test_some_mutants():
+    """The first few of the campaign of benchmarks/mutate.py."""
+    models = originals()
+    told = [examine(mutant(models, number)) for number in range(300)]
+    assert [what for what in told if not what.startswith("ok: ")] == []
+    assert {"ok: refused", "ok: folded", "ok: nothing to fold"} <= set(told)
