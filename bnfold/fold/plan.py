@@ -264,7 +264,7 @@ def _read(op: Op) -> tuple[Value, Affine]:
 
 def _name(op: Op) -> str:
     """What a report calls an op of the folded model."""
-    return op.node.name or op.output.name
+    return op.node.name or next(filter(None, op.node.output), "")
 
 
 def _on_way(entry: Entry, way: Way) -> Entry:
