@@ -91,7 +91,8 @@ class Scaled:
         return np.asarray(np.where(np.isfinite(exact), exact, 0).max(others, keepdims=True, initial=0) * factor)
 
     def float64(self) -> FloatArray:
-        return self.base.float64() * self.factor
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            return np.asarray(self.base.float64() * self.factor)
 
 
 def _times(values: npt.NDArray[Any], factor: FloatArray) -> npt.NDArray[Any]:

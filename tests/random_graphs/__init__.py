@@ -5,6 +5,7 @@ constants   how a constant may be disguised
 affines, absorbers, passers, layout, branches, scopes
 motifs: functions that put something behind a value
 generate    a model from a seed
+extremes    the same models with extreme constants
 evaluate    float64 evaluation
 properties  what has to hold
 tally       counts: folds, refusals, rules used

@@ -19,6 +19,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
 )
 
 from bnfold.fold import FoldOptions, Outcome, Plan, plan
+from bnfold.graph import Graph
 from bnfold.model_io import ModelError, load, to_proto
 from random_graphs.builder import Array
 from random_graphs.evaluate import float_tensors, run
@@ -67,12 +68,12 @@ def check(case: Case, expected: list[list[Array]], keep: Sequence[str] = ()) -> 
     before = case.model.SerializeToString()
     try:
         made = plan(load(case.model), FoldOptions(keep=keep))
+        folded = to_proto(made.model)
     except ModelError as error:
         return Checked(None, (f"refused as a whole: {error}",))
     except Exception as error:  # anything at all is a fault
         return Checked(None, (f"{type(error).__name__}: {error}",))
-    folded = to_proto(made.model)
-    faults = [*_form(case, folded), *_values(case, folded, expected), *_stability(case, made, folded, keep)]
+    faults = [*_form(case, folded), *_values(case, folded, expected), *_stability(case.model, made, folded, keep)]
     faults += [*_kept(case, folded, keep), *_report(case, made, folded)]
     if case.model.SerializeToString() != before:
         faults.append("the model that was given has changed")
@@ -246,9 +247,30 @@ def _report(case: Case, made: Plan, folded: ModelProto) -> Iterator[str]:
         yield from (f"{left} is not there" for left in entry.left if (left.node, left.op_type) not in there)
 
 
-def _stability(case: Case, made: Plan, folded: ModelProto, keep: Sequence[str]) -> Iterator[str]:
+def check_numbers(model: ModelProto) -> Iterator[str]:
+    """What has to hold of a model whatever its numbers are: a fault of the plan shows while it is written."""
+    try:
+        made = plan(load(model))
+        folded = to_proto(made.model)
+    except Exception as error:  # anything at all is a fault
+        yield f"{type(error).__name__}: {error}"
+        return
+    yield from _stability(model, made, folded, ())
+    if is_finite(model) and not is_finite(folded):
+        yield "constants were finite, and are not any more"
+
+
+def is_finite(model: ModelProto) -> bool:
+    """Whether all its floating-point constants are, those that are computed from others too."""
+    graph = Graph(load(model))
+    constants = [graph.constant(value) for scope in graph.scopes for value in scope.values.values()]
+    with np.errstate(all="ignore"):
+        return all(np.isfinite(each.array()).all() for each in constants if each is not None and each.dtype.kind == "f")
+
+
+def _stability(model: ModelProto, made: Plan, folded: ModelProto, keep: Sequence[str]) -> Iterator[str]:
     data = folded.SerializeToString()
-    if to_proto(plan(load(case.model), FoldOptions(keep=keep)).model).SerializeToString() != data:
+    if to_proto(plan(load(model), FoldOptions(keep=keep)).model).SerializeToString() != data:
         yield "folded twice from the start, it comes out differently"
     try:
         again = plan(load(folded), FoldOptions(keep=keep))
@@ -257,5 +279,5 @@ def _stability(case: Case, made: Plan, folded: ModelProto, keep: Sequence[str]) 
             yield f"folding the result changes it again: {changed}"
     except Exception as error:
         yield f"folding the result fails: {type(error).__name__}: {error}"
-    if not made.changes and data != case.model.SerializeToString():
+    if not made.changes and data != model.SerializeToString():
         yield "nothing folds, and yet the model is another"

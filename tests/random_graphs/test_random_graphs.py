@@ -6,16 +6,21 @@ A fault is told with its seed; `python benchmarks/random_graphs.py --shrink SEED
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 import pytest
 
 from bnfold.ops import RULES, linear
 from bnfold.ops.rule import passes
+from random_graphs.builder import Unfit
 from random_graphs.campaign import Fault, campaign, parallel
+from random_graphs.extremes import extreme_model
 from random_graphs.generate import random_case
+from random_graphs.properties import check_numbers
 from random_graphs.tally import Statistics
 
 SEEDS = range(2500)
+EXTREMES = range(200)
 Result = tuple[Statistics, list[Fault]]
 
 
@@ -36,6 +41,18 @@ def test_no_graph_comes_out_wrong(result: Result) -> None:
     """Folded graphs are valid, equal in float64 and in ONNX Runtime, stable, and keep their inputs and outputs."""
     _, faults = result
     assert not faults, "\n".join(f"seed {fault.seed}: {fault.what[0][:300]}" for fault in faults)
+
+
+def test_extreme_numbers_break_no_promise() -> None:
+    """Nothing fails while it is written, nothing overflows, and a second run finds nothing, whatever the numbers are."""
+    faults, count = [], 0
+    for seed in EXTREMES:
+        with suppress(Unfit):
+            model = extreme_model(seed)
+            count += 1
+            faults += [f"seed {seed}: {fault}" for fault in check_numbers(model)]
+    assert count >= len(EXTREMES) / 2
+    assert not faults, "\n".join(faults)
 
 
 def test_every_rule_is_used(result: Result) -> None:
