@@ -154,7 +154,7 @@ class Shapes:
 def _times_group(size: int, conv: Op) -> Dim:
     try:
         return size * int(conv.attribute("group", 1))
-    except Refused:
+    except (Refused, TypeError, ValueError):  # no integer, or one that a caller gives
         return None
 
 
