@@ -146,18 +146,13 @@ class _Pair:
     def after(self) -> Graph:
         return Graph(self._flat[1])
 
-    @property
-    def hidden(self) -> str:
-        """Why the two cannot be compared region by region, if functions stay that are not the same in both."""
-        return "" if _functions(self.left) == _functions(self.right) else self._flat[2]
-
     @cached_property
-    def _flat(self) -> tuple[Model, Model, str]:
-        """Both without functions; both as they are if functions of either have to stay, and why those have to."""
+    def _flat(self) -> tuple[Model, Model]:
+        """Both without functions; both as they are if functions of either have to stay."""
         try:
-            return inlined(self.left, convert_version=True), inlined(self.right, convert_version=True), ""
-        except Refused as refused:
-            return self.left, self.right, str(Refusal(refused.reason, refused.facts))
+            return inlined(self.left, convert_version=True), inlined(self.right, convert_version=True)
+        except Refused:
+            return self.left, self.right
 
     def spoilt(self, *, run: bool) -> str:
         """What is wrong with AFTER, and not with BEFORE; ``run`` if ONNX Runtime will look at them too."""
@@ -177,7 +172,7 @@ class _Pair:
     def moved(self) -> Graph:
         """AFTER with every weight that BEFORE does not have moved by rounding."""
         moved = weights_moved(self.right, self.left)
-        return Graph(moved if self._flat[2] else inlined(moved, convert_version=True))
+        return Graph(moved if self._flat[1] is self.right else inlined(moved, convert_version=True))
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -188,10 +183,6 @@ def _loaded(source: Source) -> Model:
     return source if isinstance(source, Model) else load(source)
 
 
-def _functions(model: Model) -> list[bytes]:
-    return sorted(function.SerializeToString(deterministic=True) for function in model.proto.functions)
-
-
 def _most_entries(limits: Limits) -> int:
     """Of made-up inputs: several copies of them are made, and written to a file."""
     of_time = int(limits.seconds * _ENTRIES_A_SECOND)
@@ -200,8 +191,6 @@ def _most_entries(limits: Limits) -> int:
 
 
 def _regions(pair: _Pair, generator: Generator, seed: int, limits: Limits, progress: Progress) -> Comparison:
-    if pair.hidden:
-        return Comparison(problem=pair.hidden)
     deadline = Deadline.after(limits.seconds)
 
     def compared(progress: Progress) -> Comparison:

@@ -85,7 +85,7 @@ def test_iterations_are_counted_over_a_nest():
         each.graph.node[1].input[2] = name
     result = verify(before, model, run=False)
     assert result.verdict is Verdict.NOT_VERIFIED
-    assert any("more than 16384 iterations" in region.detail for region in result.regions)
+    assert any("more than 2048 iterations" in region.detail for region in result.regions)
 
 
 @pytest.mark.parametrize(

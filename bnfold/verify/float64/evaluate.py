@@ -32,7 +32,7 @@ _GATES = {"LSTM": [b"Sigmoid", b"Tanh", b"Tanh"], "GRU": [b"Sigmoid", b"Tanh"], 
 # of which onnx.reference makes something else in a form that we do not compute
 _OURS_ALONE = RANDOM | {"Dropout", "BatchNormalization", "ConvTranspose"}
 _PASSED_OVER = ("activation_alpha", "activation_beta", "clip", "input_forget")
-_MOST_ITERATIONS = 1 << 14  # of all Loops and Scans together, those in others counted each time
+_MOST_ITERATIONS = 1 << 11  # of all Loops and Scans together, those in others counted each time
 _OLD_MODES = {b"bilinear": b"linear", b"bicubic": b"cubic"}  # which onnx.reference knows by the new names only
 
 
