@@ -4,7 +4,8 @@
 
 Each float32 model is converted to float16, BatchNormalizations and all: that is the model as it is. It is folded, and
 beside both stands what comes of folding the float32 model and converting then. Errors are root mean squares over some
-random inputs, as parts of that of the reference: the float32 model, or the exact values of the half model's own weights.
+random inputs, as parts of that of the reference: the float32 model, or the exact values of the half model's own
+weights.
 
 ONNX Runtime's CPU provider computes half models in float32, so that weights are all that is in half precision there.
 Other devices store every value between two nodes in it as well; for those, each is rounded to 11 bits here.
@@ -102,7 +103,10 @@ def row(path: Path) -> str:
 
 def main(models: list[str]) -> None:
     print("| | BatchNormalizations | weights in half | | | values too | | | values too, from its own weights | |")
-    print("| model | folded in half | as it is | folded | folded first | as it is | folded | folded first | as it is | folded |")
+    print(
+        "| model | folded in half | as it is | folded | folded first "
+        "| as it is | folded | folded first | as it is | folded |"
+    )
     print("| --- |" + " ---: |" * 9)
     for model in models:
         print(row(Path(model)), flush=True)

@@ -109,5 +109,5 @@ def narrowed(array: FloatArray) -> FloatArray:
     for axis, size in enumerate(array.shape):
         if size > 1:
             first = array.take([0], axis)
-            array = first if (array == first).all() else array
+            array = first if not array.strides[axis] or (array == first).all() else array
     return np.array(array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,7 @@ from bnfold.fold import plan as make_plan
 from bnfold.fold.keep import check_patterns
 from bnfold.fold.options import DEFAULT_GROWTH
 from bnfold.fold.record import Plan
+from bnfold.limits import Deadline
 from bnfold.model_io import Model, ModelError, check_output, load, staged, sweep, to_proto, write_stream
 from bnfold.model_io.tensors import all_tensors, is_external
 from bnfold.model_io.wire import size
@@ -125,16 +127,17 @@ def check(
     assume_constant: bool = False,
     max_growth: int | str | None = DEFAULT_GROWTH,
     inside_patterns: bool = False,
+    timeout: float = math.inf,
 ) -> Checked:
     """Tells which BatchNormalizations would fold and why others stay; arguments as in `plan`.
+
+    After ``timeout`` seconds, what has not been decided stays, for that reason.
 
     Raises:
         ModelError: The model cannot be read, or a pattern in `keep` matches no node.
     """
-    found = plan(
-        model, keep=keep, assume_constant=assume_constant, max_growth=max_growth, inside_patterns=inside_patterns
-    )
-    return Checked(_name(model), found)
+    options = FoldOptions(tuple(keep), assume_constant, Leftover.KEEP, max_growth, inside_patterns)
+    return Checked(_name(model), make_plan(_load(model), options, Deadline.after(timeout)))
 
 
 def optimize(
@@ -153,6 +156,8 @@ def optimize(
     dims: Mapping[str, int] | None = None,
     calibrate: Data | None = None,
     certificate: str | os.PathLike[str] | None = None,
+    timeout: float = 300.0,
+    memory: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Optimized:
     """Folds a model, compares the result with the original, and writes it if they are equivalent.
@@ -175,6 +180,9 @@ def optimize(
             model is then compared with the calibrated one.
         certificate: Where to write a record that `verify_certificate` can check; it needs two files, and so is not for
             models in memory, in place, or while calibrating.
+        timeout: Seconds for deciding what to fold, as many for comparing region by region, and as many for running the
+            models. If they run out, what is not decided stays, and what is not compared is not verified.
+        memory: Bytes for each process that compares; None for as much as there is.
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
@@ -197,7 +205,7 @@ def optimize(
     if calibrate is not None:
         check_patterns(loaded, asked.keep)
         reference = loaded = _calibrated(loaded, calibrate)
-    planned = make_plan(loaded, asked)
+    planned = make_plan(loaded, asked, Deadline.after(timeout))
     unchanged = not planned.changes and calibrate is None
 
     def verified(after: Path | None) -> Optimized:
@@ -206,9 +214,22 @@ def optimize(
         result = Optimized(_name(model), planned, target, before, _nbytes(written, after))
         if mode is VerifyMode.OFF or not planned.changes:
             return result
-        from bnfold.verify import verify as compare  # noqa: PLC0415 -- takes long, and is not always needed
+        from bnfold.verify import Verdict, Verification  # noqa: PLC0415 -- takes long, and is not always needed
+        from bnfold.verify import verify as compare  # noqa: PLC0415
 
-        found = compare(reference, after or planned.model, shapes=shapes, dims=dims, strict=False, progress=progress)
+        try:
+            found = compare(
+                reference,
+                after or planned.model,
+                shapes=shapes,
+                dims=dims,
+                timeout=timeout,
+                memory=memory,
+                strict=False,
+                progress=progress,
+            )
+        except MemoryError:
+            found = Verification(Verdict.NOT_VERIFIED, reasons=("there was not enough memory",))
         return _accepted(replace(result, verification=found), mode)
 
     if target is not None and not (unchanged and in_place):

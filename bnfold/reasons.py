@@ -22,12 +22,15 @@ class Reason(Enum):
     KEPT_BY_NAME = "named by --keep"
     FUSED_BY_RUNTIME = "it is part of a {pattern} that runtimes compute as one operator"
     GROWTH = "would make the model {size} bytes larger, {together} with other folds; {left} are allowed"
+    OUT_OF_TIME = "there was no time left for it"
     NO_GAIN = "would cost as many nodes as it removes"
 
     NO_CONV_BESIDE = "no Conv that reads {value} is added to it"
 
     # what it is made of
+    NOT_INLINED = "functions are not written out where they are called: {detail}"
     NOT_CONSTANT = "{value} is computed from an input of the model"
+    TOO_LARGE = "{value} is a constant that the model does not store, with more than {most} elements"
     OVERRIDABLE = "{value} is an initializer that a caller may override (it is also a graph input)"
     TRAINING_MODE = "runs in training mode: calibrate it first (bnfold calibrate)"
     EXTRA_OUTPUTS = "its running statistics are outputs: it is a training-mode node"

@@ -12,6 +12,7 @@ MAY_IMPORT = {
     # plain values
     "affine": set(),
     "escape": set(),
+    "limits": set(),
     "malloc": set(),
     "reasons": set(),
     "rounding": {"affine"},
@@ -24,7 +25,7 @@ MAY_IMPORT = {
     "batchnorm": {"affine", "graph", "reasons"},
     # what operators can do, and when it is done
     "ops": {"affine", "batchnorm", "graph", "reasons", "rounding"},
-    "fold": {"affine", "batchnorm", "graph", "model_io", "ops", "reasons", "rounding"},
+    "fold": {"affine", "batchnorm", "graph", "limits", "model_io", "ops", "reasons", "rounding"},
     # what measures and what checks knows nothing of folding
     "calibrate": {
         "",
@@ -43,6 +44,7 @@ MAY_IMPORT = {
         "data",
         "escape",
         "graph",
+        "limits",
         "malloc",
         "model_io",
         "reasons",
@@ -63,8 +65,8 @@ MAY_IMPORT = {
         "verify.result",
     },
     # the verbs, and the command line, which knows nothing but the verbs and their reports
-    "api": {"calibrate", "certificate", "fold", "model_io", "report", "verify"},
-    "commands": {"", "escape", "malloc", "model_io", "report"},
+    "api": {"calibrate", "certificate", "fold", "limits", "model_io", "report", "verify"},
+    "commands": {"", "escape", "limits", "malloc", "model_io", "report"},
     "": {"api", "calibrate", "certificate", "fold", "model_io", "reasons", "report", "verify"},
 }
 """For each part of the package (the empty name is `bnfold` itself) the modules that it may import, and all in them."""

@@ -14,7 +14,7 @@ from bnfold.affine import Affine, FloatArray
 from bnfold.batchnorm import BatchNorm
 from bnfold.calibrate.error import CalibrationError
 from bnfold.graph import Graph, Op, Value
-from bnfold.reasons import Refused
+from bnfold.reasons import Refusal, Refused
 
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -121,9 +121,14 @@ def _unmeasurable(graph: Graph, op: Op) -> str:
     if op.scope is not graph.main:
         place = "a model-local function" if op.scope.is_function else "the body of an If, Loop or Scan"
         return f"is in {place}, where it may run any number of times"
-    if not op.attribute("spatial", 1):
-        return "has spatial=0: statistics per position"
-    return ""
+    if None in [*map(op.input, (0, batchnorm.GAMMA, batchnorm.BETA)), *(op.outputs[:1] or [None])]:
+        return "lacks an input, or its output"
+    try:
+        per_position = not op.attribute("spatial", 1)
+        batchnorm.epsilon(op), batchnorm.is_training(op)
+    except Refused as refused:
+        return f"cannot be read: {Refusal(refused.reason, refused.facts)}"
+    return "has spatial=0: statistics per position" if per_position else ""
 
 
 def _refuse_shared(ops: list[Op]) -> None:

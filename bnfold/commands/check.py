@@ -12,6 +12,7 @@ import bnfold
 from bnfold.commands import options
 from bnfold.commands.errors import explained, tell
 from bnfold.commands.show import show
+from bnfold.limits import held_to
 
 if TYPE_CHECKING:
     from bnfold.report import Checked, Failed
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
 @options.assume_constant
 @options.max_growth
 @options.inside_patterns
+@options.timeout(300.0, "each model; what is not decided by then stays")
+@options.memory
 @options.report_format
 @options.verbose
 @options.quiet
 def check(
     models: Sequence[str],
+    memory: int | None,
     report_format: str,
     verbose: bool,
     quiet: bool,
@@ -35,10 +39,11 @@ def check(
 ) -> None:
     """Tell which BatchNormalizations of each MODEL would fold, and why others stay.
 
-    Exit codes: 0 nothing is left to fold; 1 some model has a BatchNormalization that could fold; 2 a model cannot be
-    read, which does not keep the others from being checked.
+    Exit codes: 0 nothing is left to fold; 1 some model has a BatchNormalization that could fold, or time or memory did
+    not suffice to find out; 2 a model cannot be read, which does not keep the others from being checked.
     """
-    results = [_checked(model, asked) for model in models]
+    with held_to(memory):
+        results = [_checked(model, asked) for model in models]
     show(results, report_format, verbose=verbose, quiet=quiet)
     raise click.exceptions.Exit(max(_exit_code(result) for result in results))
 

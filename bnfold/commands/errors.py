@@ -36,5 +36,5 @@ def explained(error: Exception) -> tuple[str, int]:
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}", 2
     if isinstance(error, MemoryError):
-        return "not enough memory", 2
+        return "not enough memory", 1
     return f"internal error: {type(error).__name__}: {error}; please report it with what --debug shows", 70

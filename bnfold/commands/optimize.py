@@ -11,6 +11,7 @@ import bnfold
 from bnfold.commands import options
 from bnfold.commands.errors import complain
 from bnfold.commands.show import show
+from bnfold.limits import held_to
 
 _MODES = ("auto", "require", "off")
 
@@ -49,6 +50,8 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @click.option("--certificate", metavar="FILE", help="Write a record that `bnfold verify --certificate` can check.")
 @options.shapes
 @options.dims
+@options.timeout(300.0, "deciding what to fold, as many for comparing region by region and for running the models")
+@options.memory
 @click.option(
     "--calibrate",
     multiple=True,
@@ -72,6 +75,8 @@ def optimize(
     certificate: str | None,
     shapes: Mapping[str, Sequence[int]],
     dims: Mapping[str, int],
+    timeout: float,
+    memory: int | None,
     calibrate: Sequence[str],
     keep: Sequence[str],
     assume_constant: bool,
@@ -93,7 +98,7 @@ def optimize(
 
     piped = output == "-" or (model == "-" and output is None and not in_place)
     try:
-        with Progress(shown=not quiet) as progress:
+        with held_to(memory), Progress(shown=not quiet) as progress:
             result = bnfold.optimize(
                 sys.stdin.buffer.read() if model == "-" else model,
                 sys.stdout.buffer if piped else output,
@@ -107,6 +112,8 @@ def optimize(
                 verify=verify,
                 shapes=shapes,
                 dims=dims,
+                timeout=timeout,
+                memory=memory,
                 calibrate=list(calibrate) or None,
                 certificate=certificate,
                 progress=progress,

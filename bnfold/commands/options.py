@@ -79,6 +79,29 @@ def _named(flag: str, form: str, convert: Callable[[str], object], text: str) ->
 
 shapes = _named("--shape", "NAME=1,3,224,224", _shape, "Shape of an input, where the model leaves it open.")
 dims = _named("--dim", "NAME=4", _size, "Size of a named dimension.")
+
+
+def timeout(default: float, what: str) -> Callable[[_Command], _Command]:
+    """The option `--timeout`, in seconds for what it says."""
+    return click.option(
+        "--timeout",
+        type=Number(min=0, min_open=True, max=1e6),
+        default=default,
+        show_default=True,
+        help=f"Seconds for {what}.",
+    )
+
+
+def _held(_ctx: click.Context, _param: click.Parameter, gigabytes: float | None) -> int | None:
+    return None if gigabytes is None else max(1, int(gigabytes * 2**30))
+
+
+memory = click.option(
+    "--memory",
+    type=Number(min=0, min_open=True, max=1e6),
+    callback=_held,
+    help="Gigabytes for each process.  [default: what there is]",
+)
 keep = click.option("--keep", multiple=True, metavar="GLOB", help="Nodes that must stay, by name.")
 assume_constant = click.option(
     "--assume-constant", is_flag=True, help="Fold also initializers that a caller could override as inputs."

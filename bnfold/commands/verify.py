@@ -11,6 +11,7 @@ import click
 import bnfold
 from bnfold import escape
 from bnfold.commands import options
+from bnfold.limits import held_to
 
 _OF_RUNNING = {"rtol": "--rtol", "atol": "--atol", "providers": "--provider"}
 
@@ -49,18 +50,8 @@ def _renamed(_ctx: click.Context, _param: click.Parameter, pairs: Sequence[str])
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the inputs that are made up."
 )
-@click.option(
-    "--timeout",
-    type=options.Number(min=0, min_open=True, max=1e6),
-    default=1800.0,
-    show_default=True,
-    help="Seconds for comparing region by region, and as many for running the models.",
-)
-@click.option(
-    "--memory",
-    type=options.Number(min=0, min_open=True, max=1e6),
-    help="Gigabytes for running the models; comparing them region by region is not bound by it.",
-)
+@options.timeout(1800.0, "comparing region by region, and as many for running the models")
+@options.memory
 @click.option(
     "--format",
     "report_format",
@@ -88,7 +79,7 @@ def verify(
     run: bool,
     seed: int,
     timeout: float,
-    memory: float | None,
+    memory: int | None,
     report_format: str,
     quiet: bool,
 ) -> None:
@@ -102,9 +93,8 @@ def verify(
 
     Exit codes: 0 equivalent; 1 different or not verified; 2 usage or input error.
     """
-    bytes_of_memory = None if memory is None else max(1, int(memory * 2**30))
     if certificate is not None:
-        _check_certificate(ctx, certificate, before, after, static, timeout, bytes_of_memory, report_format, quiet)
+        _check_certificate(ctx, certificate, before, after, static, timeout, memory, report_format, quiet)
     if before is None or after is None:
         raise click.UsageError("BEFORE and AFTER are missing, or --certificate")
     if static:
@@ -113,23 +103,24 @@ def verify(
         raise click.UsageError(f"{unused[0]} is for running the models, which --no-run forbids")
     from bnfold.report.verification import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
 
-    result = bnfold.verify(
-        before,
-        after,
-        shapes=shapes,
-        dims=dims,
-        data=data or None,
-        rtol=rtol,
-        atol=atol,
-        providers=providers or ("CPUExecutionProvider",),
-        map_output=map_output,
-        seed=seed,
-        thorough=True,
-        timeout=timeout,
-        memory=bytes_of_memory,
-        run=run,
-        progress=None if quiet else _progress(),
-    )
+    with held_to(memory):
+        result = bnfold.verify(
+            before,
+            after,
+            shapes=shapes,
+            dims=dims,
+            data=data or None,
+            rtol=rtol,
+            atol=atol,
+            providers=providers or ("CPUExecutionProvider",),
+            map_output=map_output,
+            seed=seed,
+            thorough=True,
+            timeout=timeout,
+            memory=memory,
+            run=run,
+            progress=None if quiet else _progress(),
+        )
     if not quiet:
         click.echo(FORMATS[report_format](result, before, after, layers))
     raise click.exceptions.Exit(0 if result.verdict is bnfold.Verdict.EQUIVALENT else 1)

@@ -16,7 +16,6 @@ from bnfold.batchnorm import is_batchnorm
 from bnfold.fold.apply import Changes, Writer
 from bnfold.fold.cleanup import drop_stale_notes, remove_dead
 from bnfold.fold.growth import Account, growth
-from bnfold.fold.inline import with_functions_inlined
 from bnfold.fold.keep import kept_functions, mark_kept
 from bnfold.fold.leftover import Leftover, replacement
 from bnfold.fold.options import FoldOptions
@@ -25,7 +24,8 @@ from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan, Remnant, f
 from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, malformed_is_refused, refusal_of
 from bnfold.fold.ways import Choice, choose
-from bnfold.graph import Graph, Op, Value, old_objects_left_alone
+from bnfold.graph import Graph, Op, Value, inlined, old_objects_left_alone
+from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.ops import RULES, Edit
 from bnfold.reasons import Reason, Refusal, Refused
@@ -35,17 +35,19 @@ _MOST_RUNS = 4
 
 
 @np.errstate(all="ignore")  # what is not finite is refused or stays; numpy need not warn of it
-def plan(model: Model, options: FoldOptions = _DEFAULT) -> Plan:
+def plan(model: Model, options: FoldOptions = _DEFAULT, deadline: Deadline = NEVER) -> Plan:
     """Decides for every affine node of a model, and folds a copy of it accordingly; the model is not changed.
+
+    Where the deadline is over before all are decided, the others stay.
 
     Raises:
         ModelError: a pattern of ``keep`` matches no node.
     """
-    folded = _run(model, model, options)
+    folded = _run(model, model, options, deadline)
     for _ in range(_MOST_RUNS):  # what the folds of one have made known may open the way for more
         if folded.is_settled:
             break
-        again = _run(model, folded.plan.model, options, folded.growth)
+        again = _run(model, folded.plan.model, options, deadline, folded.growth)
         if not again.plan.changes:
             break
         folded = replace(again, plan=followed(folded.plan, folded.origins, again.plan))
@@ -69,16 +71,17 @@ class _Folded:
     growth: int
 
 
-def _run(original: Model, model: Model, options: FoldOptions, growth: int = 0) -> _Folded:
-    own = _affordable(original, model, options, growth)
+def _run(original: Model, model: Model, options: FoldOptions, deadline: Deadline, growth: int = 0) -> _Folded:
+    own = _affordable(original, model, options, deadline, growth)
     if not model.proto.functions or not any(_stayed(own.plan)):
         return own
     own = replace(own, is_settled=not own.plan.changes)
     # what a function is given by its caller can only be seen where it is called
-    inlined = with_functions_inlined(model, kept_functions(model, options.keep))
-    if inlined is None:
-        return own
-    other = _affordable(original, inlined, options, growth)
+    try:
+        written_out = inlined(model, but=kept_functions(model, options.keep))
+    except Refused as refused:
+        return replace(own, plan=_also_refused(own.plan, Refusal(refused.reason, refused.facts)))
+    other = _affordable(original, written_out, options, deadline, growth)
     is_better = _stayed(other.plan) < _stayed(own.plan)
     return replace(other, plan=replace(other.plan, nodes_before=own.plan.nodes_before)) if is_better else own
 
@@ -89,20 +92,32 @@ def _stayed(plan: Plan) -> tuple[int, int]:
     return kept + plan.count(Outcome.REPLACED), kept
 
 
-def _affordable(original: Model, model: Model, options: FoldOptions, growth: int) -> _Folded:
+def _also_refused(plan: Plan, refusal: Refusal) -> Plan:
+    """The plan in which one reason more keeps the nodes that stay."""
+    stays = Outcome.KEPT, Outcome.REPLACED
+    return replace(
+        plan,
+        entries=tuple(
+            replace(entry, refusals=(*entry.refusals, refusal)) if entry.outcome in stays else entry
+            for entry in plan.entries
+        ),
+    )
+
+
+def _affordable(original: Model, model: Model, options: FoldOptions, deadline: Deadline, growth: int) -> _Folded:
     """The folds of a copy of a model, which comes of the original and is that much larger already."""
     account = Account(original, options, growth)
-    made = _fold_in_place(model.copy(), options, account)
+    made = _fold_in_place(model.copy(), options, account, deadline)
     if account.is_overdrawn:
-        return _fold_in_place(model.copy(), options, Account(original, options, growth, account.spent))
+        return _fold_in_place(model.copy(), options, Account(original, options, growth, account.spent), deadline)
     return made
 
 
-def _fold_in_place(folded: Model, options: FoldOptions, account: Account) -> _Folded:
+def _fold_in_place(folded: Model, options: FoldOptions, account: Account, deadline: Deadline) -> _Folded:
     graph = Graph(folded, assume_constant=options.assume_constant)
     nodes_before = sum(1 for _ in graph.ops())
     with old_objects_left_alone():
-        planner = _Planner(graph, options, account)
+        planner = _Planner(graph, options, account, deadline)
         planner.fold_all()
         if options.leftover is not Leftover.KEEP and planner.replace_batchnorms(options.leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now
@@ -114,10 +129,11 @@ def _fold_in_place(folded: Model, options: FoldOptions, account: Account) -> _Fo
 
 
 class _Planner:
-    def __init__(self, graph: Graph, options: FoldOptions, account: Account) -> None:
+    def __init__(self, graph: Graph, options: FoldOptions, account: Account, deadline: Deadline) -> None:
         self._graph = graph
         self._writer = Writer(graph)
         self._account = account
+        self._deadline = deadline
         self._patterns = Patterns(None if options.inside_patterns else graph)
         self.is_open = False  # whether an affine stayed that might go once more is known
         mark_kept(graph, options.keep)
@@ -151,7 +167,10 @@ class _Planner:
         """Merges branches of sums into Convs beside them; whether there were any."""
         progress = False
         for add in [op for op in self._graph.ops() if completes_sum(op)]:
-            while not add.is_removed and (merger := next(filter(self._is_allowed, mergers(add)), None)):
+            while not (add.is_removed or self._deadline.is_over):
+                merger = next(filter(self._is_allowed, mergers(add)), None)
+                if merger is None:
+                    break
                 guest, way = merger
                 entry = _on_way(Entry(guest.label, guest.type, Outcome.MERGED), way)
                 self._merged.append(_with_changes(entry, self._writer.merge(way)))
@@ -209,6 +228,10 @@ class _Planner:
         return progress
 
     def _decide(self, op: Op, may_leave_one: bool) -> bool:
+        if self._deadline.is_over:
+            if is_batchnorm(op) and op not in self._entries:
+                self._keep_it(op, [Refusal(Reason.OUT_OF_TIME)])
+            return False
         try:
             source, affine = _read(op)
         except Refused as refused:
@@ -264,7 +287,7 @@ def _read(op: Op) -> tuple[Value, Affine]:
 
 def _name(op: Op) -> str:
     """What a report calls an op of the folded model."""
-    return op.node.name or op.output.name
+    return op.node.name or next(filter(None, op.node.output), "")
 
 
 def _on_way(entry: Entry, way: Way) -> Entry:

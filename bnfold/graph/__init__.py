@@ -1,6 +1,7 @@
 """The index of a model: what a value is, who makes it, who reads it."""
 
 from bnfold.graph.constants import Constant, Sparse, Stored, is_float
+from bnfold.graph.functions import are_bounded, inlined
 from bnfold.graph.index import Graph, old_objects_left_alone
 from bnfold.graph.op import Op, Scope, Use, Value
 from bnfold.graph.quantization import Dequantized, Grid, Quantized, is_dequantize, is_quantize
@@ -19,6 +20,8 @@ __all__ = [
     "Stored",
     "Use",
     "Value",
+    "are_bounded",
+    "inlined",
     "is_dequantize",
     "is_float",
     "is_quantize",

@@ -8,6 +8,7 @@ what is computed from those. A dependence on an input's type or static shape is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from math import prod
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -16,10 +17,19 @@ import numpy.typing as npt
 import onnx
 
 from bnfold.affine import FloatArray
-from bnfold.graph.evaluate import EVALUATORS, MAX_ELEMENTS, Evaluator, NotEvaluated, cast, saturates
+from bnfold.graph.evaluate import (
+    EVALUATORS,
+    MAX_ELEMENTS,
+    Evaluator,
+    NotEvaluated,
+    TooLarge,
+    cast,
+    converted,
+    saturates,
+)
 from bnfold.graph.op import Op, Value
 from bnfold.graph.quantization import ZERO_POINT, Dequantized, Grid, Quantized, is_dequantize, is_quantize
-from bnfold.model_io.tensors import holds_real_numbers
+from bnfold.model_io.tensors import all_tensors, holds_real_numbers
 from bnfold.reasons import Refused
 from bnfold.rounding import rounded
 
@@ -31,6 +41,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 _SMALL = 1 << 14  # elements; what is larger is read again each time it is asked for, not kept
 _NOT_REAL = "cOSU"  # kinds of numpy's types: complex, and text
+_MOST_TIMES = 16  # a constant of the largest size is computed on the way to another
 _MAX_DEPTH = 64  # operators between an initializer and its reader
 _BLOCK = 1 << 20  # bytes that fit into a processor's cache
 _BITS: dict[str, Any] = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32, "float64": np.uint64}
@@ -138,11 +149,16 @@ class Sparse:
 
 
 class Evaluated:
-    """The result of an operator on constants, evaluated when asked for."""
+    """The result of an operator on constants, evaluated when asked for.
 
-    def __init__(self, preview: Array, evaluate: Callable[[], Array]) -> None:
+    Attributes:
+        cost: How many elements that takes, those on the way included.
+    """
+
+    def __init__(self, preview: Array, evaluate: Callable[[], Array], cost: int = 0) -> None:
         self.shape = preview.shape
         self.dtype = preview.dtype
+        self.cost = cost
         self._evaluate = evaluate
         self._kept: Array | None = None
 
@@ -155,7 +171,7 @@ class Evaluated:
         )
 
     def float64(self) -> FloatArray:
-        return self.values().astype(np.float64)
+        return converted(self.values(), np.float64)
 
     def values(self) -> Array:
         """Floating-point values in float64, all others in their own type."""
@@ -175,6 +191,7 @@ class Constants:
         self._graph = graph
         self._inputs_are_constant = inputs_are_constant
         self._known: dict[Value, Constant | None] = {}
+        self.too_large: set[Value] = set()
         training = graph.model.proto.training_info  # names initializers that a training step assigns to
         bindings = [binding for info in training for binding in (*info.update_binding, *info.initialization_binding)]
         self.trained = {binding.key for binding in bindings}
@@ -191,6 +208,9 @@ class Constants:
             return None
         try:
             constant = self._resolve(value, depth)
+        except TooLarge:
+            constant = None
+            self.too_large.add(value)
         except (NotEvaluated, Refused, ArithmeticError, LookupError, TypeError, ValueError):  # does not fit its inputs
             constant = None
         self._known[value] = constant
@@ -238,6 +258,7 @@ class Constants:
     def _evaluate(self, op: Op, evaluator: Evaluator, depth: int) -> Constant | None:
         inputs: list[Callable[[], Array]] = []
         previews: list[Array] = []
+        cost = 0
         for index, value in enumerate(op.inputs):
             if value is None:
                 return None
@@ -245,17 +266,30 @@ class Constants:
             if constant is None and op.type == "CastLike" and index == 1:
                 constant = self._of_same_type(value)
             if constant is None:
+                if value in self.too_large:
+                    raise TooLarge
                 return None
+            cost += _cost(constant)
             inputs.append(_reader(constant))
             # one that may refuse what it reads has to do so now
             previews.append(_preview(constant) if saturates(op) else constant.array())
         with np.errstate(all="ignore"):
             preview = evaluator(op, previews)
-        if preview.size > MAX_ELEMENTS or preview.dtype.kind in _NOT_REAL:
+        if preview.dtype.kind in _NOT_REAL:
             return None
+        # what is large is evaluated again for each reader, and those of its readers again for each of theirs
+        cost += preview.size
+        if preview.size > self.most or cost > _MOST_TIMES * self.most:
+            raise TooLarge
         if op.type == "CastLike":  # its target is read in float64, as every constant is
-            return Evaluated(preview, lambda: cast(inputs[0](), preview.dtype, saturates=saturates(op)))
-        return Evaluated(preview, lambda: evaluator(op, [read() for read in inputs]))
+            return Evaluated(preview, lambda: cast(inputs[0](), preview.dtype, saturates=saturates(op)), cost)
+        return Evaluated(preview, lambda: evaluator(op, [read() for read in inputs]), cost)
+
+    @cached_property
+    def most(self) -> int:
+        """Elements of a constant that the model does not store: as many as of all that it stores, and some anyway."""
+        stored: int = sum(prod(tensor.dims) for tensor in all_tensors(self._graph.model.proto))
+        return max(MAX_ELEMENTS, stored)
 
     def _of_same_type(self, value: Value) -> Constant | None:
         dtype = self._graph.dtype(value)
@@ -306,8 +340,9 @@ class Constants:
         return payload.constant if isinstance(payload, Made) else Stored(self._graph.model, tensor)
 
     def _sparse(self, sparse: onnx.SparseTensorProto) -> Constant | None:
-        usable = holds_real_numbers(sparse.values) and prod(sparse.dims) <= MAX_ELEMENTS
-        return Sparse(self._graph.model, sparse) if usable else None
+        if prod(sparse.dims) > self.most:
+            raise TooLarge
+        return Sparse(self._graph.model, sparse) if holds_real_numbers(sparse.values) else None
 
 
 def _given(array: Array) -> Evaluated:
@@ -318,6 +353,12 @@ def _if_known(sizes: Array) -> Evaluated | None:
     """Sizes as a constant, if there is a number for each."""
     known = all(isinstance(size, int) for size in np.ravel(sizes))
     return _given(np.asarray(sizes, np.int64)) if known else None
+
+
+def _cost(constant: Constant) -> int:
+    """Elements to be computed each time that a constant is read."""
+    size = prod(constant.shape)
+    return constant.cost if isinstance(constant, Evaluated) and size > _SMALL else size
 
 
 def _reader(constant: Constant) -> Callable[[], Array]:

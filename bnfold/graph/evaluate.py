@@ -7,6 +7,7 @@ float64, so that a chain of arithmetic is not rounded on its way; Cast rounds be
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any
 
 import ml_dtypes
@@ -20,7 +21,7 @@ from bnfold.rounding import rounded
 
 Array = npt.NDArray[Any]
 Evaluator = Callable[[Op, Sequence[Array]], Array]
-MAX_ELEMENTS = 1 << 28  # a model may ask for a constant of 2**40 elements; nobody asks for it on purpose
+MAX_ELEMENTS = 1 << 22  # of a constant, in a model that stores less: a few bytes can ask for 2**40 of them
 _BROADCAST_IS_NUMPYS_FROM = 7
 _AXES_ARE_AN_INPUT_FROM = 13
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -29,6 +30,10 @@ _FLOATS8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz"
 
 class NotEvaluated(Exception):
     """The op has a form that is not evaluated; the value then counts as computed."""
+
+
+class TooLarge(NotEvaluated):
+    """A constant that the model does not store, and that is larger than what it stores."""
 
 
 def aligned(op: Op, left_rank: int, right: Array) -> Array:
@@ -62,10 +67,25 @@ def reshaped(op: Op, data: Array, target: Sequence[int]) -> Array:
 def _arithmetic(function: Callable[[Array, Array], Array]) -> Evaluator:
     def evaluate(op: Op, arrays: Sequence[Array]) -> Array:
         left, right = arrays[0], aligned(op, arrays[0].ndim, arrays[1])
-        _bound(np.broadcast_shapes(left.shape, right.shape))
-        return np.asarray(function(left, right))
+        shape = np.broadcast_shapes(left.shape, right.shape)
+        _bound(op, shape)
+        left, right = (np.broadcast_to(array, shape) for array in (left, right))
+        once = tuple(_once(abs(a) + abs(b)) for a, b in zip(left.strides, right.strides, strict=True))
+        return np.broadcast_to(function(left[once], right[once]), shape)
 
     return evaluate
+
+
+def _once(stride: int) -> slice:
+    """All of an axis, or one index of it where all hold the same numbers in memory."""
+    return slice(None) if stride else slice(0, 1)
+
+
+def converted(array: Array, dtype: npt.DTypeLike) -> Array:
+    """In another type; what only broadcasts is not made in full, and then it cannot be written to."""
+    core = array[tuple(map(_once, array.strides))]
+    made = core.astype(dtype)
+    return made if core.shape == array.shape else np.broadcast_to(made, array.shape)
 
 
 def _divide(left: Array, right: Array) -> Array:
@@ -138,21 +158,28 @@ def _flatten(op: Op, arrays: Sequence[Array]) -> Array:
 
 def _expand(op: Op, arrays: Sequence[Array]) -> Array:
     data, target = arrays
-    return np.broadcast_to(data, np.broadcast_shapes(data.shape, tuple(int(size) for size in target)))
+    shape = np.broadcast_shapes(data.shape, tuple(int(size) for size in target))
+    _bound(op, shape)
+    return np.broadcast_to(data, shape)
 
 
 def _constant_of_shape(op: Op, arrays: Sequence[Array]) -> Array:
     value = op.attribute("value")
     fill = np.zeros(1, np.float32) if value is None else onnx.numpy_helper.to_array(value)
-    return np.broadcast_to(fill, tuple(int(size) for size in arrays[0]))
+    shape = tuple(int(size) for size in arrays[0])
+    _bound(op, shape)
+    return np.broadcast_to(fill, shape)
 
 
 def _concat(op: Op, arrays: Sequence[Array]) -> Array:
+    _bound(op, [sum(array.size for array in arrays)])
     return np.concatenate(arrays, axis=op.attribute("axis", 1))
 
 
 def _gather(op: Op, arrays: Sequence[Array]) -> Array:
-    return np.take(arrays[0], arrays[1].astype(np.int64), axis=op.attribute("axis", 0))
+    data, indices, axis = arrays[0], arrays[1].astype(np.int64), op.attribute("axis", 0)
+    _bound(op, [indices.size, *data.shape[:axis], *data.shape[axis:][1:]])
+    return np.take(data, indices, axis=axis)
 
 
 def _slice(op: Op, arrays: Sequence[Array]) -> Array:
@@ -167,9 +194,9 @@ def _slice(op: Op, arrays: Sequence[Array]) -> Array:
     return arrays[0][tuple(index)]
 
 
-def _bound(shape: Sequence[int]) -> None:
-    if np.prod([float(size) for size in shape]) > MAX_ELEMENTS:
-        raise NotEvaluated
+def _bound(op: Op, shape: Sequence[int]) -> None:
+    if prod(shape) > op.graph.most_elements:
+        raise TooLarge
 
 
 EVALUATORS: dict[str, Evaluator] = {

@@ -66,6 +66,15 @@ class Graph:
         """The constant behind a value; None if it depends on an input or may be overridden."""
         return self._constants.of(value)
 
+    def is_too_large(self, value: Value) -> bool:
+        """Whether a value is no constant only since it is larger than what the model stores."""
+        return value in self._constants.too_large
+
+    @property
+    def most_elements(self) -> int:
+        """Of a constant that the model does not store."""
+        return self._constants.most
+
     def shape(self, value: Value) -> Shape | None:
         """The shape of a value, None where not even the rank is known."""
         constant = self.constant(value)

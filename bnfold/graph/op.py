@@ -222,6 +222,8 @@ class Op:
         value = self.data(index)
         constant = self.graph.constant(value)
         if constant is None:
+            if self.graph.is_too_large(value):
+                raise Refused(Reason.TOO_LARGE, value=value.name, most=self.graph.most_elements)
             overridable = value.is_input and value.tensor is not None
             raise Refused(Reason.OVERRIDABLE if overridable else Reason.NOT_CONSTANT, value=value.name)
         return constant

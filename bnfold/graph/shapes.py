@@ -18,6 +18,7 @@ from onnx import GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto
 
 from bnfold.graph.dims import reshape_target
 from bnfold.graph.evaluate import EVALUATORS
+from bnfold.graph.functions import are_bounded
 from bnfold.graph.op import Op, Value, bodies
 from bnfold.model_io.tensors import STANDARD_DOMAINS, type_name
 from bnfold.reasons import Refused
@@ -82,6 +83,8 @@ class Shapes:
     def _copy(self) -> onnx.ModelProto:
         """The model as it came, without what inference is not to believe."""
         model: onnx.ModelProto = onnx.ModelProto.FromString(self._snapshot)
+        if not are_bounded(model):  # inference follows every call
+            del model.functions[:]
         for number, graph in enumerate(_graphs(model.graph)):
             del graph.value_info[:]
             for entry in graph.output if number else ():  # of a body they are claims as well
@@ -154,7 +157,7 @@ class Shapes:
 def _times_group(size: int, conv: Op) -> Dim:
     try:
         return size * int(conv.attribute("group", 1))
-    except Refused:
+    except (Refused, TypeError, ValueError):  # no integer, or one that a caller gives
         return None
 
 

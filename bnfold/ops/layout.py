@@ -8,7 +8,7 @@ import numpy as np
 
 from bnfold.affine import Affine, FloatArray
 from bnfold.graph import Op, Shape
-from bnfold.graph.evaluate import MAX_ELEMENTS, axes_of
+from bnfold.graph.evaluate import axes_of
 from bnfold.ops.regroup import Group, groups_of, regrouped
 from bnfold.ops.rule import Carrier, OpRule, passes, refuse_rank_other_than
 from bnfold.reasons import Reason, Refused
@@ -146,7 +146,7 @@ def _repeats(op: Op, affine: Affine) -> list[int]:
 
 def tile_down(op: Op, affine: Affine) -> Affine:
     repeats = [count if axis in affine.axes else 1 for axis, count in enumerate(_repeats(op, affine))]
-    if prod(repeats) * prod(affine.shape) > MAX_ELEMENTS:
+    if prod(repeats) * prod(affine.shape) > op.graph.most_elements:
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"{prod(repeats)} copies")
     return affine.carried(lambda array: np.tile(array, repeats))
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from bnfold.affine import WIDE, Affine, FloatArray, narrowed
 from bnfold.graph import Op, is_float
-from bnfold.graph.evaluate import aligned
+from bnfold.graph.evaluate import aligned, converted
 from bnfold.ops.arithmetic import (
     product_lifts,
     product_meets,
@@ -85,7 +85,7 @@ def _operand(op: Op, index: int, side: int) -> FloatArray:
     values = constant.float64()
     if not np.isfinite(values).all() or (op.type == "Div" and not values.all()):
         raise Refused(Reason.NOT_FINITE, value=op.data(side).name)
-    return np.asarray(aligned(op, len(op.shape(index)), values), WIDE)
+    return converted(aligned(op, len(op.shape(index)), values), WIDE)
 
 
 def _as_affine(op_type: str, values: FloatArray, *, constant_first: bool) -> Affine:

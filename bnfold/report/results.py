@@ -10,6 +10,7 @@ import onnx
 
 from bnfold.fold.record import Outcome, Plan
 from bnfold.model_io import to_proto
+from bnfold.reasons import Reason
 from bnfold.report.markup import html
 from bnfold.report.schema import plan_dict
 from bnfold.report.summary import Summary, headline, rows
@@ -51,8 +52,10 @@ class Checked(Result):
 
     @property
     def ok(self) -> bool:
-        """Whether no BatchNormalization is left that could fold."""
-        return all(entry.outcome is Outcome.KEPT for entry in self.plan.entries if entry.is_batchnorm)
+        """Whether no BatchNormalization is left that could fold, as far as there was time to find out."""
+        entries = [entry for entry in self.plan.entries if entry.is_batchnorm]
+        are_decided = all(refusal.reason is not Reason.OUT_OF_TIME for entry in entries for refusal in entry.refusals)
+        return are_decided and all(entry.outcome is Outcome.KEPT for entry in entries)
 
     def summary(self, *, verbose: bool = False) -> Summary:
         line = headline(self.plan, "would fold")

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import onnx
 
-from bnfold.graph import Graph
+from bnfold.graph import Graph, inlined
+from bnfold.limits import Deadline
 from bnfold.model_io import Model, load
 from bnfold.reasons import Refusal, Refused
 from bnfold.verify.conclusion import conclusion
-from bnfold.verify.float64.evaluate import CannotEvaluate
-from bnfold.verify.float64.whole import inlined
+from bnfold.verify.confined import Exhausted, Limits, Progress, confined
+from bnfold.verify.float64.evaluate import CannotEvaluate, OutOfTime
 from bnfold.verify.ports import invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
 from bnfold.verify.regional.alignment import Comparison, compare_regions
 from bnfold.verify.regional.judge import Judge
@@ -26,12 +28,13 @@ from bnfold.verify.running.inputs import DISTRIBUTIONS, CannotGenerate, Generato
 from bnfold.verify.running.outputs import Run, Tolerance
 from bnfold.verify.running.ranges import ranges
 from bnfold.verify.running.referee import Referee, Ruling
-from bnfold.verify.running.runner import CPU, Limits, Runner
+from bnfold.verify.running.runner import CPU, Runner
 from bnfold.verify.running.variations import weights_moved
 
 Source = str | os.PathLike[str] | onnx.ModelProto | Model
 _FEW = ("normal",)
-Progress = Callable[[str, int, int], None]
+_ENTRIES_A_SECOND = 10**7
+_BYTES_AN_ENTRY = 64
 
 
 def verify(
@@ -68,7 +71,7 @@ def verify(
         seed: Of the made-up inputs.
         thorough: Run on every kind of made-up inputs, and not on normal ones alone.
         timeout: Seconds for comparing region by region, and as many for running the models.
-        memory: Bytes for running the models; None for as much as there is.
+        memory: Bytes for each process that compares; None for as much as there is.
         run: Whether to run the models as a whole, beside comparing them region by region.
         strict: Refuse a ``before`` that is not valid, and models of versions or domains that ONNX Runtime does not
             know, if it is to run them. Else there is a verdict all the same, on what is left to compare.
@@ -89,30 +92,35 @@ def verify(
     report = progress or _silent
     samples = [] if data is None else given(data, ports)
     known = {**(samples[0].shapes if samples else {}), **(shapes or {})}
-    generator = Generator(pair.before, known, dims or {}, seed)
-    found = _regions(pair, generator, seed, timeout, report)
-    ran, rulings = Run(problem="it was not asked for"), None
+    limits = Limits(timeout, memory)
+    generator = Generator(pair.before, known, dims or {}, seed, most=_most_entries(limits))
+    found = _regions(pair, generator, seed, limits, report)
+    ran, rulings, late = Run(problem="it was not asked for"), None, ""
+    deadline = Deadline.after(timeout)
     if run:
         report("running both models", 0, 1)
-        with Runner(Limits(timeout, memory)) as runner:
-            ran = run_both(
-                runner,
-                runner.file_of(before, pair.left),
-                runner.file_of(after, pair.right),
-                lambda: runner.write(weights_moved(pair.left, pair.right)),
-                pair.names,
-                generator,
-                data=samples,
-                distributions=DISTRIBUTIONS if thorough else _FEW,
-                providers=providers,
-                tolerance=Tolerance(rtol, atol, ranges(pair.before)),
-            )
+        try:
+            with Runner(limits) as runner:
+                ran = run_both(
+                    runner,
+                    runner.file_of(before, pair.left),
+                    runner.file_of(after, pair.right),
+                    lambda: runner.write(weights_moved(pair.left, pair.right)),
+                    pair.names,
+                    generator,
+                    data=samples,
+                    distributions=DISTRIBUTIONS if thorough else _FEW,
+                    providers=providers,
+                    tolerance=Tolerance(rtol, atol, ranges(pair.before)),
+                )
+        except MemoryError:
+            ran = Run(problem="there was not enough memory")
         report("running both models", 1, 1)
     if ran.disputes and not (ran.is_final or found.having(Outcome.DIFFERENT)):
-        rulings = _rulings(pair, ran, report)
+        rulings, late = _rulings(pair, ran, replace(limits, seconds=deadline.left), report)
     for model in (pair.left, pair.right):
         model.refuse_changed(at_its_path=True)  # else it was compared with parts of another one
-    return conclusion(found, ran, rulings, pair.notes, seed)
+    return conclusion(found, ran, rulings, pair.notes, seed, late)
 
 
 class _Pair:
@@ -132,11 +140,19 @@ class _Pair:
 
     @cached_property
     def before(self) -> Graph:
-        return Graph(inlined(self.left))
+        return Graph(self._flat[0])
 
     @cached_property
     def after(self) -> Graph:
-        return Graph(inlined(self.right))
+        return Graph(self._flat[1])
+
+    @cached_property
+    def _flat(self) -> tuple[Model, Model]:
+        """Both without functions; both as they are if functions of either have to stay."""
+        try:
+            return inlined(self.left, convert_version=True), inlined(self.right, convert_version=True)
+        except Refused:
+            return self.left, self.right
 
     def spoilt(self, *, run: bool) -> str:
         """What is wrong with AFTER, and not with BEFORE; ``run`` if ONNX Runtime will look at them too."""
@@ -155,7 +171,8 @@ class _Pair:
 
     def moved(self) -> Graph:
         """AFTER with every weight that BEFORE does not have moved by rounding."""
-        return Graph(inlined(weights_moved(self.right, self.left)))
+        moved = weights_moved(self.right, self.left)
+        return Graph(moved if self._flat[1] is self.right else inlined(moved, convert_version=True))
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -166,25 +183,47 @@ def _loaded(source: Source) -> Model:
     return source if isinstance(source, Model) else load(source)
 
 
-def _regions(pair: _Pair, generator: Generator, seed: int, seconds: float, progress: Progress) -> Comparison:
+def _most_entries(limits: Limits) -> int:
+    """Of made-up inputs: several copies of them are made, and written to a file."""
+    of_time = int(limits.seconds * _ENTRIES_A_SECOND)
+    memory = limits.allowed
+    return of_time if memory is None else min(of_time, memory // _BYTES_AN_ENTRY)
+
+
+def _regions(pair: _Pair, generator: Generator, seed: int, limits: Limits, progress: Progress) -> Comparison:
+    deadline = Deadline.after(limits.seconds)
+
+    def compared(progress: Progress) -> Comparison:
+        stage = scenes(pair.before.model, generator.candidates(), deadline)
+        judge = Judge(pair.before, pair.after, stage, seed, deadline)
+        try:
+            return compare_regions(pair.before, pair.after, pair.names, judge, progress)
+        except Refused as refused:  # an attribute of a wrong type, say
+            return Comparison(problem=str(Refusal(refused.reason, refused.facts)))
+
     try:
-        stage = scenes(pair.before.model, generator.candidates())
-    except CannotGenerate as error:
+        return confined(compared, limits, progress)
+    except (CannotGenerate, Exhausted) as error:
         return Comparison(problem=str(error))
-    judge = Judge(pair.before, pair.after, stage, seed, seconds)
-    try:
-        return compare_regions(pair.before, pair.after, pair.names, judge, progress)
-    except Refused as refused:  # an attribute of a wrong type, say
-        return Comparison(problem=str(Refusal(refused.reason, refused.facts)))
 
 
-def _rulings(pair: _Pair, ran: Run, progress: Progress) -> list[Ruling] | None:
-    """What float64 has to say of the runs that were not accepted; None if it cannot be asked."""
+def _rulings(pair: _Pair, ran: Run, limits: Limits, progress: Progress) -> tuple[list[Ruling] | None, str]:
+    """What float64 has to say of the runs that were not accepted.
+
+    None if it cannot be asked; with why, if that is for want of time or memory.
+    """
     progress("running both models in float64", 0, 1)
-    referee = Referee(pair.before, pair.after, pair.moved, pair.names)
-    try:
+    deadline = Deadline.after(limits.seconds)
+
+    def ruled(_: Progress) -> list[Ruling]:
+        referee = Referee(pair.before, pair.after, pair.moved, pair.names, deadline)
         return [ruling for dispute in ran.disputes for ruling in referee.rulings(dispute)]
+
+    try:
+        return confined(ruled, limits, progress), ""
+    except (OutOfTime, Exhausted) as error:
+        return None, str(error)
     except CannotEvaluate:
-        return None
+        return None, ""
     finally:
         progress("running both models in float64", 1, 1)

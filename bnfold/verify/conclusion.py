@@ -18,7 +18,7 @@ _GROSS = 0.05  # of max |y|: what is believed to be rounding where the models ca
 
 
 def conclusion(
-    found: Comparison, ran: Run, rulings: Sequence[Ruling] | None, notes: Sequence[str], seed: int
+    found: Comparison, ran: Run, rulings: Sequence[Ruling] | None, notes: Sequence[str], seed: int, late: str = ""
 ) -> Verification:
     """The verdict, and what it rests on.
 
@@ -28,21 +28,26 @@ def conclusion(
         rulings: What float64 has to say of the runs that were not accepted; None if it was not asked, or had none.
         notes: What else a reader should know.
         seed: Of the inputs.
+        late: Why float64 had nothing to say, if that was for want of time or memory.
     """
     different, unknown = found.having(Outcome.DIFFERENT), [region for region in found.regions if region.is_open]
     complete = not found.problem and not unknown
     beyond = [output for output in ran.outputs if not output.passed]
     nothing = [output for output in ran.outputs if output.tolerance > _DROWNED or not output.compared]
     is_off = beyond and (ran.is_final or not _is_rounding(beyond, rulings, complete=complete))
+    is_open = bool(is_off and late) and not any(output.misplaced or output.max_rel > _GROSS for output in beyond)
     is_wrong = different and not ran.is_final
-    if ran.failure or is_off or is_wrong:
+    if ran.failure or (is_off and not is_open) or is_wrong:
         verdict = Verdict.DIFFERENT
+    elif is_open:
+        verdict = Verdict.NOT_VERIFIED
     elif complete or (ran.was_run and not nothing and (ran.is_final or not found.having(Outcome.NOT_EXERCISED))):
         verdict = Verdict.EQUIVALENT
     else:
         verdict = Verdict.NOT_VERIFIED
     reasons = [str(region) for region in different]
     reasons += _of_the_run(ran, beyond, rulings, verdict)
+    reasons += [f"not told from rounding: {late}"] * is_open
     reasons += [f"not compared region by region: {found.problem}"] * bool(found.problem)
     reasons += [str(region) for region in unknown]
     reasons += [*map(_silent, nothing), *notes]

@@ -10,6 +10,7 @@ import onnx
 import onnx.checker
 import onnx.shape_inference
 
+from bnfold.graph import are_bounded
 from bnfold.model_io import Model, ModelError
 from bnfold.model_io.tensors import all_tensors, type_name
 
@@ -156,6 +157,8 @@ def _computed_outputs(model: Model) -> list[Port]:
     """The outputs as their operators make them; nothing is said of what cannot be told."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
+    if not are_bounded(proto):
+        del proto.functions[:]
     for entry in proto.graph.output:
         entry.ClearField("type")  # only what is not declared is inferred
     with suppress(Exception):  # its error types are not public; then it cannot be told

@@ -1,6 +1,7 @@
 """`bnfold check`."""
 
 import json
+import resource
 
 import onnx
 import pytest
@@ -96,3 +97,29 @@ def test_quiet(run, model):
 def test_standard_input(run, model):
     """`-` is standard input."""
     assert run("check", "-", stdin=model.read_bytes()).exit_code == 1
+
+
+def test_time_that_is_over_is_a_reason(run, model):
+    """What was not decided is not reported as done."""
+    result = run("check", model, "--timeout", "1e-9")
+    assert result.exit_code == 1
+    assert "there was no time left for it" in run("check", model, "--timeout", "1e-9", "-v").stdout
+
+
+def test_want_of_memory_does_not_hide_the_others(run, model, monkeypatch):
+    """It is told in one line, and is no fault of the model."""
+
+    def lacking(*args: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("bnfold.check", lacking)
+    result = run("check", model, model)
+    assert (result.exit_code, result.stderr) == (1, f"bnfold: {model}: not enough memory\n" * 2)
+
+
+@pytest.mark.parametrize("command", ["check", "optimize"])
+def test_limits_hold_in_this_process(command, run, model):
+    """And they are gone when the command is done."""
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+    assert run(command, model, "--memory", "4", "--timeout", "100").exit_code in (0, 1)
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before

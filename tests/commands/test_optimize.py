@@ -6,8 +6,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import numpy_helper
 
 import bnfold
 from bnfold.model_io import Temporary
@@ -282,3 +284,35 @@ def test_in_place_takes_no_output(run, model):
     """Two places to write to are one too many, and a pipe is no place."""
     assert run("optimize", model, "--in-place", "-o", "out.onnx").exit_code == 2
     assert run("optimize", "-", "--in-place", stdin=model.read_bytes()).exit_code == 2
+
+
+@pytest.fixture
+def huge(tmp_path: Path) -> Path:
+    """A model that folds, and for which no machine has the memory: it repeats something 16,000,000,000 times."""
+    model = onnx.parser.parse_model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        net (float[1, 3, 8, 8] x) => (float[1, 4, 1, 1] y) <int64[4] s = {1, 1, 64000, 64000}> {
+          z = Conv (x, w)
+          t = Tile (z, s)
+          b = BatchNormalization (t, p, p, p, p)
+          y = GlobalAveragePool (b)
+        }""")
+    arrays = {"w": np.ones((4, 3, 8, 8), np.float32), "p": np.ones(4, np.float32)}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    path = tmp_path / "huge.onnx"
+    onnx.save(model, path)
+    return path
+
+
+def test_want_of_memory_is_no_verdict(run, huge):
+    """By default the model is written, and the first line says that it is not verified."""
+    result = run("optimize", huge, "--memory", "1")
+    assert result.exit_code == 0
+    assert "; not verified: " in result.stdout.splitlines()[0]
+    assert huge.with_suffix(".folded.onnx").exists()
+
+
+def test_want_of_memory_is_an_error_if_verification_is_required(run, huge):
+    """Nothing is written then."""
+    assert run("optimize", huge, "--memory", "1", "--verify=require").exit_code == 1
+    assert list(huge.parent.iterdir()) == [huge]

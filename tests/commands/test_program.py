@@ -82,7 +82,7 @@ def test_unknown_command(run):
         pytest.param(
             OSError(28, "No space left on device", "out"), 2, "bnfold: out: No space left on device\n", id="os"
         ),
-        pytest.param(MemoryError(), 2, "bnfold: {model}: not enough memory\n", id="memory"),
+        pytest.param(MemoryError(), 1, "bnfold: {model}: not enough memory\n", id="memory"),
         pytest.param(
             RuntimeError("two\nlines"),
             70,

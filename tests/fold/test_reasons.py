@@ -46,6 +46,7 @@ def test_a_refused_carries_its_reason_and_facts():
 
 # Reasons that no small model in tests/cases/ can show: others' tests do.
 ELSEWHERE = {"GROWTH", "KEPT_BY_NAME", "MALFORMED", "NOT_FLOAT", "QUANTIZED", "TOO_FAR"}
+ELSEWHERE |= {"NOT_INLINED", "OUT_OF_TIME", "TOO_LARGE"}
 
 
 def test_every_reason_is_shown_by_a_case():

@@ -7,6 +7,7 @@ import io
 import json
 import traceback
 import warnings
+from collections.abc import Callable, Iterable
 from enum import Enum
 from pathlib import Path
 from typing import NoReturn
@@ -26,12 +27,12 @@ _SECONDS = 5.0
 
 
 class Depth(Enum):
-    """How much is done with a model, each beside the one before it."""
+    """What is done with a model; `FOLD` always."""
 
     FOLD = "fold"  # check and optimize --no-verify
     REGIONS = "regions"  # verify --no-run
     RUN = "run"  # optimize, verified by running
-    CALIBRATE = "calibrate"  # and calibrate and drift
+    CALIBRATE = "calibrate"  # calibrate and drift
 
 
 class Damaged(Exception):
@@ -57,21 +58,32 @@ def _examined(model: bytes, depth: Depth) -> str:
         bnfold.check(output.getvalue())
     except bnfold.ModelError as error:
         raise Damaged(str(error)) from error
-    if depth is not Depth.FOLD:
-        result = verify(model, output.getvalue(), run=False, timeout=_SECONDS, strict=len(model) % 8 == 0)
-        _tell(report(result, "a", "b", True) for report in OF_VERIFICATION.values())
-    if depth in (Depth.RUN, Depth.CALIBRATE):
-        _run(model, depth)
+    _DEEPER[depth](model, output.getvalue())
     return "ok: folded" if optimized.plan.changes else "ok: nothing to fold"
 
 
-def _run(model: bytes, depth: Depth) -> None:
+def _compare(model: bytes, folded: bytes) -> None:
+    result = verify(model, folded, run=False, timeout=_SECONDS, strict=len(model) % 8 == 0)
+    _tell(report(result, "a", "b", True) for report in OF_VERIFICATION.values())
+
+
+def _run(model: bytes, _folded: bytes) -> None:
     with contextlib.suppress(bnfold.NotVerified):
         bnfold.optimize(model, io.BytesIO())
-    if depth is Depth.CALIBRATE:
-        data = {entry.name: _some(entry) for entry in onnx.load_from_string(model).graph.input}
-        for verb in (bnfold.calibrate, bnfold.drift):
-            _tell(render(verb(model, data, batch_size=2), form, verbose=True) for form in ("text", "markdown", "json"))
+
+
+def _calibrate(model: bytes, _folded: bytes) -> None:
+    data = {entry.name: _some(entry) for entry in onnx.load_from_string(model).graph.input}
+    for verb in (bnfold.calibrate, bnfold.drift):
+        _tell(render(verb(model, data, batch_size=2), form, verbose=True) for form in ("text", "markdown", "json"))
+
+
+_DEEPER: dict[Depth, Callable[[bytes, bytes], object]] = {
+    Depth.FOLD: lambda model, folded: None,
+    Depth.REGIONS: _compare,
+    Depth.RUN: _run,
+    Depth.CALIBRATE: _calibrate,
+}
 
 
 def _some(entry: onnx.ValueInfoProto) -> object:
@@ -81,7 +93,7 @@ def _some(entry: onnx.ValueInfoProto) -> object:
     return np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
 
-def _tell(reports) -> None:
+def _tell(reports: Iterable[str]) -> None:
     """Renders reports, and looks at those that are JSON."""
     for report in reports:
         if report.startswith("{"):

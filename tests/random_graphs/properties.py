@@ -199,27 +199,6 @@ def _run_in_runtime(model: ModelProto, feed: dict[str, Array]) -> list[Array]:
     return [np.asarray(value) for value in session.run(None, feed)]
 
 
-def check_numbers(model: ModelProto) -> Iterator[str]:
-    """What has to hold of a model whatever its numbers are: a fault of the plan shows while it is written."""
-    try:
-        made = plan(load(model))
-        folded = to_proto(made.model)
-    except Exception as error:  # anything at all is a fault
-        yield f"{type(error).__name__}: {error}"
-        return
-    yield from _stability(model, made, folded)
-    if is_finite(model) and not is_finite(folded):
-        yield "constants were finite, and are not any more"
-
-
-def is_finite(model: ModelProto) -> bool:
-    """Whether all its floating-point constants are, those that are computed from others too."""
-    graph = Graph(load(model))
-    constants = [graph.constant(value) for scope in graph.scopes for value in scope.values.values()]
-    with np.errstate(all="ignore"):
-        return all(np.isfinite(each.array()).all() for each in constants if each is not None and each.dtype.kind == "f")
-
-
 def _kept(case: Case, folded: ModelProto, keep: Sequence[str]) -> Iterator[str]:
     """Faults of nodes that were to stay: each is what it was, and what it reads and makes in the main graph as well."""
     nodes = [node for node in all_nodes(case.model) if label(node) in keep]
@@ -268,7 +247,28 @@ def _report(case: Case, made: Plan, folded: ModelProto) -> Iterator[str]:
         yield from (f"{left} is not there" for left in entry.left if (left.node, left.op_type) not in there)
 
 
-def _stability(model: ModelProto, made: Plan, folded: ModelProto, keep: Sequence[str] = ()) -> Iterator[str]:
+def check_numbers(model: ModelProto) -> Iterator[str]:
+    """What has to hold of a model whatever its numbers are: a fault of the plan shows while it is written."""
+    try:
+        made = plan(load(model))
+        folded = to_proto(made.model)
+    except Exception as error:  # anything at all is a fault
+        yield f"{type(error).__name__}: {error}"
+        return
+    yield from _stability(model, made, folded, ())
+    if is_finite(model) and not is_finite(folded):
+        yield "constants were finite, and are not any more"
+
+
+def is_finite(model: ModelProto) -> bool:
+    """Whether all its floating-point constants are, those that are computed from others too."""
+    graph = Graph(load(model))
+    constants = [graph.constant(value) for scope in graph.scopes for value in scope.values.values()]
+    with np.errstate(all="ignore"):
+        return all(np.isfinite(each.array()).all() for each in constants if each is not None and each.dtype.kind == "f")
+
+
+def _stability(model: ModelProto, made: Plan, folded: ModelProto, keep: Sequence[str]) -> Iterator[str]:
     data = folded.SerializeToString()
     if to_proto(plan(load(model), FoldOptions(keep=keep)).model).SerializeToString() != data:
         yield "folded twice from the start, it comes out differently"

@@ -44,7 +44,7 @@ def test_no_graph_comes_out_wrong(result: Result) -> None:
 
 
 def test_extreme_numbers_break_no_promise() -> None:
-    """Nothing fails while it is written, nothing overflows, and a second run finds nothing, whatever the numbers are."""
+    """Nothing fails while it is written, nothing overflows, and a second run finds nothing, whatever the numbers."""
     faults, count = [], 0
     for seed in EXTREMES:
         with suppress(Unfit):

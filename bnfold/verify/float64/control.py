@@ -13,6 +13,8 @@ from bnfold.verify.float64.kernel import NotComputed
 RunBody = Callable[[Scope, Sequence[Any]], list[Any]]
 """Runs a body on its inputs; gives its outputs."""
 
+Repeat = Callable[[Op, Sequence[Any], RunBody], Sequence[Any]]
+
 _MAX_ITERATIONS = 64
 
 
@@ -55,4 +57,12 @@ def _scan(op: Op, inputs: Sequence[Any], run: RunBody) -> Sequence[Any]:
     return [*state, *(np.stack(column) for column in zip(*rows, strict=True))]
 
 
-REPEATING: dict[str, Callable[[Op, Sequence[Any], RunBody], Sequence[Any]]] = {"Loop": _loop, "Scan": _scan}
+def trips(op: Op, inputs: Sequence[Any]) -> int:
+    """How many iterations there will be, as far as that is known before the first."""
+    if op.type == "Loop":
+        return 1 if inputs[0] is None else int(np.asarray(inputs[0]).reshape(-1)[0])
+    scanned = inputs[len(inputs) - op.attribute("num_scan_inputs") :]
+    return int(scanned[0].shape[0])
+
+
+REPEATING: dict[str, Repeat] = {"Loop": _loop, "Scan": _scan}

@@ -14,8 +14,9 @@ from onnx import helper
 
 from bnfold.graph import Graph, Op, Scope, Sparse, Value, is_float
 from bnfold.graph.evaluate import NotEvaluated, cast, saturates
+from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
-from bnfold.verify.float64.control import REPEATING, body
+from bnfold.verify.float64.control import REPEATING, Repeat, body, trips
 from bnfold.verify.float64.kernel import NotComputed, as_real
 from bnfold.verify.float64.kernels import KERNELS, RANDOM, unrounded
 from bnfold.verify.float64.windows import sees_all
@@ -31,6 +32,7 @@ _GATES = {"LSTM": [b"Sigmoid", b"Tanh", b"Tanh"], "GRU": [b"Sigmoid", b"Tanh"], 
 # of which onnx.reference makes something else in a form that we do not compute
 _OURS_ALONE = RANDOM | {"Dropout", "BatchNormalization", "ConvTranspose"}
 _PASSED_OVER = ("activation_alpha", "activation_beta", "clip", "input_forget")
+_MOST_ITERATIONS = 1 << 11  # of all Loops and Scans together, those in others counted each time
 _OLD_MODES = {b"bilinear": b"linear", b"bicubic": b"cubic"}  # which onnx.reference knows by the new names only
 
 
@@ -38,11 +40,21 @@ class CannotEvaluate(Exception):
     """An operator could not be evaluated. Its text names it and says why."""
 
 
+class OutOfTime(CannotEvaluate):
+    """The deadline is over."""
+
+    def __init__(self, text: str = "there was no time left for it") -> None:
+        super().__init__(text)
+
+
 class Evaluator:
     """Evaluates operators of one model. Weights are read when they are needed, and kept until `forget`."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, deadline: Deadline = NEVER) -> None:
         self._model = model
+        self._deadline = deadline
+        self._iterations = 0
+        self._nest = 1  # iterations of the Loops and Scans around an operator, multiplied
         self._references: dict[tuple[Op, tuple[str, ...]], ReferenceEvaluator] = {}
         self._constants: dict[Value, Array] = {}
         self._fixed: set[Value] = set()
@@ -116,6 +128,7 @@ class Evaluator:
     def _steps(self, ops: Iterable[Op], values: Known, keep: Collection[Value] | None) -> Iterator[Op]:
         """Runs the operators in turn; what is not needed any more goes when the next is asked for."""
         self._fixed = {value for value in values if is_stored(value)}
+        self._iterations = 0
         ops = list(ops)
         done = {} if keep is None else _last_reads(ops, keep)
         with np.errstate(all="ignore"):
@@ -191,12 +204,16 @@ class Evaluator:
     def _run(self, op: Op, values: Known) -> None:
         if all(value is None or value in values for value in op.outputs):
             return  # a constant that the caller has moved
+        if self._deadline.is_over:
+            raise OutOfTime
         try:
             results = self._results(op, values)
         except CannotEvaluate:
             raise
         except NotComputed as error:
             raise CannotEvaluate(f"{op.type} {op.label!r}: {error}") from error
+        except MemoryError as error:
+            raise CannotEvaluate(f"{op.type} {op.label!r}: it takes more memory than there is") from error
         except Exception as error:  # whatever a foreign kernel does with arrays that do not fit
             text = " ".join(str(error).split())[:200]
             raise CannotEvaluate(f"{op.type} {op.label!r}: {type(error).__name__}: {text}") from error
@@ -218,7 +235,7 @@ class Evaluator:
             return self._if(op, values)
         inputs = [self._value(value, values) for value in op.inputs]
         if repeat := REPEATING.get(op.type):
-            return repeat(op, inputs, partial(self._run_body, values=values))
+            return self._repeated(op, inputs, repeat, values)
         self.blind = self.blind or not sees_all(op, inputs)
         if kernel := unrounded if self._is_passed_on(op) else KERNELS.get(op.type):
             try:
@@ -261,6 +278,23 @@ class Evaluator:
         chosen = self.forced.get(op, chosen)
         self.taken.setdefault(op, set()).update([chosen] * self.counts)
         return self._run_body(body(op, chosen), [], values)
+
+    def _repeated(self, op: Op, inputs: Sequence[Any], repeat: Repeat, values: Known) -> Sequence[Any]:
+        """A Loop or Scan, unless it and those around it are too many steps together: that is known before the first."""
+        around = self._nest
+        self._nest *= max(1, trips(op, inputs))
+        try:
+            if self._nest > _MOST_ITERATIONS:
+                raise NotComputed(f"more than {_MOST_ITERATIONS} iterations")
+            return repeat(op, inputs, partial(self._iterate, values=values))
+        finally:
+            self._nest = around
+
+    def _iterate(self, scope: Scope, given: Sequence[Any], values: Known) -> list[Any]:
+        self._iterations += 1
+        if self._iterations > _MOST_ITERATIONS:
+            raise NotComputed(f"more than {_MOST_ITERATIONS} iterations")
+        return self._run_body(scope, given, values)
 
     def _run_body(self, scope: Scope, given: Sequence[Any], values: Known) -> list[Any]:
         assert isinstance(scope.proto, onnx.GraphProto)

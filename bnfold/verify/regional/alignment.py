@@ -62,8 +62,25 @@ def compare_regions(
         judge: Compares two regions.
         progress: Told how many operators of ``after`` are done.
     """
+    found = _best(before, after, outputs, judge, progress)
+    if judge.is_late:
+        found.regions = list(map(_in_doubt, found.regions))
+    return found
+
+
+def _in_doubt(region: RegionResult) -> RegionResult:
+    """A region where it is not known whether a later one makes up for it."""
+    if region.outcome not in (Outcome.DIFFERENT, Outcome.REDEFINED):
+        return region
+    return replace(
+        region, outcome=Outcome.NOT_EVALUATED, detail="there was no time to see whether what follows makes up for it"
+    )
+
+
+def _best(before: Graph, after: Graph, outputs: Mapping[str, str], judge: Judge, progress: Progress) -> Comparison:
+    """What the first pass found, or the second."""
     first = _Alignment(before, after, outputs, judge).run(progress)
-    if not first.having(Outcome.DIFFERENT) or len(first.doubted) < 2:
+    if judge.is_late or not first.having(Outcome.DIFFERENT) or len(first.doubted) < 2:
         return first
     second = _Alignment(before, after, outputs, judge, frozenset(first.doubted)).run(progress)
     helped = second.having(Outcome.REDEFINED) or not second.having(Outcome.DIFFERENT)
@@ -200,6 +217,8 @@ class _Alignment:
             regions = balanced(self._before, self._after, left, right, self._judge.may_cut, frozenset(opened))
             self._refuse_masks(left, regions[0])
             result = self._judge(*regions, self._before, self._after, tries=_TRIES if opened else 1)
+            if self._judge.is_late:
+                return result, regions[0]
             first = first or (result, regions[0])
             if result.outcome is not Outcome.DIFFERENT:
                 return (result, regions[0]) if result.outcome is Outcome.EQUAL else first

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,8 +10,9 @@ import numpy as np
 import onnx
 
 from bnfold.graph import Graph, Value, is_float
+from bnfold.limits import Deadline
 from bnfold.reasons import Refused
-from bnfold.verify.float64.evaluate import CannotEvaluate, Evaluator, is_stored
+from bnfold.verify.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime, is_stored
 from bnfold.verify.float64.kernel import Array, as_real
 from bnfold.verify.ports import required_inputs
 from bnfold.verify.regional.blame import changed_operators, culprit
@@ -38,12 +38,15 @@ class Judge:
         after: The model made from it.
         scenes: The shapes to try, small ones first; the last are the declared ones, for what fits no others.
         seed: Of the values at the borders.
-        seconds: For all comparisons together; what is left then is not evaluated.
+        deadline: Of all comparisons together; what is left then is not evaluated.
+
+    Attributes:
+        is_late: Whether something was not evaluated for want of time.
     """
 
-    def __init__(self, before: Graph, after: Graph, scenes: Sequence[Scene], seed: int, seconds: float) -> None:
-        self._deadline = time.monotonic() + seconds
-        self._before, self._after = Evaluator(before.model), Evaluator(after.model)
+    def __init__(self, before: Graph, after: Graph, scenes: Sequence[Scene], seed: int, deadline: Deadline) -> None:
+        self._before, self._after = Evaluator(before.model, deadline), Evaluator(after.model, deadline)
+        self.is_late = False
         self._graph = before
         self._after_graph = after
         self._scenes = scenes
@@ -110,6 +113,7 @@ class Judge:
         try:
             return self._judged(left, right, result)
         except (CannotEvaluate, Refused) as error:  # a node that does not fit its inputs
+            self.is_late |= isinstance(error, OutOfTime)
             return replace(result, detail=str(error))
 
     def _judged(self, left: Side, right: Side, result: RegionResult) -> RegionResult:
@@ -146,8 +150,13 @@ class Judge:
                 side.evaluator.blind = False
             try:
                 found, given = self._found(left, right, scene, tips)
+            except OutOfTime:
+                raise
             except CannotEvaluate as error:
                 problem = problem or str(error)
+                continue
+            except MemoryError:
+                problem = problem or "it takes more memory than there is"
                 continue
             if found.ratio > 1 and not (scene.is_allowed or one_is_enough):
                 continue  # AFTER may know the declared sizes by heart
@@ -163,8 +172,6 @@ class Judge:
         """The first trial in which the sides differ, else the worst of them; with the values at the border for it."""
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
-        if time.monotonic() > self._deadline:
-            raise CannotEvaluate("there was no time left for it")
         for trial in made_up(self._graph, scene, border, tips, self._seed, self._tries):
             old = None
             left.evaluator.counts = right.evaluator.counts = not trial.is_zero
@@ -172,7 +179,7 @@ class Judge:
                 given, old = _suited(left, trial.given)
                 found = compared(left, right, given, old, np.random.default_rng(self._seed))
             except CannotEvaluate as error:
-                if not trial.is_daring:
+                if not trial.is_daring or isinstance(error, OutOfTime):
                     raise
                 left.evaluator.blind = True  # which another scene may not be
                 right.evaluator.refused = right.evaluator.refused or ("" if old is None else str(error))

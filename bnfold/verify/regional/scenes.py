@@ -16,7 +16,8 @@ import numpy as np
 import onnx
 import onnx.shape_inference
 
-from bnfold.graph import Graph, Value
+from bnfold.graph import Graph, Value, are_bounded
+from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import type_name
 from bnfold.verify.float64.evaluate import Evaluator
@@ -42,7 +43,10 @@ class Scene:
         is_allowed: Whether the model allows a caller to give them.
     """
 
-    def __init__(self, model: Model, inputs: Mapping[str, Shape], *, is_small: bool) -> None:
+    def __init__(
+        self, model: Model, inputs: Mapping[str, Shape], *, is_small: bool, deadline: Deadline = NEVER
+    ) -> None:
+        self._deadline = deadline
         self.is_small = is_small
         self.is_allowed = not is_small or all(
             port.accepts(replace(port, shape=inputs.get(port.name))) for port in required_inputs(model)
@@ -64,6 +68,12 @@ class Scene:
     @cached_property
     def _measured(self) -> dict[Value, Shape]:
         """Of values whose shape cannot be inferred: as it comes out in a run."""
+        try:
+            return self._as_run()
+        except MemoryError:
+            return {}
+
+    def _as_run(self) -> dict[Value, Shape]:
         random = np.random.default_rng(0)
         feed = {
             port.name: random.standard_normal(self.inputs[port.name]).astype(
@@ -72,7 +82,7 @@ class Scene:
             for port in required_inputs(self._graph.model)
             if port.kind == "tensor" and type_name(port.elem_type) not in ("", "STRING")
         }
-        return Evaluator(self._graph.model).shapes(self._graph, feed)
+        return Evaluator(self._graph.model, self._deadline).shapes(self._graph, feed)
 
     @cached_property
     def known(self) -> int:
@@ -88,7 +98,7 @@ class Scene:
         return self._graph.scopes[value.scope.number].own(value.name)
 
 
-def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]]) -> list[Scene]:
+def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]], deadline: Deadline = NEVER) -> list[Scene]:
     """Some small scenes where the model allows them; then the declared shapes, some of them if several are possible.
 
     The smallest come first, and the last small one is as large as they get: deep in a network, the others may have
@@ -97,6 +107,7 @@ def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]]) -> list[Scen
     Args:
         model: The model.
         candidates: Shapes of its inputs, the most sensible first.
+        deadline: For evaluating the model where shapes cannot be inferred.
     """
     shapes = list(itertools.islice(candidates, _MOST_CANDIDATES))
     empty = [_empty(model, shape) for shape in shapes]
@@ -110,10 +121,11 @@ def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]]) -> list[Scen
     small = list(filter(fits, _smaller(model, declared[0])))
     small = [*small[: _MOST_SMALL - 1], *small[_MOST_SMALL - 1 :][-1:]]
     small = small or list(filter(fits, _with_rows(model, declared[0])))
-    full = [Scene(model, shape, is_small=False) for shape in declared]
+    full = [Scene(model, shape, is_small=False, deadline=deadline) for shape in declared]
     # a size at which fewer shapes are known is one that the model was not made for
     known = min(scene.known for scene in full)
-    return [*(scene for shape in small if (scene := Scene(model, shape, is_small=True)).known >= known), *full]
+    reduced = (Scene(model, shape, is_small=True, deadline=deadline) for shape in small)
+    return [*(scene for scene in reduced if scene.known >= known), *full]
 
 
 def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
@@ -161,6 +173,8 @@ def _empty(model: Model, shapes: Mapping[str, Shape]) -> float:
     """How many values have no elements, by shape inference; infinite if it finds something wrong."""
     try:
         proto = _with_inputs(model, shapes).proto
+        if not are_bounded(proto):
+            del proto.functions[:]
         inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
     except Exception:  # its error types are not public
         return math.inf

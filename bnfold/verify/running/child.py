@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+_NO_MEMORY = ("bad_alloc", "Failed to allocate memory", "Unable to allocate")
 Run = Callable[[Mapping[str, Array]], list[Any]]
 
 
@@ -49,14 +50,14 @@ def _work(folder: Path, number: int, job: Mapping[str, Any]) -> dict[str, Any]:
     try:
         names, run = _whole(job) if job["float64"] else _session(job)
     except Exception as error:
-        return {"error": _text(error)}
+        return _failed(error)
     runs: list[dict[str, Any]] = []
     for position, feed in enumerate(job["feeds"]):
         try:
             with np.load(folder / feed, allow_pickle=False) as arrays:
                 results = run(_given(dict(arrays), job["names"]))
         except Exception as error:
-            runs.append({"error": _text(error)})
+            runs.append(_failed(error))
             continue
         flat = [entry for name, value in zip(names, results, strict=True) for entry in _flat(name, value)]
         arrays_by_number: Any = {str(k): _plain(array) for k, (_, array) in enumerate(flat)}
@@ -122,6 +123,11 @@ def _flat(name: str, value: Any) -> list[tuple[str, Array]]:
     if isinstance(value, list):
         return [entry for key, part in enumerate(value) for entry in _flat(f"{name}[{key}]", part)]
     return [] if value is None else [(name, np.asarray(value))]
+
+
+def _failed(error: Exception) -> dict[str, Any]:
+    is_exhausted = isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+    return {"error": _text(error), "is_exhausted": is_exhausted}
 
 
 def _text(error: Exception) -> str:

@@ -96,9 +96,10 @@ def _compared(runner: Runner, setup: _Setup, samples: Sequence[Sample], toleranc
     before, after = runner.run([base, replace(base, model=setup.after, feeds=feeds)])
     varied: set[str] = set()
     how = _how(setup, sum(not outputs.error for outputs in before[: len(samples)]), float64=float64)
-    usable = [number for number in range(len(samples)) if not before[number].error]
+    ran = [number for number in range(len(samples)) if not before[number].error]
+    usable = [number for number in ran if not after[number].is_exhausted]
     if not usable:
-        return Run(problem=before[0].error)
+        return Run(problem=f"AFTER: {after[ran[0]].error}" if ran else before[0].error)
     if failed := [after[number].error for number in usable if after[number].error]:
         return Run(failure=failed[0], how=how)
     pairs = [Pair(samples[number], before[number], after[number]) for number in usable]

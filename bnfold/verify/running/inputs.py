@@ -54,12 +54,21 @@ class Generator:
         shapes: Shapes that the user gave, by input.
         dims: Sizes that the user gave, by the names of dimensions.
         seed: Same seed, same inputs.
+        most: Entries that inputs of a run may have together.
 
     Raises:
         ModelError: A given shape belongs to no input, or contradicts the model.
     """
 
-    def __init__(self, graph: Graph, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int], seed: int) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        shapes: Mapping[str, Sequence[int]],
+        dims: Mapping[str, int],
+        seed: int,
+        most: int = _MOST_ENTRIES,
+    ) -> None:
+        self._most = most
         self._ports = sized(required_inputs(graph.model), shapes, dims)
         self._ranges = {port.name: index_range(graph, port.name) for port in self._ports}
         self._seed = seed
@@ -89,7 +98,13 @@ class Generator:
             yield {name: (size, *shape[1:]) if name in batch else tuple(shape) for name, shape in shapes.items()}
 
     def sample(self, shapes: Mapping[str, Sequence[int]], distribution: str, *, salt: int = 0) -> Sample:
-        """Inputs of these shapes."""
+        """Inputs of these shapes.
+
+        Raises:
+            CannotGenerate: They are too large.
+        """
+        if (entries := sum(map(math.prod, shapes.values()))) > self._most:
+            raise CannotGenerate(f"inputs of {entries} entries are more than time and memory allow ({self._most})")
         random = np.random.default_rng([self._seed, DISTRIBUTIONS.index(distribution), salt])
         feed = {
             port.name: _array(random, port.elem_type, tuple(shapes[port.name]), distribution, self._ranges[port.name])
@@ -142,7 +157,7 @@ def _sized(port: Port, given: Sequence[int] | None, dims: Mapping[str, int]) -> 
     sizes = [dim for dim in known.shape or () if isinstance(dim, int)]
     if sizes[:1] == [0] and known != port:
         raise ModelError(f"input {known} would hold no sample")
-    if math.prod(sizes) > _MOST_ENTRIES:
+    if math.prod(sizes) > _MOST_ENTRIES and known != port:  # of what the model declares, nothing so large is made up
         raise ModelError(f"input {known} is too large")
     return known
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.graph import Graph
+from bnfold.limits import Deadline
 from bnfold.verify.float64.evaluate import Array, CannotEvaluate
 from bnfold.verify.float64.whole import evaluated
 from bnfold.verify.running.figures import figures
@@ -66,9 +67,13 @@ class Referee:
         after: The model made from it, without functions.
         moved: Makes ``after`` with its changed weights moved by rounding.
         names: Each output of ``before`` with its name in ``after``.
+        deadline: When it has to have ended.
     """
 
-    def __init__(self, before: Graph, after: Graph, moved: Callable[[], Graph], names: Mapping[str, str]) -> None:
+    def __init__(
+        self, before: Graph, after: Graph, moved: Callable[[], Graph], names: Mapping[str, str], deadline: Deadline
+    ) -> None:
+        self._deadline = deadline
         self._before, self._after = before, after
         self._make_moved = moved
         self._names = names
@@ -84,7 +89,7 @@ class Referee:
             CannotEvaluate: A model cannot be evaluated in float64.
         """
         models = self._before, self._after, self._moved
-        before, after, moved = (evaluated(graph, dispute.sample.feed) for graph in models)
+        before, after, moved = (evaluated(graph, dispute.sample.feed, self._deadline) for graph in models)
         rulings = []
         for output in dispute.figures:
             name, renamed = output.name, self._names.get(output.name, "")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -19,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold import malloc, telemetry
+from bnfold.limits import Deadline
 from bnfold.model_io import Model, staged, temporary_folder
 from bnfold.model_io.tensors import all_tensors
+from bnfold.verify.confined import Limits
 
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
@@ -32,14 +33,6 @@ _LARGE = 1 << 30  # bytes of weights; what one session frees, the next one may n
 
 CPU = ("CPUExecutionProvider",)
 """The execution provider that every ONNX Runtime has."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a child process may use: seconds for all its work, and bytes of memory (None: as much as there is)."""
-
-    seconds: float = 1800.0
-    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -67,10 +60,17 @@ class Job:
 
 @dataclass(frozen=True)
 class Outputs:
-    """The outputs of one run, or why there are none."""
+    """The outputs of one run, or why there are none.
+
+    Attributes:
+        arrays: The outputs by name.
+        error: What went wrong.
+        is_exhausted: Whether that was for want of time or memory, so that it says nothing of the model.
+    """
 
     arrays: dict[str, Array] = field(default_factory=dict)
     error: str = ""
+    is_exhausted: bool = False
 
 
 class Runner:
@@ -78,6 +78,7 @@ class Runner:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._deadline = Deadline.after(limits.seconds)
         self._stack = ExitStack()
         self._feeds: dict[int, tuple[Feed, str]] = {}
         self._count = 0
@@ -122,22 +123,22 @@ class Runner:
         folder = self._folder / f"run{self._count}"
         folder.mkdir()
         plan = {
-            "memory": self._limits.memory,
+            "memory": self._limits.allowed if all(job.providers == CPU for job in jobs) else self._limits.memory,
             "one_at_a_time": self._one_at_a_time,
             "jobs": [self._described(job) for job in jobs],
         }
         (folder / "jobs.json").write_text(json.dumps(plan))
         environment = {**telemetry.environment(), **({} if self._one_at_a_time else malloc.ENVIRONMENT)}
-        left = self._limits.seconds
-        while left > 0 and (unfinished := [k for k in range(len(jobs)) if not (folder / f"job{k}.json").exists()]):
-            spent, end = _spawn(folder, left, environment)
-            left -= spent
+        while (left := self._deadline.left) > 0 and (
+            unfinished := [k for k in range(len(jobs)) if not (folder / f"job{k}.json").exists()]
+        ):
+            end, is_exhausted = _spawn(folder, left, environment)
             if end:
                 current = folder / "current"
                 at = int(current.read_text()) if current.exists() else unfinished[0]
                 report = folder / f"job{at}.json"
                 if not report.exists():
-                    report.write_text(json.dumps({"error": end}))
+                    report.write_text(json.dumps({"error": end, "is_exhausted": is_exhausted}))
         return [_collected(folder, number, len(job.feeds)) for number, job in enumerate(jobs)]
 
     def _described(self, job: Job) -> dict[str, Any]:
@@ -168,9 +169,8 @@ def _odd_type(array: Array) -> str:
     return array.dtype.name if array.dtype.kind == "V" else ""
 
 
-def _spawn(folder: Path, seconds: float, environment: Mapping[str, str]) -> tuple[float, str]:
-    """Runs a child; the time it took, and how it ended if not well."""
-    start = time.monotonic()
+def _spawn(folder: Path, seconds: float, environment: Mapping[str, str]) -> tuple[str, bool]:
+    """Runs a child; how it ended if not well, and whether that was for want of time or memory."""
     # by its path: as a module it would import this package, which it has no need of
     command = [sys.executable, "-P", str(CHILD), str(folder)]
     try:
@@ -179,14 +179,14 @@ def _spawn(folder: Path, seconds: float, environment: Mapping[str, str]) -> tupl
                 command, stdin=stdin, capture_output=True, timeout=seconds, check=False, env=environment
             )
     except subprocess.TimeoutExpired:
-        return seconds, f"took more than {seconds:.0f} s"
-    spent = time.monotonic() - start
+        return f"took more than {seconds:.3g} s", True
     if done.returncode == 0:
-        return spent, ""
+        return "", False
+    said = done.stderr.decode(errors="replace")
+    is_exhausted = done.returncode == -signal.SIGKILL or "bad_alloc" in said or "MemoryError" in said
     if done.returncode < 0:
-        return spent, f"the runtime crashed ({signal.Signals(-done.returncode).name})"
-    last = done.stderr.decode(errors="replace").strip().splitlines()[-1:]
-    return spent, f"the runtime ended with code {done.returncode}: {''.join(last)}"
+        return f"the runtime crashed ({signal.Signals(-done.returncode).name})", is_exhausted
+    return f"the runtime ended with code {done.returncode}: {''.join(said.strip().splitlines()[-1:])}", is_exhausted
 
 
 @contextmanager
@@ -203,15 +203,17 @@ def _lifeline() -> Iterator[int]:
 def _collected(folder: Path, number: int, feeds: int) -> list[Outputs]:
     report = folder / f"job{number}.json"
     if not report.exists():
-        return [Outputs(error="there was no time left for it")] * feeds
+        return [Outputs(error="there was no time left for it", is_exhausted=True)] * feeds
     result = json.loads(report.read_text())
     if "error" in result:
-        return [Outputs(error=result["error"])] * feeds
+        return [Outputs(error=result["error"], is_exhausted=result["is_exhausted"])] * feeds
     return [_outputs(folder / f"job{number}.{position}.npz", run) for position, run in enumerate(result["runs"])]
 
 
 def _outputs(path: Path, run: Mapping[str, Any]) -> Outputs:
-    return Outputs(error=run["error"]) if "error" in run else Outputs(_arrays(path, run["names"]))
+    if "error" in run:
+        return Outputs(error=run["error"], is_exhausted=run["is_exhausted"])
+    return Outputs(_arrays(path, run["names"]))
 
 
 def _arrays(path: Path, names: Sequence[str]) -> dict[str, Array]:

@@ -1,0 +1,61 @@
+"""What some work may take: when it has to have ended, and how much memory it has."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_LEAST = 1 << 27  # bytes: with less than that, nothing can be said at all
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A point in time, by ``time.monotonic``. It is looked at between steps, so that what is known by then is kept."""
+
+    at: float = float("inf")
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        return cls(time.monotonic() + seconds)
+
+    @property
+    def left(self) -> float:
+        """Seconds until then."""
+        return self.at - time.monotonic()
+
+    @property
+    def is_over(self) -> bool:
+        return self.left <= 0
+
+
+NEVER = Deadline()
+
+
+@contextmanager
+def held_to(memory: int | None) -> Iterator[None]:
+    """Lets this process have so many bytes more than it has now; what it asks for beyond that is a MemoryError."""
+    if memory is None or (held := _held()) is None:
+        yield
+        return
+    import resource  # noqa: PLC0415 -- not everywhere
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    others = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min([held + max(memory, _LEAST), *others]), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _held() -> int | None:
+    """Bytes of data that this process has, None where the system does not say."""
+    import resource  # noqa: PLC0415 -- not everywhere
+
+    try:
+        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * resource.getpagesize()
+    except OSError:
+        return None

@@ -1,0 +1,128 @@
+"""What a verification may take, and a process that is held to it.
+
+Time is looked at between operators, so that what is known by then is kept. What one operator does in a single call can
+be held by nothing but the kernel, so the work is done in a copy of this process that has a limit of its own.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pickle
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any, TypeVar
+
+from bnfold.limits import Deadline, held_to
+
+Progress = Callable[[str, int, int], None]
+_Result = TypeVar("_Result")
+
+_GRACE = 0.7  # seconds behind the deadline for coming to an end by itself
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+
+
+class Exhausted(Exception):
+    """Time or memory ran out, so nothing is known. The text says which."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What some work may take: seconds, and bytes of memory for the process that does it (None: what there is)."""
+
+    seconds: float = 1800.0
+    memory: int | None = None
+
+    @property
+    def allowed(self) -> int | None:
+        """The limit of memory, None where it is not known what there is."""
+        return self.memory or _available()
+
+
+def confined(work: Callable[[Progress], _Result], limits: Limits, progress: Progress) -> _Result:
+    """The result of some work, which is killed if it takes longer, and gets no more memory, than it may.
+
+    Where processes cannot be copied safely (elsewhere than on Linux) it is done in this one, and heeds its deadline.
+
+    Raises:
+        Exhausted: Time or memory ran out.
+    """
+    try:
+        if sys.platform == "linux":
+            return _forked(work, limits, progress)
+        return work(progress)
+    except MemoryError as error:
+        raise Exhausted("there was not enough memory") from error
+
+
+def _forked(work: Callable[[Progress], _Result], limits: Limits, progress: Progress) -> _Result:
+    ours, theirs = Pipe(duplex=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of other threads, which this work has nothing to do with
+        child = os.fork()
+    if not child:
+        _serve(work, limits, theirs)
+    theirs.close()
+    try:
+        result: _Result = _heard(ours, Deadline.after(limits.seconds + _GRACE), limits, progress)
+        return result
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        ours.close()
+
+
+def _heard(pipe: Connection, deadline: Deadline, limits: Limits, progress: Progress) -> Any:
+    """What the child says at last."""
+    while pipe.poll(max(0.0, deadline.left)):
+        try:
+            kind, content = pipe.recv()
+        except EOFError:
+            raise Exhausted("its process was killed, for want of memory perhaps") from None
+        if kind == "progress":
+            progress(*content)
+        elif kind == "error":
+            raise content
+        else:
+            return content
+    raise Exhausted(f"it took more than {limits.seconds:.3g} s")
+
+
+def _serve(work: Callable[[Progress], Any], limits: Limits, pipe: Connection) -> None:
+    """The life of the child: nothing that it has from its parent is closed, flushed or deleted."""
+    try:
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        try:
+            with held_to(limits.allowed):
+                answer: tuple[str, Any] = "result", work(lambda *done: pipe.send(("progress", done)))
+        except Exception as error:
+            answer = "error", _portable(error)
+        pipe.send(answer)
+    finally:
+        os._exit(0)
+
+
+def _portable(error: Exception) -> Exception:
+    """The error with its traceback in words; another of the same text if it cannot be sent to another process."""
+    error.add_note(traceback.format_exc())
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # whatever its class makes of that
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error
+
+
+def _available() -> int | None:
+    """Bytes of memory that processes can still have, None if this system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = dict(line.split(":") for line in lines)
+    return int(found["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in found else None

@@ -1,0 +1,72 @@
+"""Functions are counted before they are written out: a few lines can stand for more nodes than any machine holds."""
+
+import onnx
+import pytest
+from onnx import helper
+
+from bnfold.fold import plan
+from bnfold.graph import are_bounded, inlined
+from bnfold.model_io import load
+from bnfold.reasons import Reason, Refused
+from bnfold.verify import Verdict, verify
+from tests.helpers import model_of
+
+MODEL = """<ir_version: 8, opset_import: ["" : 17, "d": 1]>
+f (T[1, 3, 8, 8] x) => (T[1, 3, 8, 8] z) {
+  r = LRN <size = 3> (x)
+  y = BatchNormalization (r, {bn: 3})
+  z = d.F0 (y)
+}"""
+
+
+def calling(*calls: tuple[str, ...], last: str = "Relu") -> onnx.ModelProto:
+    """A model of functions F0, F1, …; each calls the operators of its row in turn."""
+    model = model_of(MODEL)
+    opsets = [helper.make_opsetid("d", 1), helper.make_opsetid("", 17)]
+    for number, row in enumerate([*calls, (last,)]):
+        values = ["a", *(f"t{k}" for k in range(len(row) - 1)), "b"]
+        nodes = [
+            helper.make_node(op, [values[k]], [values[k + 1]], domain="d" if op[0] == "F" else "")
+            for k, op in enumerate(row)
+        ]
+        model.functions.append(helper.make_function("d", f"F{number}", ["a"], ["b"], nodes, opsets))
+    return model
+
+
+def doubling(depth: int, last: str = "Relu") -> onnx.ModelProto:
+    """Functions that each call the next one twice: two to that power of nodes."""
+    return calling(*((f"F{number + 1}",) * 2 for number in range(depth)), last=last)
+
+
+@pytest.mark.parametrize(
+    ("model", "detail"),
+    [
+        pytest.param(doubling(40), "more than 10", id="2**40-nodes"),
+        pytest.param(doubling(3000), "more than 16", id="2**3000-nodes"),
+        pytest.param(calling(("F0",)), "F0 calls itself", id="recursive"),
+        pytest.param(calling(("F1",), ("F0",)), "calls itself", id="recursive-by-way-of-another"),
+    ],
+)
+def test_a_bomb_is_refused_by_name_and_the_rest_is_dealt_with(model, detail):
+    """Nothing is written out, inference does without the functions, and the reason is in the report."""
+    with pytest.raises(Refused) as refused:
+        inlined(load(model))
+    assert refused.value.reason is Reason.NOT_INLINED
+    assert detail in str(refused.value.facts["detail"])
+    assert not are_bounded(model)
+    assert plan(load(model)).entries[0].refusals[-1].reason is Reason.NOT_INLINED
+
+
+def test_what_is_within_the_bound_is_written_out():
+    """Two to the tenth nodes are no bomb."""
+    model = inlined(load(doubling(10))).proto
+    assert not model.functions
+    assert sum(node.op_type == "Relu" for node in model.graph.node) == 2**10
+
+
+def test_calls_of_functions_that_stay_are_equal_only_if_the_functions_are():
+    """By name alone, Relu in the place of Neg would not be seen."""
+    same = verify(doubling(40), doubling(40), run=False)
+    assert same.verdict is Verdict.EQUIVALENT
+    other = verify(doubling(40), doubling(40, last="Neg"), run=False)
+    assert other.verdict is Verdict.NOT_VERIFIED
