@@ -136,7 +136,7 @@ def check(
     Raises:
         ModelError: The model cannot be read, or a pattern in `keep` matches no node.
     """
-    options = FoldOptions(tuple(keep), assume_constant, Leftover.KEEP, max_growth, inside_patterns)
+    options = FoldOptions(keep, assume_constant, Leftover.KEEP, max_growth, inside_patterns)
     return Checked(_name(model), make_plan(_load(model), options, Deadline.after(timeout)))
 
 

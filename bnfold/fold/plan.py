@@ -75,6 +75,8 @@ def _run(original: Model, model: Model, options: FoldOptions, deadline: Deadline
     own = _affordable(original, model, options, deadline, growth)
     if not model.proto.functions or not any(_stayed(own.plan)):
         return own
+    if any(op.shadowed for op in Graph(model).ops()):
+        return own  # written out elsewhere, a name might mean another value
     own = replace(own, is_settled=not own.plan.changes)
     # what a function is given by its caller can only be seen where it is called
     try:
