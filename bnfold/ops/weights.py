@@ -64,7 +64,9 @@ class Scaled:
 
     def key(self) -> Hashable:
         """Equal for equal factors of one weight."""
-        return self.base, self.factor.shape, self.factor.tobytes()
+        high = self.factor.astype(np.float64)  # and not the bytes of a long double, some of which mean nothing
+        low = (self.factor - high).astype(np.float64)
+        return self.base, self.factor.shape, high.tobytes(), low.tobytes()
 
     def array(self) -> npt.NDArray[Any]:
         if self.dtype.kind == "f" and isinstance(self.base, Stored):

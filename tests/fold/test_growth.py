@@ -1,11 +1,13 @@
 """A model becomes no larger than it may: by default a tenth, and never less than a small tensor."""
 
+import numpy as np
 import onnx
 import pytest
 from helpers import assert_same_meaning, feeds_of, folded, model_of, run
 
 from bnfold.fold import FoldOptions, Outcome, plan
 from bnfold.model_io import load, to_proto
+from bnfold.ops.weights import Given, Scaled
 from bnfold.reasons import Reason
 
 SIZE = 64 * 64 * 9 * 4  # of a weight in bytes
@@ -154,3 +156,13 @@ def test_a_second_fold_of_a_model_with_copies_finds_nothing():
     for growth in (None, "10%", 0):
         planned = plan(load(unrolled(4)), FoldOptions(max_growth=growth))
         assert not plan(load(to_proto(planned.model)), FoldOptions(max_growth=growth)).changes
+
+
+def test_equal_factors_of_float64_weights_are_seen_as_equal():
+    """Long doubles are equal if their digits are; the bytes that fill them up mean nothing."""
+    base = Given(np.ones((3, 3)))
+    factor = np.array([np.longdouble(1) / 3])
+    for filling in (b"\0", b"\xff"):
+        other = np.frombuffer(factor.tobytes()[:10] + 6 * filling, np.longdouble) if factor.itemsize == 16 else factor
+        assert Scaled(base, other).key() == Scaled(base, factor).key()
+    assert Scaled(base, np.nextafter(factor, 1)).key() != Scaled(base, factor).key()

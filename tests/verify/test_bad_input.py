@@ -88,7 +88,7 @@ def test_files_that_are_no_models(content, flags, tmp_path):
 
 def test_places_without_a_model(tmp_path):
     """A folder, and nothing at all."""
-    assert_refused(run(MODEL, tmp_path), "directory")
+    assert_refused(run(MODEL, tmp_path), "is a folder")
     assert_refused(run(MODEL, tmp_path / "missing.onnx"), "missing.onnx")
     assert_refused(run(MODEL, MODELS / "digits_labels.npz"), "digits_labels.npz")
 

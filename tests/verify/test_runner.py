@@ -10,7 +10,6 @@ from importlib import import_module
 
 import numpy as np
 import onnx
-import pytest
 
 from bnfold.model_io import load, temporary_folder
 from bnfold.verify.running.runner import Job, Limits, Runner
@@ -51,12 +50,12 @@ RUNS = """
 import resource, subprocess, sys
 from pathlib import Path
 import numpy as np
-popen, held = subprocess.Popen, int(sys.argv[3])
+popen, held = subprocess.Popen, int(sys.argv[2])
 subprocess.Popen = lambda *args, **options: popen(*args, **options, pass_fds=[held])
 resource.setrlimit(resource.RLIMIT_CPU, (60, 60))  # should the child live on
 from bnfold.verify.running.runner import Job, Limits, Runner
 with Runner(Limits()) as runner:
-    runner.run([Job(Path(sys.argv[1]), [{"x": np.ones(1, np.float32)}], reference=sys.argv[2] == "reference")])
+    runner.run([Job(Path(sys.argv[1]), [{"x": np.ones(1, np.float32)}])])
 """
 
 
@@ -67,14 +66,13 @@ def until(condition, seconds=60.0) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("runtime", ["onnxruntime", "reference"])
-def test_the_child_ends_with_its_parent(tmp_path, runtime):
+def test_the_child_ends_with_its_parent(tmp_path):
     """However that ends, and in the middle of a run; the next run removes its folder."""
     onnx.save(onnx.parser.parse_model(ENDLESS), tmp_path / "model.onnx")
     (tmp_path / "tmp").mkdir()
     paths = {"PYTHONPATH": os.pathsep.join(sys.path), "TMPDIR": str(tmp_path / "tmp")}
     held, hold = os.pipe()  # ends when nobody holds it any more: whoever is to be killed, or to end by itself
-    command = [sys.executable, "-c", RUNS, tmp_path / "model.onnx", runtime, str(hold)]
+    command = [sys.executable, "-c", RUNS, tmp_path / "model.onnx", str(hold)]
     with subprocess.Popen(command, pass_fds=[hold], env=os.environ | paths) as parent:
         os.close(hold)
         until(lambda: list((tmp_path / "tmp").rglob("current")))
