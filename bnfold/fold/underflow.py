@@ -75,16 +75,15 @@ def refuse_underflow(op: Op, constant: Scaled, scaling: Scaling) -> None:
         return
     is_output = op in scaling.outputs
     sums = _sums(constant, form, by_new=is_output)
-    varying = [axis for axis, size in enumerate(constant.factor.shape) if size > 1]
+    varying = [axis for axis, size in enumerate(constant.latest.shape) if size > 1]
     axes: list[int | None] = [*varying] or [None]
     for axis in axes:
         others = tuple(other for other in range(constant.factor.ndim) if other != axis)
         norms = np.sqrt(sums.sum(tuple(other + 1 for other in others))).reshape(len(sums), -1)
         largest = constant.peaks().max(others).reshape(-1)
         norms[1, largest >= form.normal] = 0  # each number changes by no more than a rounding of the largest
-        own = np.abs(constant.latest).reshape(-1)  # if it varies along this axis, one for each channel
-        is_own = own.size == largest.size and all(constant.latest.shape[other] == 1 for other in others)
-        beside = _Beside(op, own, scaling.batchnorm if is_output and is_own else None)
+        own = np.abs(constant.latest).reshape(-1)  # one for each channel, unless it varies along another axis too
+        beside = _Beside(op, own, scaling.batchnorm if is_output and len(axes) == 1 else None)
         found = _lost_digits(form, norms[:2], beside)
         if found is None and axis == axes[-1]:  # along whichever axis, all of it is the same
             found = _flushed(form, norms[2:], beside)

@@ -90,6 +90,13 @@ def test_what_is_harmless_folds(values: dict[str, Array]) -> None:
     assert refusal(model(**values)) is None
 
 
+def test_an_earlier_fold_into_the_same_weight_changes_nothing() -> None:
+    """What went into its other axis is none of this affine's business."""
+    graph = CONV_BN.replace("c = Conv (x", "n = BatchNormalization (x, {p: 16}, {q: 16}, {q: 16}, {p: 16}) c = Conv (n")
+    _, after = folded(model(graph, g=at(1e-7), h=0.1, p=np.linspace(0.5, 2, 16), q=0.0))
+    assert [node.op_type for node in after.graph.node] == ["Conv"]
+
+
 REFUSED = [
     pytest.param(CONV_BN, {"g": at(1e-5)}, "rounding", id="no-beta"),
     pytest.param(CONV_BN, {"g": at(1e-5), "h": at(1e-5)}, "rounding", id="a-beta-as-small"),
