@@ -11,6 +11,7 @@ import io
 import os
 import signal
 import sys
+import warnings
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -107,6 +108,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: no temporary file stays
+    warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of numbers that a model holds: no news for a user
     gc.disable()  # a short process full of small objects, none of them in cycles
     program(prog_name="bnfold")
 
