@@ -68,17 +68,25 @@ def is_training(op: Op) -> bool:
     return len([value for value in op.outputs if value is not None]) > 1
 
 
+def is_per_position(op: Op) -> bool:
+    """Whether ``spatial = 0`` gives each position parameters of its own.
+
+    MXNet's exporter writes it beside one number per channel, which has one reading alone: that of ``spatial = 1``.
+    """
+    return not op.attribute("spatial", 1) and len(op.constant(GAMMA).shape) != 1
+
+
 def read(op: Op) -> BatchNorm:
     """The parameters of an inference-mode node.
 
     Raises:
-        Refused: training mode, ``spatial = 0``, or parameters that are not constant, not finite or not C long.
+        Refused: training mode, one parameter for each position, or parameters that are not constant, not finite or not C long.
     """
     if is_training(op):
         raise Refused(Reason.TRAINING_MODE)
     if any(value is not None and (value.readers or value.is_output) for value in op.outputs[1:]):
         raise Refused(Reason.EXTRA_OUTPUTS)
-    if not op.attribute("spatial", 1):
+    if is_per_position(op):
         raise Refused(Reason.SPATIAL_ZERO)
     gamma, beta, mean, var = (_vector(op, index) for index in (GAMMA, BETA, MEAN, VAR))
     for index, vector in ((BETA, beta), (MEAN, mean), (VAR, var)):

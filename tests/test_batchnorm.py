@@ -127,10 +127,11 @@ def test_variance_is_refused_with_its_count():
 
 @pytest.mark.parametrize("opset", [1, 6, 7])
 def test_spatial_zero_is_refused(opset):
-    """`spatial = 0` normalises each position by itself."""
+    """`spatial = 0` normalises each position by itself, where each has parameters."""
     test = "is_test = 1, " if opset < 7 else ""
-    assert refusal(node(f"<{test}spatial = 0>", opset)) is Reason.SPATIAL_ZERO
-    batchnorm.read(node(f"<{test}spatial = 1>", opset))
+    each = dict.fromkeys(("scale", "bias", "mean", "var"), np.ones((3, 2)).tolist())
+    assert refusal(node(f"<{test}spatial = 0>", opset, **each)) is Reason.SPATIAL_ZERO
+    batchnorm.read(node(f"<{test}spatial = 0>", opset))
 
 
 def test_a_node_of_another_domain_is_none():

@@ -25,6 +25,7 @@ from bnfold.reasons import Reason, Refusal, Refused
 _BLIND = {("Shape", 0), ("Size", 0), ("CastLike", 1)}
 _NO_RULE = OpRule()
 _MAX_STEPS = 120
+_MAX_READERS = 64  # of one value, of which all but one would have to be blind to what changes
 _MAX_DEPTH = 80  # operators between an affine and where it ends
 
 
@@ -97,15 +98,28 @@ def data_readers(value: Value) -> list[Use]:
     return [use for use in value.readers if (use.op.type, use.index) not in _BLIND]
 
 
-def refuse_if_shared(value: Value, reader: Op) -> None:
-    """An affine may only leave a value upwards if its one reader is where it comes from."""
+def refuse_if_shared(value: Value, reader: Op, affine: Affine) -> None:
+    """An affine may only leave a value upwards if nobody but the reader that it comes from would see it."""
     if value.is_output:
         raise Refused(Reason.GRAPH_OUTPUT, value=value.name)
     readers = data_readers(value)
-    if len(readers) != 1:
+    others = [use for use in readers if use.op is not reader]
+    if len(readers) != 1 + len(others) or len(readers) > _MAX_READERS or any(_sees(use, affine) for use in others):
         raise Refused(Reason.BRANCHES, value=value.name, readers=len(readers))
     if value.scope is not reader.scope:
         raise Refused(Reason.OTHER_SCOPE, value=value.name)
+
+
+def _sees(use: Use, affine: Affine) -> bool:
+    """Whether an affine of what is read there changes anything: not where positions are picked that it leaves as they are."""
+    sink = RULES.get(use.op.type, _NO_RULE).sink
+    try:
+        steps = sink(use.op, use.index, affine) if sink is not None else ()
+    except Refused:
+        return True
+    return not any(
+        not step.edits and not step.beside and all(behind.is_identity for behind in step.to.values()) for step in steps
+    )
 
 
 class Walk:
@@ -194,9 +208,9 @@ class Walk:
         op = answer[0]
         way = Way([*step.edits, Moved(value)], through=[op], answers=[answer])
         needed = {index: affine for index, affine in step.to.items() if not affine.is_identity}
-        for index in needed:  # before any long walk is begun
+        for index, affine in needed.items():  # before any long walk is begun
             if op.graph.constant(op.data(index)) is None:
-                refuse_if_shared(op.data(index), op)
+                refuse_if_shared(op.data(index), op, affine)
         for index, affine in needed.items():
             way.join(self._above(op, index, affine))
         return way
@@ -206,7 +220,7 @@ class Walk:
         constant = op.graph.constant(value)
         if constant is not None:
             return Way([Assign(op, index, _moved(op, constant, affine))])
-        refuse_if_shared(value, op)
+        refuse_if_shared(value, op, affine)
         return self.up(value, affine)
 
     def _into_branches(self, value: Value, op: Op, affine: Affine) -> Way:

@@ -127,7 +127,7 @@ def _attempts(op: Op, source: Value, affine: Affine, most_left: int) -> Iterator
 
 
 def _up(op: Op, source: Value, affine: Affine) -> Way:
-    refuse_if_shared(source, op)
+    refuse_if_shared(source, op, affine)
     if affine.is_identity and source.producer is not None:
         return Way()
     return Walk(op).up(source, affine)

@@ -19,7 +19,7 @@ RANDOM = frozenset(
 
 def _batch_normalization(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     x, scale, shift, mean, variance = (present(array) for array in inputs)
-    if not op.attribute("spatial", 1):
+    if not op.attribute("spatial", 1) and scale.ndim != 1:
         raise NotComputed("spatial=0")
     epsilon = float(np.float32(op.attribute("epsilon", 1e-5)))
     if is_training(op):
