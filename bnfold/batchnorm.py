@@ -80,7 +80,7 @@ def read(op: Op) -> BatchNorm:
     """The parameters of an inference-mode node.
 
     Raises:
-        Refused: training mode, one parameter for each position, or parameters that are not constant, not finite or not C long.
+        Refused: training mode, parameters for each position, or some that are not constant, not finite or not C long.
     """
     if is_training(op):
         raise Refused(Reason.TRAINING_MODE)

@@ -111,7 +111,7 @@ def refuse_if_shared(value: Value, reader: Op, affine: Affine) -> None:
 
 
 def _sees(use: Use, affine: Affine) -> bool:
-    """Whether an affine of what is read there changes anything: not where positions are picked that it leaves as they are."""
+    """Whether an affine of what is read there changes anything; not where it leaves alone what is picked."""
     sink = RULES.get(use.op.type, _NO_RULE).sink
     try:
         steps = sink(use.op, use.index, affine) if sink is not None else ()
