@@ -5,12 +5,13 @@ Copies of equal content are one, so a weight of an unrolled loop that changes al
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from math import prod
 
 from bnfold.fold.apply import Writer, nbytes
 from bnfold.fold.options import FoldOptions
-from bnfold.graph import Constant, Use, Value
+from bnfold.fold.unread import unread_after
+from bnfold.graph import Constant, Value
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import raw_size
 from bnfold.ops import Assign, Edit
@@ -58,27 +59,22 @@ class Account:
 def growth(edits: Sequence[Edit], writer: Writer) -> int:
     """How many bytes larger edits make the weights of a model; a number for each channel is none."""
     assigned = [edit for edit in edits if isinstance(edit, Assign) and not _is_vector(edit.constant)]
-    leaving = {Use(edit.op, edit.index) for edit in assigned}
     new = {writer.key(edit): nbytes(edit.constant) for edit in assigned if writer.copy_of(edit) is None}
-    old = dict.fromkeys(edit.op.input(edit.index) for edit in assigned)
-    return sum(new.values()) - sum(_released(value, leaving) for value in old if value is not None)
+    return sum(new.values()) - sum(map(_size, unread_after(edits).values())) if new else 0
 
 
 def _is_vector(constant: Constant) -> bool:
-    return isinstance(constant, Exact) and prod(constant.shape) == max(constant.shape, default=1)
+    return isinstance(constant, Exact) and _is_small(constant.shape)
 
 
-def _released(value: Value, leaving: Collection[Use]) -> int:
-    """The size of the initializers that nothing reads any more once a value has lost these readers."""
-    if value.is_output or any(use not in leaving for use in value.readers):
-        return 0
+def _is_small(shape: Sequence[int]) -> bool:
+    return prod(shape) == max(shape, default=1)
+
+
+def _size(value: Value) -> int:
+    """The bytes of a weight that the file holds."""
     if value.tensor is not None:
-        return raw_size(value.tensor) or 0
+        return 0 if _is_small(value.tensor.dims) else raw_size(value.tensor) or 0
     op = value.producer
-    if op is None or any(other is not None and other is not value and other.readers for other in op.outputs):
-        return 0
-    if op.type == "Constant":
-        constant = op.graph.constant(value)
-        return nbytes(constant) if constant is not None else 0
-    uses = {Use(op, index) for index in range(len(op.inputs))}
-    return sum(_released(source, uses) for source in dict.fromkeys(op.inputs) if source is not None)
+    constant = op.graph.constant(value) if op is not None and op.type == "Constant" else None
+    return 0 if constant is None or _is_small(constant.shape) else nbytes(constant)

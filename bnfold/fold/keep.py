@@ -14,9 +14,10 @@ from itertools import chain
 
 from onnx import FunctionProto
 
-from bnfold.graph import Graph, Op, Scope, Use, Value
+from bnfold.fold.unread import op_of, unread_after, with_inner
+from bnfold.graph import Graph, Op, Scope, Value
 from bnfold.model_io import Model, ModelError
-from bnfold.ops import Assign, Detach, Edit, Moved, Retype
+from bnfold.ops import Detach, Edit, Moved
 
 _LOOKED_AT = 4000  # labels, for one that looks like a mistyped pattern: a second at the most
 
@@ -102,19 +103,11 @@ def kept_that_changes(edits: Sequence[Edit]) -> Op | None:
 
 def must_stay(op: Op) -> bool:
     """Whether an op is kept, or one in its bodies is."""
-    return any(inner.is_kept for inner in _with_inner(op))
-
-
-def _with_inner(op: Op) -> Iterator[Op]:
-    yield op
-    for body in op.bodies:
-        for inner in body.ops:
-            yield from _with_inner(inner)
+    return any(inner.is_kept for inner in with_inner(op))
 
 
 def _changed(edits: Sequence[Edit]) -> Iterator[Op]:
     """The ops that edits change or remove."""
-    unread: set[Use] = set()
     for edit in edits:
         op = op_of(edit)
         yield op
@@ -123,22 +116,9 @@ def _changed(edits: Sequence[Edit]) -> Iterator[Op]:
                 yield from _readers(edit.value)
             case Detach():
                 yield from _around(op.data(edit.stays)) if edit.keeps_name else _readers(op.output)
-                unread |= {use for use in _uses(op) if use.index != edit.stays}
             case _:
                 yield from _fed_by(op)
-        if isinstance(edit, Retype):
-            unread |= {use for use in _uses(op) if use.index >= edit.inputs}
-        elif isinstance(edit, Assign):
-            unread |= {use for use in _uses(op) if use.index == edit.index}
-    yield from _dead(unread)
-
-
-def op_of(edit: Edit) -> Op:
-    """The op in which an edit takes place."""
-    if isinstance(edit, Moved):
-        assert edit.value.producer is not None  # what an affine passed through, an operator has made
-        return edit.value.producer
-    return edit.add if isinstance(edit, Detach) else edit.op
+    yield from unread_after(edits).ops
 
 
 def _around(value: Value) -> Iterator[Op]:
@@ -152,10 +132,6 @@ def _readers(value: Value) -> Iterator[Op]:
     return (use.op for use in value.readers)
 
 
-def _uses(op: Op) -> Iterator[Use]:
-    return (Use(op, index) for index, value in enumerate(op.inputs) if value is not None)
-
-
 def _fed_by(op: Op) -> Iterator[Op]:
     """The readers of a constant that an op computes, and of those computed from it: it keeps its name, they change."""
     fed, pending = {op}, [op]
@@ -166,22 +142,3 @@ def _fed_by(op: Op) -> Iterator[Op]:
                 yield from new
                 fed |= new
                 pending += new
-
-
-def _dead(unread: set[Use]) -> Iterator[Op]:
-    """The ops that nothing needs once these uses are gone, or in whose bodies such are."""
-    pending = list(unread)
-    while pending:
-        use = pending.pop()
-        value = use.op.input(use.index)
-        op = None if value is None else value.producer
-        if op is None or not all(made is None or _is_unread(made, unread) for made in op.outputs):
-            continue
-        yield from _with_inner(op)
-        more = set(_uses(op)) - unread
-        unread |= more
-        pending += more
-
-
-def _is_unread(value: Value, unread: set[Use]) -> bool:
-    return not value.is_output and unread.issuperset(value.readers)

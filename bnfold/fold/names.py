@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bnfold.fold.keep import op_of
+from bnfold.fold.unread import op_of
 from bnfold.ops import Detach, Edit
 from bnfold.reasons import Reason, Refused
 

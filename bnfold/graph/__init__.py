@@ -1,11 +1,11 @@
 """The index of a model: what a value is, who makes it, who reads it."""
 
 from bnfold.graph.constants import Constant, Sparse, Stored, is_float
+from bnfold.graph.dims import Shape
 from bnfold.graph.functions import are_bounded, inlined
 from bnfold.graph.index import Graph, old_objects_left_alone
 from bnfold.graph.op import Op, Scope, Use, Value
 from bnfold.graph.quantization import Dequantized, Grid, Quantized, is_dequantize, is_quantize
-from bnfold.graph.shapes import Shape
 
 __all__ = [
     "Constant",

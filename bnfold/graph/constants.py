@@ -34,8 +34,8 @@ from bnfold.reasons import Refused
 from bnfold.rounding import rounded
 
 if TYPE_CHECKING:
+    from bnfold.graph.dims import Dim
     from bnfold.graph.index import Graph
-    from bnfold.graph.shapes import Dim
     from bnfold.model_io import Model
 
 Array = npt.NDArray[Any]

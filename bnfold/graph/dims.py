@@ -1,4 +1,4 @@
-"""Shapes that a model computes: Shape, Gather, Slice, Concat, … down to the target of a Reshape.
+"""Sizes, and those that a model computes: Shape, Gather, Slice, Concat, … down to the target of a Reshape.
 
 ONNX's shape inference follows these only from opset 13 on, and not through every operator; exports of older opsets
 are full of them.
@@ -6,10 +6,14 @@ are full of them.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorShapeProto, TypeProto
 
 from bnfold.graph.evaluate import EVALUATORS, NotEvaluated
 from bnfold.graph.op import Op, Value
@@ -17,43 +21,95 @@ from bnfold.reasons import Refused
 
 if TYPE_CHECKING:
     from bnfold.graph.index import Graph
-    from bnfold.graph.shapes import Dim
 
+Dim = int | str | None  # a size, the name of a symbolic one, or nothing known
+Shape = tuple[Dim, ...]
 Objects = npt.NDArray[np.object_]
 _MAX_DEPTH = 32
+_MOST = 64  # elements of a list of sizes
+_UNNAMED = "unk__"  # how inference calls a size that it does not know
 _MOVES = frozenset({"Gather", "Slice", "Concat", "Unsqueeze", "Squeeze", "Identity", "Cast", "Reshape"})
 
 
-def reshape_target(graph: Graph, reshape: Op) -> list[int] | None:
-    """The target of a Reshape: 0 for a size it copies, -1 for the one it leaves open; None if more are unknown."""
+def shape_of(kind: TypeProto | None) -> Shape | None:
+    """The shape of a tensor's type; None where not even the rank is said."""
+    if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
+        return None
+    return tuple(map(_dim, kind.tensor_type.shape.dim))
+
+
+def _dim(dim: TensorShapeProto.Dimension) -> Dim:
+    return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
+
+
+def knowledge(dim: Dim) -> int:
+    """How much is known of a size: 3 a number, 2 the model's name for it, 1 one that inference made up, 0 nothing."""
+    if isinstance(dim, str):
+        return 1 if dim.startswith(_UNNAMED) else 2
+    return 0 if dim is None else 3
+
+
+def shape_after(graph: Graph, reshape: Op) -> Shape | None:
+    """The shape that a Reshape makes, as far as those that it is computed from are known; None without a rank.
+
+    The number of elements stays, so the one size that is unknown is what the others leave: of ``[batch, 196, 256]``
+    made into ``[batch, 196, 4, ?]`` the last one is 64.
+    """
     try:
-        if reshape.attribute("allowzero", 0):
-            return None
-        dims = _dims_of(graph, reshape.data(1), 0)
-        source = graph.shape(reshape.data(0)) or ()
-    except Refused:  # on the way there is a node that lacks something
+        source = graph.shape(reshape.data(0))
+        copies = not reshape.attribute("allowzero", 0)
+        target = _dims_of(graph, reshape.data(1), 0)
+    except Refused:  # a node on the way lacks something
         return None
-    if dims is None or dims.ndim != 1:
+    if target is None or target.ndim != 1:
         return None
-    target = [
-        size if isinstance(size, int) else 0 if size is not None and size in source[axis : axis + 1] else -1
-        for axis, size in enumerate(dims.tolist())
-    ]
-    return target if target.count(-1) <= 1 else None
+    sizes: list[Dim] = []
+    for axis, size in enumerate(target.tolist()):
+        if size == 0 and copies:
+            sizes.append(source[axis] if source is not None and axis < len(source) else None)
+        else:
+            sizes.append(size if size != -1 else None)
+    if source is not None and sizes.count(None) == 1:
+        sizes[sizes.index(None)] = _left_by(source, sizes)
+    return tuple(sizes)
+
+
+def _left_by(source: Shape, sizes: Sequence[Dim]) -> Dim:
+    """What a shape's number of elements leaves for the one size that is None."""
+    if None in source or 0 in (*source, *sizes):
+        return None
+    names = Counter(size for size in source if isinstance(size, str))
+    taken = Counter(size for size in sizes if isinstance(size, str))
+    elements, others = (prod(size for size in each if isinstance(size, int)) for each in (source, sizes))
+    left = [*(names - taken).elements()]
+    if taken - names or elements % others:
+        return None
+    if left:
+        return left[0] if len(left) == 1 and elements == others else None
+    return elements // others
 
 
 def _dims_of(graph: Graph, value: Value, depth: int) -> Objects | None:
     """The elements of an integer value, as an array of ints, names of symbolic sizes, and None."""
     constant = graph.constant(value)
     if constant is not None:
-        return constant.array().astype(object) if constant.dtype.kind == "i" else None
+        is_list = constant.dtype.kind == "i" and prod(constant.shape) <= _MOST
+        return constant.array().astype(object) if is_list else None
     op = value.producer
     if op is None or depth > _MAX_DEPTH:
         return None
     if op.type == "Shape":
         shape = graph.shape(op.data(0))
         return None if shape is None else _objects(shape[op.attribute("start", 0) : op.attribute("end", len(shape))])
-    return _moved(graph, op, depth) if op.type in _MOVES else None
+    dims = _moved(graph, op, depth) if op.type in _MOVES else None
+    return _unknown(graph.shape(value)) if dims is None else dims
+
+
+def _unknown(shape: Shape | None) -> Objects | None:
+    """So many unknown elements."""
+    sizes = [size for size in shape or () if isinstance(size, int)]
+    is_known = shape is not None and len(sizes) == len(shape) and prod(sizes) <= _MOST
+    return np.full(sizes, None, object) if is_known else None
 
 
 def _moved(graph: Graph, op: Op, depth: int) -> Objects | None:
@@ -64,10 +120,10 @@ def _moved(graph: Graph, op: Op, depth: int) -> Objects | None:
         if dims is None:
             return None
         inputs.append(dims)
-    settings = [dims if op.type == "Concat" else dims.astype(np.int64) for dims in inputs[1:]]
     if op.type == "Cast":
         return inputs[0]
     try:
+        settings = [dims if op.type == "Concat" else dims.astype(np.int64) for dims in inputs[1:]]
         return EVALUATORS[op.type](op, [inputs[0], *settings])
     except (NotEvaluated, ArithmeticError, LookupError, TypeError, ValueError):
         return None

@@ -18,9 +18,10 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from bnfold.graph.constants import Constant, Constants
+from bnfold.graph.dims import Shape
 from bnfold.graph.mentions import mentioned
 from bnfold.graph.op import Op, Scope, Use, Value, bodies
-from bnfold.graph.shapes import Shape, Shapes
+from bnfold.graph.shapes import Shapes
 from bnfold.model_io import Model, Payload
 from bnfold.model_io.tensors import STANDARD_DOMAINS, may_hold_graphs
 from bnfold.reasons import Reason, Refused

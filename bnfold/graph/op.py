@@ -14,8 +14,8 @@ from bnfold.reasons import Reason, Refused
 
 if TYPE_CHECKING:
     from bnfold.graph.constants import Constant
+    from bnfold.graph.dims import Shape
     from bnfold.graph.index import Graph
-    from bnfold.graph.shapes import Shape
 
 _UNKNOWN = object()
 _MISTYPED = object()

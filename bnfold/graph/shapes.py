@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx.shape_inference
-from onnx import GraphProto, NodeProto, TensorProto, TensorShapeProto, TypeProto
+from onnx import GraphProto, NodeProto, TensorProto, TypeProto
 
-from bnfold.graph.dims import reshape_target
+from bnfold.graph.dims import Dim, Shape, knowledge, shape_of
 from bnfold.graph.evaluate import EVALUATORS
 from bnfold.graph.functions import are_bounded
+from bnfold.graph.notes import channel_notes, reshape_notes, take_notes
 from bnfold.graph.op import Op, Value, bodies
 from bnfold.model_io.tensors import STANDARD_DOMAINS, type_name
 from bnfold.reasons import Refused
@@ -27,12 +28,10 @@ if TYPE_CHECKING:
     from bnfold.graph.constants import Constants
     from bnfold.graph.index import Graph
 
-Dim = int | str | None  # a size, the name of a symbolic one, or nothing known
-Shape = tuple[Dim, ...]
-_MAX_REFINEMENTS = 8
-_FILLED_IN = "\0filled in "  # names of initializers in the copy that is inferred, and nowhere else
+_MAX_REFINEMENTS = 64  # each block of an attention net may need one or two
+_FEW_REFINEMENTS = 8
+_REFINED_NODES = 100_000  # that inference goes through in all of them, beyond the first few
 _FEW = 64  # elements of a shape or a list of axes
-_UNNAMED = "unk__"  # how inference calls a size that it does not know
 _NEAR = 32  # operators between a value and the Conv that tells its rank
 _SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Identity", "Dropout"})
 
@@ -52,10 +51,10 @@ class Shapes:
         """The shape of a value, None where its rank is not known."""
         if (tensor := self._own_tensor(value)) is not None:
             return tuple(tensor.dims)
-        shape = _shape(self._type(value))
-        if (shape is None or any(map(_is_unknown, shape))) and not self._is_refined:
+        shape = shape_of(self._type(value))
+        if (shape is None or any(knowledge(dim) < 2 for dim in shape)) and not self._is_refined:
             self._refine()
-            shape = _shape(self._type(value))
+            shape = shape_of(self._type(value))
         return self._from_neighbours(value) if shape is None else shape
 
     def at_least(self, value: Value) -> Shape | None:
@@ -102,36 +101,32 @@ class Shapes:
         return self._inferred[value.scope.number].get(value.origin) if not value.scope.is_function else None
 
     def _refine(self) -> None:
-        """Infers again with what ONNX's inference leaves out: computed integers, and channels of normalised values."""
+        """Infers again with what ONNX's inference leaves out: computed integers, targets of Reshape, channels."""
         self._is_refined = True
         values = {value.origin: value for value in self._graph.main.values.values()}
         model = self._copy()
-        for _ in range(_MAX_REFINEMENTS):  # what one round fills in, the next can build on
-            filled = [self._fill_in(model, node, values) for node in model.graph.node]
-            noted = [_note_channels(*pair) for pair in zip(_graphs(model.graph), self._inferred or (), strict=True)]
-            if not any(filled) and not any(noted):
+        most = min(_MAX_REFINEMENTS, max(_FEW_REFINEMENTS, _REFINED_NODES // max(len(model.graph.node), 1)))
+        for _ in range(most):  # what one round fills in, the next can build on
+            filled = [self._fill_in(node, values) for node in model.graph.node]
+            if not any([*filled, *self._notes(model.graph, values)]):
                 break
             self._inferred = _infer(model)
             self._constants.ask_again()
 
-    def _fill_in(self, model: onnx.ModelProto, node: NodeProto, values: dict[str, Value]) -> bool:
-        """Replaces a node that computes a few integers by a Constant, the target of a Reshape by an initializer."""
+    def _fill_in(self, node: NodeProto, values: dict[str, Value]) -> bool:
+        """Replaces a node that computes a few integers by a Constant."""
         value = values.get(node.output[0]) if node.op_type in EVALUATORS and node.output else None
-        if value is None:
+        constant = None if value is None else self._graph.constant(value)
+        if constant is None or constant.dtype.kind != "i" or prod(constant.shape) > _FEW:
             return False
-        constant = self._graph.constant(value)
-        if constant is not None and constant.dtype.kind == "i" and prod(constant.shape) <= _FEW:
-            tensor = onnx.numpy_helper.from_array(constant.array())
-            node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=tensor))
-            return True
-        if node.op_type == "Reshape" and len(node.input) > 1 and not node.input[1].startswith(_FILLED_IN):
-            target = reshape_target(self._graph, value.producer) if value.producer is not None else None
-            if target is not None:
-                name = f"{_FILLED_IN}{len(model.graph.initializer)}"
-                model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(target, np.int64), name))
-                node.input[1] = name
-                return True
-        return False
+        tensor = onnx.numpy_helper.from_array(constant.array())
+        node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=tensor))
+        return True
+
+    def _notes(self, graph: GraphProto, values: dict[str, Value]) -> Iterator[bool]:
+        """Notes what inference leaves out; for each graph, whether that is news."""
+        for number, (part, types) in enumerate(zip(_graphs(graph), self._inferred or (), strict=True)):
+            yield take_notes(part, [*channel_notes(part, types), *(() if number else reshape_notes(types, values))])
 
     def _from_neighbours(self, value: Value) -> Shape | None:
         """What a Conv on either side says of a value: its rank and channels, be it in a function."""
@@ -159,42 +154,6 @@ def _times_group(size: int, conv: Op) -> Dim:
         return size * int(conv.attribute("group", 1))
     except (Refused, TypeError, ValueError):  # no integer, or one that a caller gives
         return None
-
-
-def _shape(kind: TypeProto | None) -> Shape | None:
-    if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
-        return None
-    return tuple(_dim(dim) for dim in kind.tensor_type.shape.dim)
-
-
-def _dim(dim: TensorShapeProto.Dimension) -> Dim:
-    return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-
-
-def _is_unknown(dim: Dim) -> bool:
-    """Whether a size is neither a number nor one that the model has a name for."""
-    return dim is None or (isinstance(dim, str) and dim.startswith(_UNNAMED))
-
-
-def _note_channels(graph: GraphProto, types: dict[str, TypeProto]) -> bool:
-    """Notes that a BatchNormalization reads and makes as many channels as it has parameters; whether that is news."""
-    shapes = {name: _shape(kind) for name, kind in types.items()}
-    shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    made = {name for node in graph.node for name in node.output}
-    notes = []
-    for node in graph.node:
-        is_norm = node.op_type == "BatchNormalization" and node.domain in STANDARD_DOMAINS
-        parameters = shapes.get(node.input[1]) if is_norm and len(node.input) > 1 else None
-        if parameters is None or len(parameters) != 1 or not isinstance(parameters[0], int):
-            continue
-        for name in made & {node.input[0], node.output[0]}:
-            shape = shapes.get(name)
-            if shape is not None and len(shape) > 1 and not isinstance(shape[1], int):
-                note = onnx.ValueInfoProto(name=name, type=types[name])
-                note.type.tensor_type.shape.dim[1].dim_value = parameters[0]
-                notes.append(note)
-    graph.value_info.extend(notes)
-    return bool(notes)
 
 
 def _forget_initializers(graph: GraphProto, names: set[str]) -> None:

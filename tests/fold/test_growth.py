@@ -144,6 +144,24 @@ def test_branches_are_not_merged_for_a_copy():
     assert folded(before, max_growth=None)[0].count(Outcome.MERGED, batchnorms=False) == 1
 
 
+def test_a_weight_is_released_with_what_looks_at_it():
+    """As torch's exporter writes a missing bias: zeros, as many as the weight has filters. They go, and the weight too."""
+    before = model_of("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[2, 64, 6, 6] x) => (float[2, 64, 4, 4] y) <int64[1] start = {0}, int64[1] end = {1}> {
+            shape = Shape (w)
+            filters = Slice (shape, start, end)
+            zeros = ConstantOfShape (filters)
+            c = Conv (x, {w: 64, 64, 3, 3}, zeros)
+            y = BatchNormalization (c, {bn: 64})
+        }
+    """)
+    planned, after = folded(before, max_growth=0)
+    assert planned.count(Outcome.FOLDED) == 1
+    assert after.ByteSize() < before.ByteSize()
+    assert_computes_the_same(before, after)
+
+
 @pytest.mark.parametrize("growth", ["ten", "10", "-1%", -1, "%"])
 def test_what_is_no_growth(growth):
     """Neither bytes nor a percentage."""

@@ -1,0 +1,71 @@
+"""Shapes that ONNX's inference does not tell: those that a model computes."""
+
+import pytest
+from helpers import model_of
+
+from bnfold.graph import Graph
+from bnfold.model_io import load
+
+HEADER = '<ir_version: 8, opset_import: ["": 13]>\n'
+BATCH = (
+    "s = Shape (x)\nzero = Constant <value_int = 0> ()\nb = Gather (s, zero)\none = Constant <value_ints = [0]> ()\n"
+)
+
+
+def shape_of(text: str, name: str = "r"):
+    graph = Graph(load(model_of(HEADER + text)))
+    return graph.shape(graph.main.values[name])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape"),
+    [
+        ("bs, {6}, {2}, {-1}", ("batch", 6, 2, 4)),
+        ("bs, {-1}", ("batch", 48)),
+        ("{0}, {-1}", ("batch", 48)),
+        ("{-1}, {48}", ("batch", 48)),
+        ("{-1}, bs", (48, "batch")),
+        ("twice, {3}, {8}", (None, 3, 8)),
+        ("twice, {-1}, {8}", (None, None, 8)),
+        ("bs, {5}, {-1}", ("batch", 5, None)),
+        ("bs, bs, {-1}", ("batch", "batch", None)),
+    ],
+)
+def test_target_of_reshape(sizes, shape):
+    """What a target is computed from is followed, and the number of elements gives the size that is left."""
+    parts = [part.strip() for part in sizes.split(",")]
+    constants = "".join(
+        f"c{index} = Constant <value_ints = [{part[1:-1]}]> ()\n" for index, part in enumerate(parts) if part[0] == "{"
+    )
+    names = ", ".join(f"c{index}" if part[0] == "{" else part for index, part in enumerate(parts))
+    computed = f"{BATCH}bs = Unsqueeze (b, one)\ntwice = Add (bs, bs)\n{constants}t = Concat <axis = 0> ({names})"
+    known = shape_of(f"g (float[batch, 6, 8] x) => (int64[rank] y) {{ {computed}\nr = Reshape (x, t)\ny = Shape (r) }}")
+    assert known is not None
+    assert tuple(dim if isinstance(dim, int) or dim == "batch" else None for dim in known) == shape
+
+
+def test_a_long_chain():
+    """Each block's sizes are computed from the shape of the one before, as in the attention of an export."""
+    blocks = "".join(
+        f"""
+        s{n} = Shape (x{n})
+        b{n} = Gather (s{n}, zero)
+        u{n} = Unsqueeze (b{n}, one)
+        f{n} = Flatten <axis = 2> (x{n})
+        r{n} = Reshape (f{n}, s{n})
+        t{n} = Concat <axis = 0> (u{n}, six, four, rest)
+        h{n} = Reshape (r{n}, t{n})
+        p{n} = Transpose <perm = [0, 2, 1, 3]> (h{n})
+        v{n} = Shape (p{n})
+        w{n} = Slice (v{n}, one, two, one)
+        z{n} = Concat <axis = 0> (w{n}, rest)
+        q{n} = Reshape (p{n}, z{n})
+        i{n} = Concat <axis = 0> (u{n}, six, eight)
+        x{n + 1} = Reshape (q{n}, i{n})"""
+        for n in range(12)
+    )
+    numbers = {"six": 6, "four": 4, "two": 2, "eight": 8, "rest": -1}
+    constants = "".join(f"{name} = Constant <value_ints = [{number}]> ()\n" for name, number in numbers.items())
+    text = f"g (float[batch, 6, 8] x) => (int64[rank] y) {{ {BATCH}{constants}x0 = Identity (x){blocks}\ny = Shape (x12) }}"
+    assert shape_of(text, "x12") == ("batch", 6, 8)
+    assert shape_of(text, "h11") == ("batch", 6, 4, 2)
