@@ -145,7 +145,7 @@ def test_branches_are_not_merged_for_a_copy():
 
 
 def test_a_weight_is_released_with_what_looks_at_it():
-    """As torch's exporter writes a missing bias: zeros, as many as the weight has filters. They go, and the weight too."""
+    """As torch writes a missing bias: zeros, as many as the weight has filters. They go, and the weight too."""
     before = model_of("""
         <ir_version: 8, opset_import: ["" : 17]>
         g (float[2, 64, 6, 6] x) => (float[2, 64, 4, 4] y) <int64[1] start = {0}, int64[1] end = {1}> {

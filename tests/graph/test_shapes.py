@@ -66,6 +66,7 @@ def test_a_long_chain():
     )
     numbers = {"six": 6, "four": 4, "two": 2, "eight": 8, "rest": -1}
     constants = "".join(f"{name} = Constant <value_ints = [{number}]> ()\n" for name, number in numbers.items())
-    text = f"g (float[batch, 6, 8] x) => (int64[rank] y) {{ {BATCH}{constants}x0 = Identity (x){blocks}\ny = Shape (x12) }}"
+    steps = f"{BATCH}{constants}x0 = Identity (x){blocks}\ny = Shape (x12)"
+    text = f"g (float[batch, 6, 8] x) => (int64[rank] y) {{ {steps} }}"
     assert shape_of(text, "x12") == ("batch", 6, 8)
     assert shape_of(text, "h11") == ("batch", 6, 4, 2)
