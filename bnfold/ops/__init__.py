@@ -9,6 +9,7 @@ from bnfold.ops import (
     pointwise,
     pooling,
     quantized,
+    recurrent,
     resampling,
     selection,
 )
@@ -16,6 +17,7 @@ from bnfold.ops.rule import AddBehind, Assign, Detach, Edit, Edits, Moved, OpRul
 
 RULES: dict[str, OpRule] = {
     **linear.RULES,
+    **recurrent.RULES,
     **pointwise.RULES,
     **pooling.RULES,
     **layout.RULES,

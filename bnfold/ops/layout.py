@@ -31,6 +31,14 @@ def dropout(op: Op, affine: Affine) -> Affine:
     return affine
 
 
+def cast_to_the_same(op: Op, affine: Affine) -> Affine:
+    """A Cast that changes nothing; another would move work to a type with less room, or round between the two."""
+    dtype = op.graph.dtype(op.data())
+    if dtype is None or dtype != op.graph.dtype(op.output):
+        raise Refused(Reason.NO_RULE, op_type=op.type)
+    return affine
+
+
 # --- Transpose -----------------------------------------------------------------------------------------------
 
 
@@ -201,6 +209,8 @@ def _block_is_outer(op: Op) -> bool:
 RULES: dict[str, OpRule] = {
     "Identity": passes(unchanged),
     "Dropout": passes(dropout),
+    "Cast": passes(cast_to_the_same),
+    "CastLike": passes(cast_to_the_same),
     "Transpose": Carrier(transpose_up, transpose_down).rule(),
     "Squeeze": Carrier(squeeze_up, squeeze_down).rule(),
     "Unsqueeze": Carrier(unsqueeze_up, unsqueeze_down).rule(),

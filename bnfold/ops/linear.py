@@ -1,4 +1,4 @@
-"""Operators with a weight: Conv, ConvTranspose, Gemm, MatMul. They absorb an affine on either side."""
+"""Operators with a weight: Conv, ConvTranspose, DeformConv, Gemm, MatMul. They absorb an affine on either side."""
 
 from __future__ import annotations
 
@@ -34,10 +34,14 @@ CHANNELS = 1
 
 def conv_absorbs_output(conv: Op, affine: Affine) -> Edits:
     """s(W*x + b) + t  =  (sW)*x + (sb + t)"""
+    return _into_filters(conv, affine, BIAS)
+
+
+def _into_filters(conv: Op, affine: Affine, bias: int) -> Edits:
     shape = _kernel_shape(conv, affine)
     scale, shift = along(conv, affine, CHANNELS, shape[0])
     factor = scale.reshape(-1, *[1] * (len(shape) - 1))
-    return [*_rescale(conv, WEIGHT, factor), *_new_bias(conv, shape[0], scale, shift)]
+    return [*rescaled(conv, WEIGHT, factor), *_new_bias(conv, shape[0], scale, shift, bias)]
 
 
 def conv_absorbs_input(conv: Op, index: int, affine: Affine) -> Edits:
@@ -48,7 +52,7 @@ def conv_absorbs_input(conv: Op, index: int, affine: Affine) -> Edits:
     scale, shift = along(conv, affine, CHANNELS, shape[1] * groups)
     if affine.has_shift and is_padded(conv, shape[2:]):
         raise Refused(Reason.SHIFT_MEETS_PADDING)
-    edits = _rescale(conv, WEIGHT, _per_input_channel(scale, shape, groups))
+    edits = rescaled(conv, WEIGHT, _per_input_channel(scale, shape, groups))
     if not affine.has_shift:
         return edits
     weight = conv.constant(WEIGHT)
@@ -70,6 +74,23 @@ def _per_input_channel(vector: FloatArray, shape: Sequence[int], groups: int) ->
     return rows.reshape(shape[0], shape[1], *[1] * (len(shape) - 2))
 
 
+# --- DeformConv: a Conv of which the taps move; beyond the border they read zero ------------------------------
+
+_BIAS_OF_DEFORMED = 3
+
+
+def deform_conv_absorbs_output(conv: Op, affine: Affine) -> Edits:
+    """As Conv."""
+    return _into_filters(conv, affine, _BIAS_OF_DEFORMED)
+
+
+def deform_conv_absorbs_input(conv: Op, index: int, affine: Affine) -> Edits:
+    """As Conv for the scale; a shift would be missing beyond the border."""
+    if affine.has_shift:
+        raise Refused(Reason.SHIFT_MEETS_PADDING)
+    return conv_absorbs_input(conv, index, affine)
+
+
 # --- ConvTranspose: W is [I, O/groups, *kernel] --------------------------------------------------------------
 
 
@@ -81,7 +102,7 @@ def conv_transpose_absorbs_output(conv: Op, affine: Affine) -> Edits:
     scale, shift = along(conv, affine, CHANNELS, channels)
     factor = np.repeat(scale.reshape(groups, shape[1]), shape[0] // groups, axis=0)
     factor = factor.reshape(shape[0], shape[1], *[1] * (len(shape) - 2))
-    return [*_rescale(conv, WEIGHT, factor), *_new_bias(conv, channels, scale, shift)]
+    return [*rescaled(conv, WEIGHT, factor), *_new_bias(conv, channels, scale, shift)]
 
 
 def conv_transpose_absorbs_input(conv: Op, index: int, affine: Affine) -> Edits:
@@ -90,7 +111,7 @@ def conv_transpose_absorbs_input(conv: Op, index: int, affine: Affine) -> Edits:
     shape = _kernel_shape(conv, affine)
     groups = conv.attribute("group", 1)
     scale, shift = along(conv, affine, CHANNELS, shape[0])
-    edits = _rescale(conv, WEIGHT, scale.reshape(-1, *[1] * (len(shape) - 1)))
+    edits = rescaled(conv, WEIGHT, scale.reshape(-1, *[1] * (len(shape) - 1)))
     if not affine.has_shift:
         return edits
     if not _reads_one_position(conv, shape[2:]):
@@ -126,7 +147,7 @@ def gemm_absorbs_output(gemm: Op, affine: Affine) -> Edits:
         side, axis, flag = (LEFT, 0, "transA") if of_rows else (RIGHT, 1, "transB")
         weight_axis = 1 - axis if gemm.attribute(flag, 0) else axis
         scale, _ = along(gemm, affine.only_scale(), axis, gemm.constant(side).shape[weight_axis])
-        edits += _rescale(gemm, side, scale.reshape(-1, 1) if weight_axis == 0 else scale.reshape(1, -1))
+        edits += rescaled(gemm, side, scale.reshape(-1, 1) if weight_axis == 0 else scale.reshape(1, -1))
     return edits + _new_addend(gemm, affine)
 
 
@@ -145,7 +166,7 @@ def gemm_absorbs_input(gemm: Op, index: int, affine: Affine) -> Edits:
     column = index == LEFT  # the factor of B' is a column, that of A' a row
     if gemm.attribute(other, 0):
         column = not column
-    edits: list[Edit] = list(_rescale(gemm, side, scale.reshape(-1, 1) if column else scale.reshape(1, -1)))
+    edits: list[Edit] = list(rescaled(gemm, side, scale.reshape(-1, 1) if column else scale.reshape(1, -1)))
     if not affine.has_shift:
         return edits
     matrix = weight.float64().T if gemm.attribute(other, 0) else weight.float64()
@@ -190,7 +211,7 @@ def matmul_absorbs_output(matmul: Op, affine: Affine) -> Edits:
         of_rows = affine.scale.ndim > 1 and affine.scale.shape[-2] > 1
         side = LEFT if of_rows or (affine.scale.size == 1 and _only_left_is_constant(matmul)) else RIGHT
         weight = matmul.constant(side)
-        edits += _rescale(matmul, side, _fitted(matmul, affine.scale, weight, summed=-1 if side == LEFT else -2))
+        edits += rescaled(matmul, side, _fitted(matmul, affine.scale, weight, summed=-1 if side == LEFT else -2))
     return edits + (_shift_behind(matmul, affine.shift) if affine.has_shift else [])
 
 
@@ -203,7 +224,7 @@ def matmul_absorbs_input(matmul: Op, index: int, affine: Affine) -> Edits:
     size = weight.shape[-2] if index == LEFT else weight.shape[-1]
     scale, shift = along(matmul, affine, summed, size)
     factor = scale.reshape(-1, 1) if index == LEFT else scale.reshape(1, -1)
-    edits: list[Edit] = list(_rescale(matmul, side, factor))
+    edits: list[Edit] = list(rescaled(matmul, side, factor))
     if not affine.has_shift:
         return edits
     values, shift = weight.float64(), in_type_of(weight, shift)
@@ -280,27 +301,29 @@ def _refuse_weight_side(op: Op, index: int) -> None:
         raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
 
 
-def _rescale(op: Op, index: int, factor: FloatArray) -> list[Edit]:
+def rescaled(op: Op, index: int, factor: FloatArray) -> list[Edit]:
+    """A weight times a factor; nothing where the factor is 1."""
     if (factor == 1).all():
         return []
     return [Assign(op, index, Scaled(op.constant(index), factor))]
 
 
-def _new_bias(conv: Op, channels: int, scale: FloatArray, shift: FloatArray) -> list[Edit]:
+def _new_bias(conv: Op, channels: int, scale: FloatArray, shift: FloatArray, index: int = BIAS) -> list[Edit]:
     """B' = s b + t; no bias is made where there was none and none is needed."""
-    bias = conv.optional_constant(BIAS)
+    bias = conv.optional_constant(index)
     if bias is None:
-        return [Assign(conv, BIAS, Exact(shift.copy(), operands_type(conv)))] if shift.any() else []
+        return [Assign(conv, index, Exact(shift.copy(), operands_type(conv)))] if shift.any() else []
     if bias.shape != (channels,):
-        raise Refused(Reason.WRONG_SIZE, value=conv.data(BIAS).name, size=f"shape {bias.shape}", expected=channels)
+        raise Refused(Reason.WRONG_SIZE, value=conv.data(index).name, size=f"shape {bias.shape}", expected=channels)
     if (scale == 1).all() and not shift.any():
         return []
-    return [Assign(conv, BIAS, Exact(scale * bias.float64() + shift, bias.dtype))]
+    return [Assign(conv, index, Exact(scale * bias.float64() + shift, bias.dtype))]
 
 
 RULES = {
     "Conv": OpRule(absorb_output=conv_absorbs_output, absorb_input=conv_absorbs_input),
     "ConvTranspose": OpRule(absorb_output=conv_transpose_absorbs_output, absorb_input=conv_transpose_absorbs_input),
+    "DeformConv": OpRule(absorb_output=deform_conv_absorbs_output, absorb_input=deform_conv_absorbs_input),
     "Gemm": OpRule(absorb_output=gemm_absorbs_output, absorb_input=gemm_absorbs_input),
     "MatMul": OpRule(absorb_output=matmul_absorbs_output, absorb_input=matmul_absorbs_input),
 }

@@ -62,6 +62,17 @@ def arithmetic_affine(op: Op) -> tuple[int, Affine]:
     return index, _as_affine(op.type, values, constant_first=side == 0)
 
 
+def scaler_affine(op: Op) -> tuple[int, Affine]:
+    """(x - offset) * scale, as scikit-learn's converters write it; the result is float32 whatever x is."""
+    shape = op.shape()
+    if len(shape) != 2 or op.graph.dtype(op.data()) != np.float32:
+        raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=f"a value of rank {len(shape)} or not float32")
+    scale, offset = (np.array(op.attribute(name, ()), np.float64).reshape(1, -1) for name in ("scale", "offset"))
+    if {scale.size, offset.size} - {1, shape[1]}:
+        raise Refused(Reason.WRONG_SIZE, value=op.label, size=max(scale.size, offset.size), expected=shape[1])
+    return 0, Affine(*np.broadcast_arrays(scale, -offset * scale))
+
+
 def _sides(op: Op) -> tuple[int, int]:
     """Which input is data and which the constant."""
     if len(op.inputs) != 2:
@@ -274,6 +285,7 @@ RULES = {
     "Add": _ARITHMETIC,
     "Sub": _ARITHMETIC,
     "Sum": OpRule(lift=lambda op, output, affine: sum_lifts(op, affine), sink=sum_sinks, meet=sum_meets),
+    "ai.onnx.ml::Scaler": OpRule(affine=scaler_affine),
     "Neg": OpRule(affine=neg_affine, lift=neg_lifts, sink=neg_sinks),
     "Max": passes(max_with_zero),
     "Relu": passes(homogeneous),

@@ -279,6 +279,42 @@ MODELS |= {
         [OUT, IN],
     ),
 }
+SEQUENCE = {"x": (3, 2, 5)}
+MODELS |= {
+    f"{op.lower()}-{direction}{'-bias' if bias else ''}": (
+        one_op(
+            f'y = {op} <hidden_size = 4, direction = "{direction}"{more}> (x, w, r{", b" if bias else ""})',
+            SEQUENCE,
+            w=values(sides, gates * 4, 5),
+            r=values(sides, gates * 4, 4),
+            **({"b": values(sides, 2 * gates * 4)} if bias else {}),
+        ),
+        [IN],
+    )
+    for op, gates, more in (("LSTM", 4, ""), ("GRU", 3, ", linear_before_reset = 1"), ("GRU", 3, ""), ("RNN", 1, ""))
+    for direction, sides in (("forward", 1), ("bidirectional", 2))
+    for bias in (False, True)
+    if sides == 1 or op == "LSTM"  # onnx.reference has the others in one direction alone
+}
+MODELS |= {
+    f"deform-conv-{group}{'-bias' if bias else ''}": (
+        one_op(
+            f"y = DeformConv <group = {group}, pads = [1, 1, 1, 1]> (x, w, o{', b, m' if bias else ''})",
+            {"x": (1, 4, 3, 3)},
+            opset=19,
+            w=values(2, 4 // group, 2, 2),
+            o=values(1, 8, 4, 4),
+            **({"b": values(2), "m": np.abs(values(1, 4, 4, 4))} if bias else {}),
+        ),
+        [OUT, IN],
+    )
+    for group in (1, 2)
+    for bias in (False, True)
+}
+MODELS |= {
+    "cast": (one_op("y = Cast <to = 11> (x)", IMAGE), [UP, DOWN]),
+    "cast-like": (one_op("y = CastLike (x, c)", IMAGE, c=values(1)), [UP, DOWN]),
+}
 ABILITIES = [
     pytest.param(model, ability, ability in must, id=f"{name}-{ability}")
     for name, (model, must) in MODELS.items()
