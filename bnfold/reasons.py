@@ -59,11 +59,19 @@ class Reason(Enum):
 
 @dataclass(frozen=True)
 class Refusal:
-    """One way that was tried, and where and why it ended."""
+    """One way that was tried, and where and why it ended.
+
+    Attributes:
+        reason: Why.
+        facts: What the reason's text asks for.
+        node: Where.
+        towards: Where the way led: "up", "down", "beside" it, or nowhere, where the node itself is the obstacle.
+    """
 
     reason: Reason
     facts: dict[str, object] = field(default_factory=dict)
     node: str = ""
+    towards: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         text = self.reason.value.format(**self.facts)
@@ -77,3 +85,4 @@ class Refused(Exception):
         super().__init__(reason, facts)
         self.reason = reason
         self.facts = facts
+        self.towards = ""

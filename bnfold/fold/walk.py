@@ -71,6 +71,7 @@ class Blocked(Refused):
     def __init__(self, refused: Refused, op: Op) -> None:
         super().__init__(refused.reason, **refused.facts)
         self.op = op
+        self.towards = refused.towards
 
 
 @contextmanager
@@ -84,7 +85,8 @@ def malformed_is_refused(op: Op) -> Iterator[None]:
 
 def refusal_of(refused: Refused, op: Op) -> Refusal:
     """The record of a refusal: at the operator that it names, else at ``op``."""
-    return Refusal(refused.reason, refused.facts, (refused.op if isinstance(refused, Blocked) else op).label)
+    at = refused.op if isinstance(refused, Blocked) else op
+    return Refusal(refused.reason, refused.facts, at.label, refused.towards)
 
 
 def refuse_change_of_kept(edits: Sequence[Edit]) -> None:

@@ -8,6 +8,7 @@ half stays as a single Add or Mul.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
@@ -110,9 +111,9 @@ def _attempts(op: Op, source: Value, affine: Affine, most_left: int) -> Iterator
     if affine.is_identity and not op.output.is_output:
         yield lambda: Choice(Way(), Rest.GOES)
     yield lambda: Choice(_up(op, source, affine), Rest.GIVES_NAME)
-    yield lambda: Choice(Walk(op).down(op.output, affine), Rest.GOES)
+    yield lambda: Choice(_down(op, affine), Rest.GOES)
     if data_readers(op.output) and all(use.op.type in ("Add", "Sub") for use in data_readers(op.output)):
-        yield lambda: Choice(beside(op, source, affine), Rest.GOES)
+        yield lambda: Choice(_beside(op, source, affine), Rest.GOES)
     if not (affine.has_scale and affine.has_shift):
         return
     halves = [(affine.only_scale(), affine.only_shift())]
@@ -126,6 +127,16 @@ def _attempts(op: Op, source: Value, affine: Affine, most_left: int) -> Iterator
             yield partial(_first_half_stays, op, source, first, second)
 
 
+@contextmanager
+def _towards(side: str) -> Iterator[None]:
+    try:
+        yield
+    except Refused as refused:
+        refused.towards = side
+        raise
+
+
+@_towards("up")
 def _up(op: Op, source: Value, affine: Affine) -> Way:
     refuse_if_shared(source, op, affine)
     if affine.is_identity and source.producer is not None:
@@ -133,10 +144,20 @@ def _up(op: Op, source: Value, affine: Affine) -> Way:
     return Walk(op).up(source, affine)
 
 
+@_towards("down")
+def _down(op: Op, affine: Affine) -> Way:
+    return Walk(op).down(op.output, affine)
+
+
+@_towards("beside")
+def _beside(op: Op, source: Value, affine: Affine) -> Way:
+    return beside(op, source, affine)
+
+
 def _split(op: Op, source: Value, first: Affine, second: Affine) -> Choice:
     """The half that is done first goes up, the other down."""
     way = _up(op, source, first)
-    return Choice(way.join(Walk(op).down(op.output, second)), Rest.GOES)
+    return Choice(way.join(_down(op, second)), Rest.GOES)
 
 
 def _second_half_stays(op: Op, source: Value, first: Affine, second: Affine) -> Choice:
@@ -144,7 +165,7 @@ def _second_half_stays(op: Op, source: Value, first: Affine, second: Affine) -> 
 
 
 def _first_half_stays(op: Op, source: Value, first: Affine, second: Affine) -> Choice:
-    way = Walk(op).down(op.output, second)
+    way = _down(op, second)
     return _reduced(op, replace(way, edits=[*way.edits, Moved(op.output)]), source, first)
 
 

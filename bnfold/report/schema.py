@@ -10,6 +10,7 @@ from bnfold import __version__
 from bnfold.escape import as_json
 from bnfold.fold.record import Entry, Outcome, Plan
 from bnfold.reasons import Refusal
+from bnfold.report.stays import kind_of
 
 SCHEMA = 2
 
@@ -41,6 +42,7 @@ def entry_dict(entry: Entry) -> dict[str, object]:
         "into": entry.into,
         "through": entry.through,
         "left": [{"node": left.node, "op_type": left.op_type} for left in entry.left],
+        "stays": None if (kind := kind_of(entry)) is None else kind.name,
         "reasons": [_refusal(refusal) for refusal in entry.refusals],
         "renamed": entry.renamed,
         "copied": entry.copied,
@@ -53,6 +55,7 @@ def _refusal(refusal: Refusal) -> dict[str, object]:
         "text": str(refusal),
         "facts": refusal.facts,
         "node": refusal.node,
+        "towards": refusal.towards,
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from bnfold.fold.record import Entry, Outcome, Plan
+from bnfold.report.stays import kind_of, sentence
 
 _STAYED = (Outcome.KEPT, Outcome.REPLACED)
 _SHOWN = 3
@@ -89,7 +90,8 @@ def _groups(entries: Iterable[Entry]) -> list[list[Entry]]:
         reasons = frozenset(refusal.reason for refusal in entry.refusals)
         way = _way([entry]) if entry.is_batchnorm else ""
         left = tuple(left.op_type for left in entry.left)
-        groups.setdefault((entry.op_type, entry.outcome, way, left, reasons), []).append(entry)
+        stays = kind_of(entry) or reasons
+        groups.setdefault((entry.op_type, entry.outcome, way, left, stays), []).append(entry)
     outcomes = list(Outcome)
     return sorted(groups.values(), key=lambda g: (not g[0].is_batchnorm, outcomes.index(g[0].outcome), -len(g)))
 
@@ -109,6 +111,7 @@ def _alone(entry: Entry) -> Row:
     """A row for one node, with all that is known of it."""
     left = ", ".join(f"{left.op_type} {left.node}" for left in entry.left)
     notes = [_way([entry], by_name=True), left and f"left: {left}"]
+    notes += [f"{kind.name}: {kind.remedy}" if (kind := kind_of(entry)) is not None else ""]
     notes += (f"{refusal.reason.name}: {refusal}" for refusal in entry.refusals)
     notes += [f"{old} is now {new}" for old, new in entry.renamed.items()]
     notes += [f"{name} is shared, and was copied ({nbytes} bytes)" for name, nbytes in entry.copied.items()]
@@ -128,7 +131,12 @@ def _way(group: list[Entry], *, by_name: bool = False) -> str:
 
 
 def _shared_reasons(group: list[Entry]) -> Iterator[str]:
-    """One line for each reason of a group: what is true of all its nodes, or else an example."""
+    """Why nodes of a group stay: in a sentence, or a line for each reason. What is true of all, or else an example."""
+    if (kind := kind_of(group[0])) is not None:
+        yield sentence(kind, group)
+        names = dict.fromkeys(refusal.reason.name for entry in group for refusal in entry.refusals)
+        yield f"reasons: {', '.join(names)}"
+        return
     first = {refusal.reason: refusal for refusal in group[0].refusals}
     for reason, example in first.items():
         facts = [refusal.facts for entry in group for refusal in entry.refusals if refusal.reason is reason]
