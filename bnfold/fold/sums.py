@@ -1,4 +1,4 @@
-"""Sums whose branches read the same value: what stands beside a Conv goes into it."""
+"""Sums whose branches read the same value: what stands beside a Conv, Gemm or MatMul goes into it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnfold.fold.representable import refuse_unrepresentable
 from bnfold.fold.walk import Asked, Way, data_readers, malformed_is_refused
 from bnfold.graph import Op, Use, Value
 from bnfold.ops import Detach, Edit, Edits, Moved
-from bnfold.ops.branches import conv_absorbs_beside, conv_absorbs_conv
+from bnfold.ops.branches import ABSORBS_BESIDE, conv_absorbs_beside
 from bnfold.ops.linear import WEIGHT
 from bnfold.ops.quantized import requantized
 from bnfold.reasons import Reason, Refused
@@ -34,11 +34,17 @@ class Branch:
         return -1 if sum(use.op.type == "Sub" and use.index == 1 for use in self.path) % 2 else 1
 
     @property
-    def conv(self) -> Op | None:
-        """The Conv that makes it, if that stands in the graph of the sum and nothing else reads it."""
+    def linear(self) -> Op | None:
+        """The Conv, Gemm or MatMul that makes it, if that stands in the graph of the sum and nothing else reads it."""
         op = self.value.producer
-        is_conv = op is not None and op.type == "Conv" and not op.is_kept and op.scope is self.path[0].op.scope
-        return op if is_conv and self.is_read_once else None
+        if op is None or op.type not in ABSORBS_BESIDE or op.is_kept or op.scope is not self.path[0].op.scope:
+            return None
+        return op if self.is_read_once else None
+
+    @property
+    def conv(self) -> Op | None:
+        """The same, if it is a Conv."""
+        return self.linear if self.linear is not None and self.linear.type == "Conv" else None
 
     @property
     def is_read_once(self) -> bool:
@@ -68,32 +74,36 @@ def beside(op: Op, source: Value, affine: Affine) -> Way:
 
 
 def mergers(add: Op) -> Iterator[tuple[Op, Way]]:
-    """What goes into a Conv of the sum that ``add`` completes: the value it reads, or another Conv that reads it.
+    """What goes into a Conv, Gemm or MatMul of the sum that ``add`` completes: what reads the same, or what it reads.
 
     Yields what goes (the Add, for the value itself) and its way. Each way is good for the graph as it is: take the
     first.
     """
     branches = branches_of(add.output, root=add)
     for host, guest in permutations(branches, 2):
-        if host.conv is None:
+        if host.linear is None:
             continue
         try:
-            with malformed_is_refused(host.conv):
-                merger = _merger(host, host.conv, guest)
+            with malformed_is_refused(host.linear):
+                merger = _merger(host, host.linear, guest)
         except Refused:
             continue
         if merger is not None:
             yield merger
 
 
-def _merger(host: Branch, conv: Op, guest: Branch) -> tuple[Op, Way] | None:
-    signed = _signed(Affine.identity(len(conv.shape(WEIGHT))), host, guest)
-    if conv.input(0) is guest.value:
-        edits = conv_absorbs_beside(conv, signed)
+def _merger(host: Branch, op: Op, guest: Branch) -> tuple[Op, Way] | None:
+    if op.type == "Conv" and op.input(0) is guest.value:
+        signed = _signed(Affine.identity(len(op.shape(WEIGHT))), host, guest)
+        edits = conv_absorbs_beside(op, signed)
         return guest.path[0].op, _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
-    if guest.conv is not None and guest.conv.input(0) is conv.input(0):
-        edits = conv_absorbs_conv(conv, guest.conv, host.sign * guest.sign)
-        return guest.conv, _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_conv, signed))
+    other = guest.linear
+    if other is not None and other.type == op.type and other.input(0) is op.input(0):
+        absorbs = ABSORBS_BESIDE[op.type]
+        signed = _signed(Affine.identity(len(op.shape(WEIGHT))), host, guest)
+        return other, _merge(
+            host, guest, absorbs(op, other, host.sign * guest.sign), (Ability.TOOK_BESIDE, absorbs, signed)
+        )
     return None
 
 
@@ -171,5 +181,5 @@ def _merge(host: Branch, guest: Branch, edits: Edits, answer: Asked) -> Way:
     all_edits: list[Edit] = [*requantized(edits), *map(Moved, changed), detach]
     refuse_shadowed(all_edits)
     refuse_unrepresentable(all_edits)
-    assert host.conv is not None
-    return Way(all_edits, into=[host.conv], answers=[(host.conv, answer)])
+    assert host.linear is not None
+    return Way(all_edits, into=[host.linear], answers=[(host.linear, answer)])

@@ -1,4 +1,4 @@
-"""What a Conv can take in from beside it: branches of the same sum that read the same value.
+"""What a Conv, Gemm or MatMul can take in from beside it: branches of the same sum that read the same value.
 
 This turns the training form of RepVGG, MobileOne or RepViT into the form they are deployed in. The centre tap of a
 Conv that keeps the size never reads padding, so here a shift is no obstacle.
@@ -6,13 +6,13 @@ Conv that keeps the size never reads padding, so here a shift is no obstacle.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from bnfold.affine import Affine, FloatArray
 from bnfold.graph import Op
-from bnfold.ops.linear import BIAS, CHANNELS, WEIGHT
+from bnfold.ops.linear import ADDEND, BIAS, CHANNELS, WEIGHT, new_addend
 from bnfold.ops.rule import Assign, Edits, along, refuse_rank_other_than, static
 from bnfold.ops.weights import Enlarged, Exact, bound
 from bnfold.reasons import Reason, Refused
@@ -63,6 +63,46 @@ def conv_absorbs_conv(host: Op, guest: Op, sign: int) -> Edits:
     bias = guest.optional_constant(BIAS)
     shift = np.zeros(theirs[0]) if bias is None else bias.float64()
     return [Assign(host, WEIGHT, Enlarged(host.constant(WEIGHT), add, bound(added))), *_more_bias(host, sign * shift)]
+
+
+def gemm_absorbs_gemm(host: Op, guest: Op, sign: int) -> Edits:
+    """A x·B + b C ± (a' x·B' + b' C')  =  a x·(B ± a'/a B') + (b C ± b' C')"""
+    alpha = host.attribute("alpha", 1.0)
+    if bool(host.attribute("transA", 0)) != bool(guest.attribute("transA", 0)) or not alpha:
+        raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail="another orientation")
+    turned = bool(host.attribute("transB", 0)) != bool(guest.attribute("transB", 0))
+    factor = sign * guest.attribute("alpha", 1.0) / alpha
+    edits = _sum_of_weights(host, guest, factor, turned=turned)
+    addend = guest.optional_constant(ADDEND)
+    if addend is None or not guest.attribute("beta", 1.0):
+        return edits
+    shift = sign * guest.attribute("beta", 1.0) * addend.float64()
+    return [*edits, *new_addend(host, Affine(np.ones((1, 1)), shift.reshape((1,) * (2 - shift.ndim) + shift.shape)))]
+
+
+def matmul_absorbs_matmul(host: Op, guest: Op, sign: int) -> Edits:
+    """x·W ± x·V  =  x·(W ± V)"""
+    return _sum_of_weights(host, guest, sign, turned=False)
+
+
+def _sum_of_weights(host: Op, guest: Op, factor: float, *, turned: bool) -> Edits:
+    own, added = host.constant(WEIGHT), guest.constant(WEIGHT)
+    shape = added.shape[::-1] if turned else added.shape
+    if own.shape != shape or own.dtype != added.dtype:
+        raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail=f"weights of shapes {own.shape} and {shape}")
+
+    def add(weight: FloatArray) -> None:
+        weight += factor * (added.float64().T if turned else added.float64())
+
+    return [Assign(host, WEIGHT, Enlarged(own, add, abs(factor) * bound(added)))]
+
+
+ABSORBS_BESIDE: dict[str, Callable[[Op, Op, int], Edits]] = {
+    "Conv": conv_absorbs_conv,
+    "Gemm": gemm_absorbs_gemm,
+    "MatMul": matmul_absorbs_matmul,
+}
+"""For operators of the same type that read the same value: host, guest, and the sign of the guest in the sum."""
 
 
 def _more_bias(conv: Op, shift: FloatArray) -> Edits:

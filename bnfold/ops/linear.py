@@ -148,7 +148,7 @@ def gemm_absorbs_output(gemm: Op, affine: Affine) -> Edits:
         weight_axis = 1 - axis if gemm.attribute(flag, 0) else axis
         scale, _ = along(gemm, affine.only_scale(), axis, gemm.constant(side).shape[weight_axis])
         edits += rescaled(gemm, side, scale.reshape(-1, 1) if weight_axis == 0 else scale.reshape(1, -1))
-    return edits + _new_addend(gemm, affine)
+    return edits + new_addend(gemm, affine)
 
 
 def gemm_absorbs_input(gemm: Op, index: int, affine: Affine) -> Edits:
@@ -172,10 +172,10 @@ def gemm_absorbs_input(gemm: Op, index: int, affine: Affine) -> Edits:
     matrix = weight.float64().T if gemm.attribute(other, 0) else weight.float64()
     shift = in_type_of(weight, shift)
     added = (shift @ matrix).reshape(1, -1) if index == LEFT else (matrix @ shift).reshape(-1, 1)
-    return edits + _new_addend(gemm, Affine(np.ones((1, 1)), gemm.attribute("alpha", 1.0) * added))
+    return edits + new_addend(gemm, Affine(np.ones((1, 1)), gemm.attribute("alpha", 1.0) * added))
 
 
-def _new_addend(gemm: Op, affine: Affine) -> list[Edit]:
+def new_addend(gemm: Op, affine: Affine) -> list[Edit]:
     """C' = s (beta C) + t, and beta = 1."""
     beta = gemm.attribute("beta", 1.0)
     present = gemm.input(ADDEND) is not None and beta != 0

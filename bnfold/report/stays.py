@@ -25,7 +25,7 @@ class Kind:
     remedy: str
 
 
-CALIBRATE = Kind("not calibrated", "bnfold calibrate gives it statistics; then it folds")
+CALIBRATE = Kind("not calibrated", "after that it folds")
 IN_YOUR_HAND = Kind("in your hand", "an option or the export decides it")
 DAMAGED = Kind("damaged", "its parameters have to be repaired first")
 DATA_DEPENDENT = Kind("data-dependent", "what would have to change is computed from data; nothing exact removes it")
@@ -33,6 +33,7 @@ PRECISION = Kind("precision", "fold in float32, and convert then")
 QUANTIZED = Kind("quantized data", "fold before you quantize")
 NO_BIAS = Kind("no bias", "its scale went into what it reads, which has no bias; one Add costs no more than that")
 BEFORE_PADDING = Kind("before padding", "the zeros around an image do not get its shift; nothing exact removes it")
+BEFORE_A_SUM = Kind("before a sum", "what is added to it would need its scale too; nothing exact removes it")
 PRE_ACTIVATION = Kind("pre-activation", "others need its input as it is; nothing exact removes it")
 BETWEEN_FUNCTIONS = Kind("between functions", "no affine passes either; nothing exact removes it")
 AT_THE_INPUT = Kind("at the input", "apply it where the data is made")
@@ -47,6 +48,7 @@ KINDS = (
     QUANTIZED,
     NO_BIAS,
     BEFORE_PADDING,
+    BEFORE_A_SUM,
     PRE_ACTIVATION,
     BETWEEN_FUNCTIONS,
     AT_THE_INPUT,
@@ -94,6 +96,8 @@ def _kind_by_sides(above: set[Reason], below: set[Reason]) -> Kind | None:
         return AT_THE_INPUT if Reason.GRAPH_INPUT in above else BEFORE_PADDING
     if Reason.GRAPH_OUTPUT in below:
         return AT_THE_OUTPUT
+    if Reason.SCALE_MEETS_SUM in below and above <= _FUNCTION | _OTHERS:
+        return BEFORE_A_SUM
     if below <= _FUNCTION:
         if above <= _OTHERS:
             return PRE_ACTIVATION
@@ -112,7 +116,8 @@ def sentence(kind: Kind, entries: Sequence[Entry]) -> str:
     """What is true of all these nodes, side by side, with an example where they differ in detail."""
     sides = [] if kind is NO_BIAS else [_obstacle(entries, *side) for side in _SIDES]
     told = "; ".join(filter(None, sides))
-    return f"{kind.name}: {told + '. ' if told else ''}{kind.remedy[0].upper() + kind.remedy[1:]}"
+    remedy = f". {kind.remedy[0].upper()}{kind.remedy[1:]}" if told else kind.remedy
+    return f"{kind.name}: {told}{remedy}"
 
 
 _SIDES = (("", ""), ("up", "above, "), ("down", "below, "))

@@ -241,12 +241,14 @@ def test_json_is_what_the_docs_say():
         "into": [],
         "through": [],
         "left": [],
+        "stays": None,
         "reasons": [
             {
                 "reason": "WRONG_AXIS",
                 "text": str(refusal),
                 "facts": {"axes": [0, 1], "expected": 3, "op_type": "Conv"},
                 "node": "conv1",
+                "towards": "",
             }
         ],
         "renamed": {},
