@@ -26,8 +26,8 @@ def moved_by_an_ulp(feed: Mapping[str, Array]) -> dict[str, Array]:
 def weights_moved(model: Model, other: Model) -> Model:
     """The same model, every weight that another one does not have moved to a neighbour.
 
-    The next number is an ulp away, twice what a rounding can do at the most, and about what it does to one in two. So is
-    the next integer of a quantized bias.
+    The next number is an ulp away, twice what a rounding can do at the most, and about what it does to one in two.
+    So is the next integer of a quantized bias.
     """
     theirs = {tensor.name: _digest(other, tensor) for tensor in other.proto.graph.initializer}
     moved = model.copy()
