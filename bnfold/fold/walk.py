@@ -174,10 +174,12 @@ class Walk:
     def _passed(self, op: Op, arrived: Arrived, answer: Answer, front: Front) -> Way:
         """What is done at an operator; the front is then behind it."""
         ability, rule, step = answer
-        way = Way(list(step.edits), answers=[(op, (ability, rule, affine)) for affine in arrived.values()])
         takers = dict.fromkeys(edit.op for edit in step.edits if not isinstance(edit, Moved | Detach))
-        if ability is Ability.TOOK_INPUT:  # a shift alone may be all for the Add behind
-            way.into += [op] if op in takers or not takers else takers
+        if ability is not Ability.TOOK_INPUT or op in takers or not takers:
+            takers = {op: None}  # else a shift alone was all for the Add behind
+        asked = [(ability, rule, affine) for affine in arrived.values()]
+        way = Way(list(step.edits), answers=[(taker, each) for taker in {op: None} | takers for each in asked])
+        way.into += takers if ability is Ability.TOOK_INPUT else ()
         way.through += [op] if op not in way.into else []
         for index, affine in step.beside.items():
             try:
