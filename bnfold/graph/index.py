@@ -70,6 +70,10 @@ class Graph:
         """The constant behind a value; None if it depends on an input or may be overridden."""
         return self._constants.of(value)
 
+    def may_be_given(self, value: Value) -> bool:
+        """Whether a caller may give it: an input, and its initializer is no more than a default."""
+        return value.is_input and self._constants.may_be_given(in_body=value.scope.parent is not None)
+
     def is_too_large(self, value: Value) -> bool:
         """Whether a value is no constant only since it is larger than what the model stores."""
         return value in self._constants.too_large
