@@ -171,7 +171,7 @@ def test_what_a_caller_may_give_stays_an_input(options, stays):
             c = Conv (x, {w: 4, 3, 1, 1}, bias) y = BatchNormalization (c, {bn: 4})
         }"""
     )
-    planned, result = folded(with_inputs(model, ["given"]), **options)
+    _, result = folded(with_inputs(model, ["given"]), **options)
     assert [node.op_type for node in result.graph.node] == ["Conv"]
     assert ("given" in {entry.name for entry in result.graph.input}) is stays
     assert ("given" in {tensor.name for tensor in result.graph.initializer}) is stays
