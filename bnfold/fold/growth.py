@@ -83,8 +83,9 @@ class Account:
 
 def growth(edits: Sequence[Edit], writer: Writer, *, counts_vectors: bool = False) -> int:
     """How many bytes larger edits make the weights of a model; a number for each channel is none, unless it counts."""
-    assigned = [edit for edit in edits if isinstance(edit, Assign) and (counts_vectors or not _is_vector(edit.constant))]
-    new = {writer.key(edit): nbytes(edit.constant) for edit in assigned if writer.copy_of(edit) is None}
+    assigned = [edit for edit in edits if isinstance(edit, Assign)]
+    counted = [edit for edit in assigned if counts_vectors or not _is_vector(edit.constant)]
+    new = {writer.key(edit): nbytes(edit.constant) for edit in counted if writer.copy_of(edit) is None}
     added = sum(new.values())
     if counts_vectors:
         added += sum(nbytes(edit.constant) for edit in edits if isinstance(edit, AddBehind))
