@@ -13,7 +13,7 @@ from bnfold.fold.ways import Choice, Rest
 from bnfold.graph import Constant, Graph, Op, Value
 from bnfold.model_io.tensors import is_packed, raw_size
 from bnfold.ops import AddBehind, Assign, Detach, Edit, Moved, Retype, SetAttribute
-from bnfold.ops.weights import Scaled
+from bnfold.ops.weights import Exact, Scaled
 
 _SUFFIX = "_folded"
 
@@ -51,6 +51,10 @@ def nbytes(constant: Constant) -> int:
     return raw_size(_tensor_like(constant)) or 0
 
 
+def _content(constant: Constant) -> object:
+    return constant.key() if isinstance(constant, Scaled | Exact) else constant
+
+
 def _tensor_like(constant: Constant) -> onnx.TensorProto:
     return onnx.TensorProto(data_type=onnx.helper.np_dtype_to_tensor_dtype(constant.dtype), dims=constant.shape)
 
@@ -65,17 +69,13 @@ class Writer:
 
     def key(self, edit: Assign) -> Hashable:
         """Equal for constants of equal content that operators of one scope may share."""
-        constant = edit.constant
-        content = constant.key() if isinstance(constant, Scaled) else constant
-        return edit.op.scope, content
+        return edit.op.scope, _content(edit.constant)
 
     def copy_of(self, edit: Assign) -> Value | None:
         """A constant of this writer's making that has the content already."""
         value = self._copies.get(key := self.key(edit))
-        if value is None or not value.readers or self._graph.constant(value) is None:
-            return None
-        constant = self._graph.constant(value)
-        return value if isinstance(constant, Scaled) and key == (value.scope, constant.key()) else None
+        constant = self._graph.constant(value) if value is not None and value.readers else None
+        return value if value is not None and constant and key == (value.scope, _content(constant)) else None
 
     def fold(self, op: Op, source: Value, choice: Choice) -> Changes:
         """Carries out what was chosen for an affine node that reads ``source``."""

@@ -17,7 +17,7 @@ def remove_dead(graph: Graph) -> None:
     noted = _noted(graph)
     while graph.released:
         value, _ = graph.released.popitem()
-        if value.readers or value.is_output:
+        if value.readers or value.is_output or graph.may_be_given(value):
             continue
         if value.producer is not None:
             producer = value.producer

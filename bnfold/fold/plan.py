@@ -85,6 +85,10 @@ def _run(original: Model, model: Model, options: FoldOptions, deadline: Deadline
         return replace(own, plan=_also_refused(own.plan, Refusal(refused.reason, refused.facts)))
     other = _affordable(original, written_out, options, deadline, growth)
     is_better = _stayed(other.plan) < _stayed(own.plan)
+    account = Account(original, options)
+    if is_better and (excess := account.excess_of(other.plan.model)):  # what a function holds is there for each call
+        beyond = account.refused(excess)
+        return replace(own, plan=_also_refused(own.plan, Refusal(beyond.reason, beyond.facts)))
     return replace(other, plan=replace(other.plan, nodes_before=own.plan.nodes_before)) if is_better else own
 
 
@@ -110,8 +114,12 @@ def _affordable(original: Model, model: Model, options: FoldOptions, deadline: D
     """The folds of a copy of a model, which comes of the original and is that much larger already."""
     account = Account(original, options, growth)
     made = _fold_in_place(model.copy(), options, account, deadline)
-    if account.is_overdrawn:
-        return _fold_in_place(model.copy(), options, Account(original, options, growth, account.spent), deadline)
+    if account.excess:
+        account = Account(original, options, growth, account.excess)
+        made = _fold_in_place(model.copy(), options, account, deadline)
+    if excess := account.excess_of(made.plan.model):  # by many small ones
+        account = Account(original, options, growth, excess, counts_vectors=True)
+        made = _fold_in_place(model.copy(), options, account, deadline)
     return made
 
 
@@ -193,7 +201,7 @@ class _Planner:
             Refused: that is too much, or a runtime would no longer know a pattern.
         """
         self._patterns.refuse_broken(edits)
-        size = growth(edits, self._writer)
+        size = growth(edits, self._writer, counts_vectors=self._account.counts_vectors)
         self._account.refuse_beyond(size)
         return size
 
@@ -262,7 +270,7 @@ class _Planner:
         itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine)
         entry = self._entries.get(origin, Entry(op.label, op.type, Outcome.FOLDED))
         entry = _on_way(replace(entry, answers=(*entry.answers, itself)), choice.way)
-        self._account.spent += max(self._price(choice.way.edits), 0)
+        self._account.spent += choice.bytes_more
         changes = self._writer.fold(op, source, choice)
         for left in changes.left:
             self._remains_of[left] = origin

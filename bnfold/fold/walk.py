@@ -17,7 +17,7 @@ from bnfold.affine import Affine
 from bnfold.fold.keep import kept_that_changes
 from bnfold.fold.record import Ability
 from bnfold.graph import Constant, Op, Use, Value, is_float
-from bnfold.ops import RULES, Assign, Edit, Moved, OpRule, Step
+from bnfold.ops import RULES, Assign, Detach, Edit, Moved, OpRule, Step
 from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refusal, Refused
 
@@ -176,8 +176,13 @@ class Walk:
     def _passed(self, op: Op, arrived: Arrived, answer: Answer, front: Front) -> Way:
         """What is done at an operator; the front is then behind it."""
         ability, rule, step = answer
-        way = Way(list(step.edits), answers=[(op, (ability, rule, affine)) for affine in arrived.values()])
-        (way.into if ability is Ability.TOOK_INPUT else way.through).append(op)
+        takers = dict.fromkeys(edit.op for edit in step.edits if not isinstance(edit, Moved | Detach))
+        if ability is not Ability.TOOK_INPUT or op in takers or not takers:
+            takers = {op: None}  # else a shift alone was all for the Add behind
+        asked = [(ability, rule, affine) for affine in arrived.values()]
+        way = Way(list(step.edits), answers=[(taker, each) for taker in {op: None} | takers for each in asked])
+        way.into += takers if ability is Ability.TOOK_INPUT else ()
+        way.through += [op] if op not in way.into else []
         for index, affine in step.beside.items():
             try:
                 way.join(self._above(op, index, affine))

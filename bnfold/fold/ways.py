@@ -54,6 +54,7 @@ class Choice:
 
     way: Way
     rest: Rest
+    bytes_more: int = 0
 
     @property
     def nodes_left(self) -> int:
@@ -74,7 +75,7 @@ def choose(
         price: How many bytes larger edits make the model; it refuses what may not be done.
     """
     refusals: list[Refusal] = []
-    choices: list[tuple[int, int, Choice]] = []
+    choices: list[Choice] = []
     for attempt in _attempts(op, source, affine, most_left):
         try:
             with malformed_is_refused(op):
@@ -83,18 +84,17 @@ def choose(
             refuse_shadowed(edits)
             refuse_unrepresentable(choice.way.edits, Scaling.of(op, choice.way))
             refuse_change_of_kept(edits)
-            bytes_more = max(price(choice.way.edits), 0)
-            if choice.nodes_left > most_left or (choice.nodes_left and bytes_more > SMALL_TENSOR):
+            choice = replace(choice, bytes_more=max(price(edits), 0))
+            if choice.nodes_left > most_left or (choice.nodes_left and choice.bytes_more > SMALL_TENSOR):
                 raise Refused(Reason.NO_GAIN)
         except Refused as refused:
             refusal = refusal_of(refused, op)
             refusals += [refusal] if refusal not in refusals else []
             continue
-        choices.append((choice.nodes_left, bytes_more, choice))
-        if not choice.nodes_left and not bytes_more:
+        choices.append(choice)
+        if not choice.nodes_left and not choice.bytes_more:
             break
-    best = min(choices, key=lambda priced: priced[:2], default=None)
-    return best and best[2], refusals
+    return min(choices, key=lambda choice: (choice.nodes_left, choice.bytes_more), default=None), refusals
 
 
 def _end_of(op: Op, source: Value, rest: Rest) -> list[Edit]:

@@ -19,7 +19,7 @@ from onnx import GraphProto, NodeProto, TensorProto
 
 from bnfold.graph.constants import Constant, Constants
 from bnfold.graph.dims import Shape
-from bnfold.graph.mentions import mentioned
+from bnfold.graph.mentions import follow_rename, mentioned, read_in_training
 from bnfold.graph.op import Op, Scope, Use, Value, bodies
 from bnfold.graph.shapes import Shapes
 from bnfold.model_io import Model, Payload
@@ -54,6 +54,9 @@ class Graph:
             self.main = self._index_graph(model.proto.graph, None, _opsets(model.proto.opset_import))
             for function in model.proto.functions:
                 self._index_function(function)
+        for name in read_in_training(model.proto):
+            if (value := self.main.values.get(name)) is not None:
+                value.is_output = True
         self._mark_shadowed()
         self.names.update(mentioned(model.proto))
 
@@ -66,6 +69,10 @@ class Graph:
     def constant(self, value: Value) -> Constant | None:
         """The constant behind a value; None if it depends on an input or may be overridden."""
         return self._constants.of(value)
+
+    def may_be_given(self, value: Value) -> bool:
+        """Whether a caller may give it: an input, and its initializer is no more than a default."""
+        return value.is_input and self._constants.may_be_given(in_body=value.scope.parent is not None)
 
     def is_too_large(self, value: Value) -> bool:
         """Whether a value is no constant only since it is larger than what the model stores."""
@@ -122,7 +129,8 @@ class Graph:
         assert value is None or op.scope.find(value.name) is value, f"{op} cannot read {value}"
         self._unread(op, index)
         op.inputs[index] = value
-        op.node.input[index] = value.name if value is not None else ""
+        old, op.node.input[index] = op.node.input[index], value.name if value is not None else ""
+        follow_rename(op.node, old, op.node.input[index])
         if value is not None:
             value.readers[Use(op, index)] = None
         self._constants.forget(op)
@@ -133,7 +141,8 @@ class Graph:
         if old is not None and old.producer is op:
             old.producer = None
         op.outputs[index] = value
-        op.node.output[index] = value.name
+        old_name, op.node.output[index] = op.node.output[index], value.name
+        follow_rename(op.node, old_name, value.name)
         value.producer, value.index = op, index
 
     def move_readers(self, old: Value, new: Value) -> None:
@@ -150,8 +159,10 @@ class Graph:
         value.scope.rename_info(value.name, name)
         if value.producer is not None:
             value.producer.node.output[value.index] = name
+            follow_rename(value.producer.node, value.name, name)
         for use in value.readers:
             use.op.node.input[use.index] = name
+            follow_rename(use.op.node, value.name, name)
         if value.is_output and value.scope.parent is not None:
             for entry in value.scope.proto.output:
                 entry.name = name if entry.name == value.name else entry.name

@@ -26,6 +26,39 @@ def mentioned(model: ModelProto) -> Iterator[str]:
         yield from _in_nodes(function.node)
 
 
+def read_in_training(model: ModelProto) -> Iterator[str]:
+    """Names of values that training steps read, those that a Gradient has in its attributes included.
+
+    ONNX appends a step's graph to that of the model, so it may read any value of it.
+    """
+    for training in model.training_info:
+        for graph in (training.initialization, training.algorithm):
+            yield from _read_in(graph)
+
+
+def _read_in(graph: GraphProto) -> Iterator[str]:
+    yield from (entry.name for entry in graph.output)
+    for node in graph.node:
+        yield from node.input
+        for attribute in node.attribute:
+            yield from (text.decode(errors="replace") for text in (attribute.s, *attribute.strings))
+        for body in bodies(node):
+            yield from _read_in(body)
+
+
+def follow_rename(node: NodeProto, old: str, new: str) -> None:
+    """Lets what a node says of a value's sharding follow the value that it now reads or makes; none for ""."""
+    if old in (*node.input, *node.output):
+        return
+    for configuration in node.device_configurations:
+        specs = configuration.sharding_spec
+        for index in reversed(range(len(specs))):
+            if specs[index].tensor_name == old and new:
+                specs[index].tensor_name = new
+            elif specs[index].tensor_name == old:
+                del specs[index]
+
+
 def _in_graph(graph: GraphProto) -> Iterator[str]:
     for entries in (graph.value_info, graph.input, graph.output):
         for entry in entries:

@@ -21,7 +21,9 @@ from bnfold.model_io.tensors import all_tensors, is_external
 from bnfold.model_io.wire import Piece, size
 
 _LEAST_OUTSIDE = 1 << 10
-_ALIGNMENT = 1 << 12
+_ALIGNMENT = 1 << 12  # a page, so that a tensor can be mapped into memory
+_LEAST_ALIGNED = 1 << 16  # bytes: pages that are not filled add a sixteenth to the file, at the most
+_ALIGNMENT_OF_SMALL = 1 << 3
 _SYSTEM_COPIES = hasattr(os, "copy_file_range")
 _NO_SYSTEM_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF)
 
@@ -97,7 +99,7 @@ def write_data(payloads: list[Payload], stream: BinaryIO) -> tuple[list[int], st
     for payload in payloads:
         key = payload if isinstance(payload, ExternalRange) else id(payload)
         if key not in starts:  # tensors that share their bytes go on sharing them
-            put(bytes(-position % _ALIGNMENT))
+            put(bytes(-position % (_ALIGNMENT if payload.nbytes >= _LEAST_ALIGNED else _ALIGNMENT_OF_SMALL)))
             starts[key] = position
             for chunk in exact_chunks(payload):
                 put(chunk)

@@ -14,6 +14,7 @@ from bnfold.graph.quantization import is_integer, limits
 from bnfold.rounding import rounded
 
 _MAX_NUDGES = 8
+_COMPARED = 1 << 14  # elements of an array that is compared with others
 
 
 def in_type_of(weight: Constant, vector: FloatArray) -> FloatArray:
@@ -33,6 +34,11 @@ class Exact:
         self.multiplies = multiplies
         self.shape = values.shape
         self.dtype = dtype
+
+    def key(self) -> Hashable:
+        """Equal for equal values of one type; each large array is its own."""
+        is_small = self._values.size <= _COMPARED
+        return (self.dtype.name, self.shape, *_bytes_of(self._values)) if is_small else self
 
     def array(self) -> npt.NDArray[Any]:
         return rounded(self._values, self.dtype)
@@ -64,9 +70,7 @@ class Scaled:
 
     def key(self) -> Hashable:
         """Equal for equal factors of one weight."""
-        high = self.factor.astype(np.float64)  # and not the bytes of a long double, some of which mean nothing
-        low = (self.factor - high).astype(np.float64)
-        return self.base, self.factor.shape, high.tobytes(), low.tobytes()
+        return self.base, self.factor.shape, *_bytes_of(self.factor)
 
     def array(self) -> npt.NDArray[Any]:
         if self.dtype.kind == "f" and isinstance(self.base, Stored):
@@ -95,6 +99,13 @@ class Scaled:
     def float64(self) -> FloatArray:
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             return np.asarray(self.base.float64() * self.factor)
+
+
+def _bytes_of(array: FloatArray) -> tuple[bytes, bytes]:
+    """What tells its numbers from others; some bytes of a long double mean nothing."""
+    high = array.astype(np.float64)
+    low = np.where(np.isfinite(high), array - high, 0).astype(np.float64)
+    return high.tobytes(), low.tobytes()
 
 
 def _times(values: npt.NDArray[Any], factor: FloatArray) -> npt.NDArray[Any]:

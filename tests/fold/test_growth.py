@@ -106,6 +106,91 @@ def test_copies_of_other_content_are_not():
     assert not folded(before, max_growth=0)[0].changes
 
 
+def in_a_row(steps, factor):
+    """Values that are multiplied by a number and then by a vector, the same in each step, again and again."""
+    line = f"h@ = Mul (x#, {{{factor}: }}) v@ = Mul (h@, {{v: 1, 2000, 1, 1}}) x@ = Sigmoid (v@)"
+    lines = " ".join(line.replace("#", str(step)).replace("@", str(step + 1)) for step in range(steps))
+    return model_of(
+        f"""<ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 2000, 1, 1] x0) => (float[1, 2000, 1, 1] x{steps}) {{ {lines} }}"""
+    )
+
+
+def test_vectors_of_equal_content_are_one():
+    """The products with one number are one vector again."""
+    before = in_a_row(9, "n")
+    planned, after = folded(before)
+    assert planned.count(Outcome.FOLDED, batchnorms=False) == 9
+    assert after.ByteSize() < before.ByteSize()
+    assert_computes_the_same(before, after)
+
+
+def test_many_vectors_are_not_nothing():
+    """A number of its own before each step would make as many vectors of one."""
+    before = in_a_row(9, "n@")
+    planned = plan(load(before))
+    assert not planned.changes
+    (first, *_) = refused(planned)
+    assert first.facts["size"] == 2000 * 4 - 4
+    assert folded(before, max_growth=None)[0].count(Outcome.FOLDED, batchnorms=False) == 9
+
+
+def test_a_vector_that_takes_the_place_of_one_is_nothing():
+    """Also where each vector counts: what a BatchNormalization leaves is less than what it had."""
+    tail = model_of(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[1, 2000, 1, 1] x) => (float[1, 3, 1, 1] y) {
+            c = Conv (x, {w: 3, 2000, 1, 1}) y = BatchNormalization (c, {bn: 3})
+        }"""
+    )
+    before = onnx.compose.merge_models(in_a_row(9, "n@"), tail, [("x9", "x")])
+    planned, after = folded(before)
+    assert planned.count(Outcome.FOLDED) == 1
+    assert planned.count(Outcome.FOLDED, batchnorms=False) == 0
+    assert_computes_the_same(before, after)
+
+
+def test_a_model_that_has_grown_may_not_grow_by_more():
+    """A second fold would be allowed a tenth of what the first has made."""
+    before = model_of(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        g (float[2, 8] x, float[2, 8] x2) => (float[2, 97] y, float[2, 97] y2, float[2, 103] z, float[2, 103] z2) {
+            m = Mul (x, {s: 8}) y = Gemm (m, {a: 8, 970}) y2 = Gemm (x2, a)
+            n = Mul (x, s) z = Gemm (n, {b: 8, 1030}) z2 = Gemm (x2, b)
+            unread = Gemm (x, {c: 8, 8000})
+        }"""
+    )
+    for output, size in zip(before.graph.output, [970, 970, 1030, 1030], strict=True):
+        output.type.tensor_type.shape.dim[1].dim_value = size
+    planned = plan(load(before))
+    assert not planned.changes
+    assert {refusal.facts["size"] for refusal in refused(planned)} == {8 * 970 * 4, 8 * 1030 * 4}
+    assert plan(load(before), FoldOptions(max_growth=8 * 1000 * 4)).changes
+
+
+def test_what_a_function_holds_counts_for_each_call():
+    """Functions are not written out where that makes the model larger than it may be."""
+    parameters = ", ".join(f"{part}{step}" for step in range(4) for part in "sbmv")
+    calls = " ".join(f"x{step + 1} = my.f (x{step}, s{step}, b{step}, m{step}, v{step})" for step in range(4))
+    before = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["" : 17, "my" : 1]> g (float[1, 16, 5, 5] x0) => (float[1, 16, N, M] x4)
+        <{parameters.replace(", ", ", float[16] ").replace("s0", "float[16] s0", 1)}> {{ {calls} }}
+        <domain: "my", opset_import: ["" : 17]> f (x, s, b, m, v) => (y) {{
+            c = Conv <pads = [1, 1, 1, 1]> (x, w) n = BatchNormalization (c, s, b, m, v) y = Relu (n)
+        }}"""
+    )
+    random = np.random.default_rng(0)
+    for step in range(4):
+        for part in "sbmv":
+            values = random.uniform(0.5, 1, 16).astype(np.float32)
+            before.graph.initializer.append(onnx.numpy_helper.from_array(values, f"{part}{step}"))
+    weight = onnx.numpy_helper.from_array(random.normal(size=(16, 16, 3, 3)).astype(np.float32))
+    before.functions[0].node.insert(0, onnx.helper.make_node("Constant", [], ["w"], value=weight))
+    planned = plan(load(before))
+    assert not planned.changes
+    assert refused(planned)
+    assert folded(before, max_growth=None)[0].count(Outcome.FOLDED) == 4
+
+
 def test_a_copy_that_changes_again_is_parted_from_the_others():
     """Two affines before one of the Gemms, one before the other."""
     before = unrolled(2)

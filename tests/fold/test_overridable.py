@@ -160,3 +160,18 @@ def test_what_a_body_says_of_its_outputs_is_a_claim():
     _, result = folded(model)
     feeds = {"x": np.ones((1, 4, 4, 1), np.float32), "p": np.array(True), "s": np.array([4, 4, 1, 1])}
     assert_close(run(result, feeds)["y"], run(model, feeds)["y"], 1e-5)
+
+
+@pytest.mark.parametrize(("options", "stays"), [({}, True), ({"assume_constant": True}, False)])
+def test_what_a_caller_may_give_stays_an_input(options, stays):
+    """Also where nothing reads it any more: of the bias that it makes, its shape was all that counted."""
+    model = model_of(
+        """<ir_version: 8, opset_import: ["": 18]> g (float[2, 3, 5, 5] x) => (float[2, 4, 5, 5] y) {
+            zero = Constant <value_float = 0.5> () sizes = Shape ({given: 4}) bias = Expand (zero, sizes)
+            c = Conv (x, {w: 4, 3, 1, 1}, bias) y = BatchNormalization (c, {bn: 4})
+        }"""
+    )
+    _, result = folded(with_inputs(model, ["given"]), **options)
+    assert [node.op_type for node in result.graph.node] == ["Conv"]
+    assert ("given" in {entry.name for entry in result.graph.input}) is stays
+    assert ("given" in {tensor.name for tensor in result.graph.initializer}) is stays

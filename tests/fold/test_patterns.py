@@ -33,6 +33,10 @@ TANH = {
         t = Tanh (r) a = Add (t, one) h = Mul (x, half) y = Mul (h, a)
     """,
 }
+QUICK = {
+    "alpha": "v = Mul (x, {vector: 8}) a = Mul (v, alpha) s = Sigmoid (a) y = Mul (v, s)",
+    "swapped": "v = Mul (x, {vector: 8}) a = Mul (alpha, v) s = Sigmoid (a) y = Mul (s, v)",
+}
 CENTRED = "mean = ReduceMean <axes = [-1]> (x) c = Sub (x, mean)"
 LAYER_NORM = {
     "pow": CENTRED
@@ -79,6 +83,7 @@ FORMS = [
     for name, forms in {
         "Gelu": GELU,
         "FastGelu": TANH,
+        "QuickGelu": QUICK,
         "LayerNormalization": LAYER_NORM,
         "SimplifiedLayerNormalization": RMS_NORM,
         "FusedMatMul": ATTENTION,
@@ -151,6 +156,8 @@ def test_forms_that_tools_know(body):
 NO_PATTERNS = {
     "another-number": GELU["half-last"].replace("root2", "two"),
     "read-elsewhere": GELU["half-last"] + " other = Relu (m) y_ = Add (y, other)",
+    "quick-of-a-vector": QUICK["alpha"].replace("alpha", "{alphas: 8}"),
+    "quick-of-another": QUICK["alpha"].replace("Mul (v, s)", "Mul (x, s)"),
     "plain-tanh": "t = Tanh (x) a = Add (t, one) y = Mul (a, half)",
     "scale-of-two-axes": LAYER_NORM["pow"].replace("gamma: 8", "gamma: 1, 8").replace("beta: 8", "beta: 1, 8"),
     "shifted-by-a-vector": LAYER_NORM["pow"].replace("epsilon", "{vector: 5, 1 positive}"),
@@ -205,3 +212,14 @@ def test_a_batchnorm_passes_no_gelu(body, tmp_path):
     planned, after = folded(before)
     assert planned.count(Outcome.FOLDED) == 1
     assert optimized(after, tmp_path) == {"Gelu": 1, "Gemm": 1}
+
+
+@pytest.mark.parametrize("body", QUICK.values(), ids=QUICK)
+def test_what_a_quick_gelu_reads_does_not_go_into_its_factor(body, tmp_path):
+    """A scale of each channel could: the factor would be a vector, and the product pass the scale on to the MatMul."""
+    text = f"g (float[2, 5, 8] x) => (float[2, 5, 8] z) {{ {body} z = MatMul (y, {{w2: 8, 8}}) }}"
+    before = with_numbers(model_of(f'<ir_version: 8, opset_import: ["" : 17]> {text}'))
+    planned, after = folded(before)
+    assert optimized(after, tmp_path) == {"Mul": 1, "QuickGelu": 1, "MatMul": 1}
+    assert not planned.changes
+    assert folded(before, inside_patterns=True)[0].changes

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import onnx
 import pytest
-from helpers import folded, model_of
+from helpers import assert_same_meaning, feeds_of, folded, model_of, run
 from onnx import ModelProto, TensorProto, helper
 
 from bnfold.graph import Graph
@@ -88,3 +88,68 @@ def test_long_texts_are_no_names():
     model = model_of(CONV_BN)
     model.graph.node[0].metadata_props.append(entry(value="x" * 5000))
     assert not any(len(name) > 2000 for name in Graph(load(model)).names)
+
+
+TRAINED = """<ir_version: 11, opset_import: ["": 17]> g (float[2, 3, 6, 6] x) => (float[2, 3, 4, 4] y) {
+    c = Conv (x, {w: 3, 3, 3, 3}) d = BatchNormalization (c, {bn: 3}) y = BatchNormalization (d, {bnn: 3})
+}"""
+
+
+@pytest.mark.parametrize(
+    ("read", "left"),
+    [("w", 1), ("c", 2), ("d", 2), ("y", 1), ("x", 1)],
+    ids=["weight", "conv", "bn", "output", "input"],
+)
+@pytest.mark.parametrize("how", ["input", "attribute", "output", "body"])
+def test_what_a_training_step_reads_stays(how, read, left):
+    """Its graph is appended to that of the model: values and weights have to be there, and mean the same."""
+    model = model_of(TRAINED)
+    algorithm = model.training_info.add().algorithm
+    body = helper.make_graph(
+        [helper.make_node("Relu", [read], ["inner"])], "b", [], [helper.make_tensor_value_info("inner", 1, [])]
+    )
+    nodes = {
+        "input": helper.make_node("ReduceSum", [read], ["loss"]),
+        "attribute": helper.make_node("Gradient", ["x"], ["loss"], domain="ai.onnx.preview.training", xs=[read], y="y"),
+        "body": helper.make_node("If", ["p"], ["loss"], then_branch=body, else_branch=body),
+    }
+    if how == "output":
+        algorithm.output.append(helper.make_tensor_value_info(read, 1, None))
+    else:
+        algorithm.node.append(nodes[how])
+    _, result = folded(model)
+    assert len(result.graph.node) == left
+    (feeds,) = feeds_of(model)
+    assert_same_meaning({read: run(model, feeds).get(read)}, {read: run(result, feeds).get(read)}, 1e-5)
+    weights = [{tensor.name: tensor for tensor in each.graph.initializer} for each in (model, result)]
+    assert weights[1].get(read) == weights[0].get(read)
+
+
+def test_shardings_follow_the_values_of_a_node():
+    """What a node says of its weight and result is said of the new ones; of what it no longer reads, nothing."""
+    model = model_of("""<ir_version: 11, opset_import: ["": 17]> g (float[2, 3, 6, 6] x) => (float[2, 3, 4, 4] y) {
+        c = Conv (x, {w: 3, 3, 3, 3}) b = BatchNormalization (c, {bn: 3})
+        r = Relu (b) y = Mul (r, {s: 3, 1, 1 positive})
+    }""")
+    for node in model.graph.node:
+        configuration = node.device_configurations.add(configuration_id="two")
+        for name in (*node.input, *node.output, "another"):
+            configuration.sharding_spec.add(tensor_name=name)
+    _, result = folded(model)
+    for node in result.graph.node:
+        named = [spec.tensor_name for spec in node.device_configurations[0].sharding_spec]
+        assert named == [*node.input[:2], *node.output, "another"]
+
+
+def test_a_sharding_goes_with_an_input():
+    """A BatchNormalization that becomes an Add reads no mean any more."""
+    model = model_of("""<ir_version: 11, opset_import: ["": 17]> g (float[2, 3, 6, 6] x) => (float[2, 4, 6, 6] y) {
+        b = BatchNormalization (x, {bn: 3}) y = Conv <pads = [1, 1, 1, 1]> (b, {w: 4, 3, 3, 3})
+    }""")
+    specs = model.graph.node[0].device_configurations.add(configuration_id="two").sharding_spec
+    for name in model.graph.node[0].input:
+        specs.add(tensor_name=name)
+    _, result = folded(model)
+    add = result.graph.node[0]
+    assert add.op_type == "Add"
+    assert [spec.tensor_name for spec in add.device_configurations[0].sharding_spec] == list(add.input)

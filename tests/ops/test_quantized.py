@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.fold import Outcome
 from bnfold.reasons import Reason
+from bnfold.verify import Verdict, verify
 
 RANDOM = np.random.default_rng(5)
 CHANNELS = 4
@@ -241,6 +242,7 @@ def test_the_step_of_a_bias_stays_the_product(model):
     of_weight, of_bias = (tensors[makers[name].input[1]] for name in conv_node.input[1:3])
     np.testing.assert_allclose(of_bias, DATA_STEP * of_weight, rtol=1e-6)
     assert tensors[makers[conv_node.input[2]].input[0]].dtype == np.int32
+    assert verify(model, result).verdict is Verdict.EQUIVALENT  # also where no rounding of data hides that
 
 
 def test_a_bias_beside_data_that_is_not_quantized():

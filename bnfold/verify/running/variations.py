@@ -27,12 +27,15 @@ def weights_moved(model: Model, other: Model) -> Model:
     """The same model, every weight that another one does not have moved to a neighbour.
 
     The next number is an ulp away, twice what a rounding can do at the most, and about what it does to one in two.
+    So is the next integer of a quantized bias.
     """
     theirs = {tensor.name: _digest(other, tensor) for tensor in other.proto.graph.initializer}
     moved = model.copy()
+    biases = {node.input[0] for node in moved.proto.graph.node if node.op_type == "DequantizeLinear" and node.input}
     for tensor in moved.proto.graph.initializer:
-        is_number = is_float(helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        if is_number and theirs.get(tensor.name) != _digest(moved, tensor):
+        is_bias = tensor.data_type == TensorProto.INT32 and tensor.name in biases
+        is_rounded = is_bias or is_float(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        if is_rounded and theirs.get(tensor.name) != _digest(moved, tensor):
             original = TensorProto()
             original.CopyFrom(tensor)
             moved.attach(tensor, _Moved(model, original))
@@ -51,7 +54,9 @@ class _Moved:
         return int(np.prod(self.tensor.dims)) * helper.tensor_dtype_to_np_dtype(self.tensor.data_type).itemsize
 
     def chunks(self) -> Iterator[bytes | memoryview]:
-        yield _neighbours(self.model.array(self.tensor), np.random.default_rng(0)).tobytes()
+        array, random = self.model.array(self.tensor), np.random.default_rng(0)
+        moved = _other_integers(array, random) if array.dtype == np.int32 else _neighbours(array, random)
+        yield moved.tobytes()
 
 
 def _neighbours(array: Array, random: np.random.Generator) -> Array:
@@ -60,6 +65,12 @@ def _neighbours(array: Array, random: np.random.Generator) -> Array:
     largest = ml_dtypes.finfo(array.dtype).max  # type: ignore[no-untyped-call]  # some types have no infinity
     limit = np.where(random.random(array.shape) < 0.5, -largest, largest).astype(array.dtype)
     return np.asarray(np.where(np.isfinite(array) & (array != 0), np.nextafter(array, limit), array))
+
+
+def _other_integers(array: Array, random: np.random.Generator) -> Array:
+    ends = np.iinfo(array.dtype)
+    steps = np.where(random.random(array.shape) < 0.5, -1, 1)
+    return np.asarray(np.clip(array.astype(np.int64) + steps, ends.min, ends.max).astype(array.dtype))
 
 
 def _digest(model: Model, tensor: TensorProto) -> int:
