@@ -40,6 +40,10 @@ class Report:
 
     def text(self) -> str:
         """For a terminal."""
+        return "\n".join(self.lines_of_text())
+
+    def lines_of_text(self) -> tuple[str, ...]:
+        """The lines of `text`."""
         table = [self.columns, *(tuple(map(escape.line, row)) for row in self.rows)] if self.rows else []
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         aligned = (
@@ -47,7 +51,8 @@ class Report:
             for row in table
         )
         notes = (f"warning: {note}" for note in self.notes)
-        return "\n".join(map(escape.line, [self.headline, *(f"  {line}" for line in (*self.lines, *aligned)), *notes]))
+        below = (f"  {line}" for line in (*self.lines, *aligned))
+        return tuple(map(escape.line, [self.headline, *below, *notes]))
 
     def markdown(self) -> str:
         """For a pull request."""
@@ -126,6 +131,7 @@ def calibration_dict(result: Calibration) -> dict[str, object]:
         "samples": result.samples,
         "batch_size": result.batch_size,
         "seconds": round(result.seconds, 3),
+        "mean_error": _json(result.error),
         "residual": result.residual,
         "layers": [
             {
