@@ -31,6 +31,7 @@ from bnfold.calibrate.error import CalibrationError
 from bnfold.calibrate.measure import Report, Running
 from bnfold.calibrate.moments import Statistics
 from bnfold.calibrate.place import Choice, Place, measuring, named
+from bnfold.calibrate.ready import ready
 from bnfold.calibrate.targets import Skipped
 from bnfold.model_io import Model, load
 
@@ -176,7 +177,7 @@ def drift(
         ModelError: the model or the data cannot be read or do not fit each other (`CalibrationError`, `DataError`).
     """
     started = time.monotonic()
-    loaded = model if isinstance(model, Model) else load(model)
+    loaded, _ = ready(model if isinstance(model, Model) else load(model))
     place = Place(workers, threads, executor, dask, work_dir, Running(provider, arithmetic, progress))
     with measuring(loaded, data, Choice(batch_size, max_samples, seed), place) as (subject, _):
         for target in subject.targets:

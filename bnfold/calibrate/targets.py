@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -40,6 +40,7 @@ class Target:
         mean: as stored, float64; 0 where it is missing.
         var: as stored, float64; 1 where it is missing.
         dtype: of the stored statistics, in which new ones are written.
+        is_known: whether they are stored at all.
     """
 
     op: Op
@@ -47,6 +48,7 @@ class Target:
     mean: FloatArray
     var: FloatArray
     dtype: np.dtype[Any]
+    is_known: bool = True
 
     @property
     def x(self) -> Value:
@@ -70,7 +72,9 @@ class Target:
         return self.mean.size
 
     def refuse_senseless(self) -> None:
-        """Raises a CalibrationError if what it holds can be no statistics."""
+        """Raises a CalibrationError if it holds nothing, or what can be no statistics."""
+        if not self.is_known:
+            raise CalibrationError(f"{self.name}: holds no statistics: calibrate it first (bnfold calibrate)")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.var).all()):
             raise CalibrationError(f"{self.name}: holds statistics that are not finite")
         if not (self.var + batchnorm.epsilon(self.op) > 0).all():
@@ -103,15 +107,14 @@ def survey(graph: Graph) -> Survey:
     """Finds what can be measured.
 
     Raises:
-        CalibrationError: there is no BatchNormalization, or one whose statistics are shared, computed, or read by
-            something else.
+        CalibrationError: there is no BatchNormalization, or one whose statistics are computed, or read by something
+            else.
     """
     ops = [op for op in graph.ops() if batchnorm.is_batchnorm(op)]
     if not ops:
         raise CalibrationError(NO_BN)
     skipped = [Skipped(op.label, why) for op in ops if (why := _unmeasurable(graph, op))]
     measured = [op for op in ops if not _unmeasurable(graph, op)]
-    _refuse_shared(ops)
     if not measured:
         raise CalibrationError(f"no BatchNormalization can be measured: {skipped[0].name} {skipped[0].why}")
     return Survey(tuple(_target(op) for op in measured), tuple(skipped), tuple(_notes(graph, ops)))
@@ -124,19 +127,22 @@ def _unmeasurable(graph: Graph, op: Op) -> str:
     if None in [*map(op.input, (0, batchnorm.GAMMA, batchnorm.BETA)), *(op.outputs[:1] or [None])]:
         return "lacks an input, or its output"
     try:
-        per_position = not op.attribute("spatial", 1)
+        per_position = batchnorm.is_per_position(op)
         batchnorm.epsilon(op), batchnorm.is_training(op)
     except Refused as refused:
         return f"cannot be read: {Refusal(refused.reason, refused.facts)}"
     return "has spatial=0: statistics per position" if per_position else ""
 
 
-def _refuse_shared(ops: list[Op]) -> None:
-    values = [value for op in ops for index in (batchnorm.MEAN, batchnorm.VAR) if (value := op.input(index))]
-    for value, times in Counter(values).items():
-        if times > 1:
-            names = [op.label for op in ops if value in (op.input(batchnorm.MEAN), op.input(batchnorm.VAR))]
-            raise CalibrationError(f"{', '.join(names)} share the statistics {value.name!r}: give each its own")
+def shared(targets: Sequence[Target]) -> Iterator[str]:
+    """A line for each group of targets that read the same statistics, which is one module called several times."""
+    by_value: dict[Value, list[str]] = {}
+    for target in targets:
+        if (value := target.op.input(batchnorm.VAR)) is not None:
+            by_value.setdefault(value, []).append(target.name)
+    for value, names in by_value.items():
+        if len(names) > 1:
+            yield f"{', '.join(names)} shared the statistics {value.name!r}: each has its own now"
 
 
 def _target(op: Op) -> Target:
@@ -146,7 +152,9 @@ def _target(op: Op) -> Target:
             raise CalibrationError(f"{op.label}: its running statistics {value.name!r} are read by {reader}")
     if op.input(batchnorm.MEAN) is None or op.input(batchnorm.VAR) is None:
         gamma = _constant(op, batchnorm.GAMMA)
-        return Target(op, op.label, np.zeros(gamma.size), np.ones(gamma.size), _dtype(op, batchnorm.GAMMA))
+        return Target(
+            op, op.label, np.zeros(gamma.size), np.ones(gamma.size), _dtype(op, batchnorm.GAMMA), is_known=False
+        )
     mean, var = _constant(op, batchnorm.MEAN), _constant(op, batchnorm.VAR)
     if mean.shape != var.shape or mean.ndim != 1:
         raise CalibrationError(f"{op.label}: mean has shape {mean.shape}, variance {var.shape}; both have to be [C]")
@@ -154,10 +162,11 @@ def _target(op: Op) -> Target:
 
 
 def _constant(op: Op, index: int) -> FloatArray:
+    what = "its parameters are computed" if index == batchnorm.GAMMA else "its statistics are computed"
     try:
         return op.constant(index).float64()
     except Refused as refused:
-        raise CalibrationError(f"{op.label}: its statistics are computed: {refused}") from refused
+        raise CalibrationError(f"{op.label}: {what}: {Refusal(refused.reason, refused.facts)}") from refused
 
 
 def _dtype(op: Op, index: int) -> np.dtype[Any]:

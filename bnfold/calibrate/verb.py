@@ -23,10 +23,11 @@ from bnfold.calibrate.measure import Report, Running, Subject
 from bnfold.calibrate.methods import BATCH_METHODS, Ema, Estimator, Method
 from bnfold.calibrate.moments import Statistics
 from bnfold.calibrate.place import Choice, Place, measuring, named
+from bnfold.calibrate.ready import ready
 from bnfold.calibrate.result import Calibration, Layer, enough, residual
 from bnfold.calibrate.rewrite import with_statistics
 from bnfold.calibrate.sequential import sequential
-from bnfold.calibrate.targets import Target
+from bnfold.calibrate.targets import Target, shared
 from bnfold.model_io import Model, check_output, load, staged, write_stream
 
 ERROR_LIMIT = 0.05
@@ -114,6 +115,7 @@ def calibrate(
     options = _options(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
     loaded = model if isinstance(model, Model) else load(model)
     target = _target(loaded, output, in_place=in_place)
+    loaded, notes = ready(loaded)
     place = Place(workers, threads, executor, dask, work_dir, Running(provider, arithmetic, progress))
     choice = Choice(batch_size, max_samples, seed)
     with measuring(loaded, data, choice, place, cache_memory, cache_disk) as (subject, budget):
@@ -130,7 +132,7 @@ def calibrate(
         seconds=time.monotonic() - started,
         cuts=cuts,
     )
-    result = replace(result, warnings=tuple(_warnings(result, subject, options)))
+    result = replace(result, warnings=(*notes, *_warnings(result, subject, options)))
     _write(result.model, target)
     return result
 
@@ -179,7 +181,8 @@ def _options(
 def _measure(subject: Subject, options: Options, budget: Budget) -> tuple[tuple[Layer, ...], Cuts | None]:
     if options.prior or (options.method is Method.EMA and not options.reset):
         for target in subject.targets:
-            target.refuse_senseless()
+            if options.prior or target.is_known:  # a moving average can start from 0 and 1
+                target.refuse_senseless()
     if options.method is Method.SEQUENTIAL:
         run = sequential(subject, budget, lambda *found: _held(subject, options, *found))
         held = [_held(subject, options, number, statistics) for number, statistics in enumerate(run.measured)]
@@ -236,6 +239,7 @@ def _checked(subject: Subject, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 
 def _warnings(result: Calibration, subject: Subject, options: Options) -> Iterator[str]:
     yield from subject.survey.notes
+    yield from shared(subject.targets)
     if left_over := subject.samples.left_over:
         yield f"{left_over} samples did not fill a batch of {result.batch_size}, which the model insists on"
     if idle := [layer.name for layer in result.layers if not layer.measured.count]:
