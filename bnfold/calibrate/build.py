@@ -79,12 +79,17 @@ class Builder:
     # --- nodes of the model ------------------------------------------------------------------------------
 
     def copy(self, op: Op) -> None:
-        """The node as it is, but for a Dropout, which drops nothing."""
+        """The node as it is, but for a Dropout, which drops nothing, and outputs that ONNX Runtime needs."""
         node = NodeProto()
         node.CopyFrom(op.node)
         if drops(op):
             del node.input[:]
             node.input.extend(stop_dropping(op))
+        elif batchnorm.is_batchnorm(op) and batchnorm.is_training(op):
+            outputs = 3 if self._opset >= _TRAINING_ATTRIBUTE_FROM else 5
+            spare = [f"{self._prefix}_kept_{len(self._nodes)}_{index}" for index in range(outputs)]
+            node.output[:] = [name or spare[i] for i, name in enumerate([*node.output, *spare[len(node.output) :]])]
+            self._outputs += node.output[1:]
         self._nodes.append(node)
 
     def identity(self, op: Op) -> None:

@@ -17,6 +17,7 @@ from bnfold import batchnorm
 from bnfold.calibrate.data import fixed_batch, inputs_of
 from bnfold.calibrate.error import CalibrationError
 from bnfold.calibrate.rewrite import detach, to_inference
+from bnfold.calibrate.targets import ALL, Selection
 from bnfold.graph import Graph, Op, Scope, inlined
 from bnfold.model_io import Model
 from bnfold.reasons import Refusal, Refused
@@ -25,7 +26,7 @@ _LEAST_RANK = 3  # of InstanceNormalization
 _TYPES = frozenset({"float16", "float32", "float64"})  # that it takes at every opset
 
 
-def ready(model: Model) -> tuple[Model, tuple[str, ...]]:
+def ready(model: Model, selection: Selection = ALL) -> tuple[Model, tuple[str, ...]]:
     """The model, or a copy of it that can be measured, and what the user should know of it.
 
     Raises:
@@ -35,6 +36,7 @@ def ready(model: Model) -> tuple[Model, tuple[str, ...]]:
     result = written_out.copy()
     graph = Graph(result, assume_constant=True)
     training = [op for op in graph.main.ops if batchnorm.is_batchnorm(op) and _is_training(op)]
+    training = [op for op in training if not selection.leaves_out(op)]
     by_sample = [op for op in training if _is_by_sample(graph, op)]
     calibrated = [op for op in training if op not in by_sample]
     if by_sample:

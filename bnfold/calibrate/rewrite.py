@@ -10,25 +10,28 @@ from onnx import numpy_helper
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibrate.error import CalibrationError
-from bnfold.calibrate.targets import Target, drops, stop_dropping, survey
+from bnfold.calibrate.targets import ALL, Selection, Target, drops, stop_dropping, survey
 from bnfold.graph import Graph, Op, Value
 from bnfold.model_io import Model
 
 
-def with_statistics(model: Model, mean: Sequence[FloatArray], var: Sequence[FloatArray]) -> Model:
+def with_statistics(
+    model: Model, mean: Sequence[FloatArray], var: Sequence[FloatArray], selection: Selection = ALL
+) -> Model:
     """A copy of the model with these statistics, in inference mode.
 
     Args:
         model: the model that was measured.
         mean: of each target, in the order of `survey`.
         var: likewise.
+        selection: which were measured.
 
     Raises:
         CalibrationError: a statistic does not fit the type that the model stores it in.
     """
     result = model.copy()
     graph = Graph(result, assume_constant=True)
-    for target, *statistics in zip(survey(graph).targets, mean, var, strict=True):
+    for target, *statistics in zip(survey(graph, selection).targets, mean, var, strict=True):
         for index, values in zip((batchnorm.MEAN, batchnorm.VAR), statistics, strict=True):
             _store(graph, target, index, values)
         to_inference(graph, target.op)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +22,7 @@ RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
 _DROPOUT_MODE_INPUT = 2
+_LOOKED_AT = 4000  # names, for one that looks like a mistyped pattern: a second at the most
 # torch's exporter notes what each node was; this is a BatchNorm in training mode, whatever the node says now.
 _TORCH_TRAINING_BN = "_native_batch_norm_legit_functional"
 
@@ -92,6 +95,39 @@ class Skipped:
 
     name: str
     why: str
+    is_asked: bool = False  # for by the user
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which BatchNormalizations to calibrate, by patterns for their names as in file names; all of them without any.
+
+    Attributes:
+        only: none but those.
+        keep: and not those.
+    """
+
+    only: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
+
+    def leaves_out(self, op: Op) -> bool:
+        """Whether the user wants it as it is."""
+        return bool(self.only and not _matches(op, self.only)) or _matches(op, self.keep)
+
+    def check(self, ops: Sequence[Op]) -> None:
+        """Raises a CalibrationError if a pattern matches none of the ops."""
+        for pattern in (*self.only, *self.keep):
+            if not any(_matches(op, [pattern]) for op in ops):
+                near = get_close_matches(pattern, [op.label for op in ops[:_LOOKED_AT]])
+                hint = f"; near it: {', '.join(near)}" if near else ""
+                raise CalibrationError(f"no BatchNormalization matches {pattern!r}{hint}")
+
+
+ALL = Selection()
+
+
+def _matches(op: Op, patterns: Sequence[str]) -> bool:
+    return any(op.label == pattern or fnmatchcase(op.label, pattern) for pattern in patterns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,21 +139,27 @@ class Survey:
     notes: tuple[str, ...]
 
 
-def survey(graph: Graph) -> Survey:
-    """Finds what can be measured.
+def survey(graph: Graph, selection: Selection = ALL) -> Survey:
+    """Finds what can be measured, of what is selected.
 
     Raises:
-        CalibrationError: there is no BatchNormalization, or one whose statistics are computed, or read by something
-            else.
+        CalibrationError: there is no BatchNormalization, none of some name, or one whose statistics are computed, or
+            read by something else.
     """
     ops = [op for op in graph.ops() if batchnorm.is_batchnorm(op)]
     if not ops:
         raise CalibrationError(NO_BN)
-    skipped = [Skipped(op.label, why) for op in ops if (why := _unmeasurable(graph, op))]
-    measured = [op for op in ops if not _unmeasurable(graph, op)]
+    selection.check(ops)
+    kept = [op for op in ops if selection.leaves_out(op)]
+    others = [op for op in ops if op not in set(kept)]
+    skipped = [Skipped(op.label, why) for op in others if (why := _unmeasurable(graph, op))]
+    measured = [op for op in others if not _unmeasurable(graph, op)]
+    if not others:
+        raise CalibrationError("every BatchNormalization is kept by its name: there is nothing to calibrate")
     if not measured:
         raise CalibrationError(f"no BatchNormalization can be measured: {skipped[0].name} {skipped[0].why}")
-    return Survey(tuple(_target(op) for op in measured), tuple(skipped), tuple(_notes(graph, ops)))
+    skipped += [Skipped(op.label, "is kept by its name", is_asked=True) for op in kept]
+    return Survey(tuple(_target(op) for op in measured), tuple(skipped), tuple(_notes(graph, others, kept)))
 
 
 def _unmeasurable(graph: Graph, op: Op) -> str:
@@ -135,14 +177,12 @@ def _unmeasurable(graph: Graph, op: Op) -> str:
 
 
 def shared(targets: Sequence[Target]) -> Iterator[str]:
-    """A line for each group of targets that read the same statistics, which is one module called several times."""
-    by_value: dict[Value, list[str]] = {}
-    for target in targets:
-        if (value := target.op.input(batchnorm.VAR)) is not None:
-            by_value.setdefault(value, []).append(target.name)
-    for value, names in by_value.items():
-        if len(names) > 1:
-            yield f"{', '.join(names)} shared the statistics {value.name!r}: each has its own now"
+    """A line for each group that reads the same statistics, as calls of one module do, with a target in it."""
+    values = (target.op.input(batchnorm.VAR) for target in targets)
+    for value in dict.fromkeys(value for value in values if value is not None):
+        ops = [use.op for use in value.readers if batchnorm.is_batchnorm(use.op) and use.index == batchnorm.VAR]
+        if len(ops) > 1:
+            yield f"{', '.join(op.label for op in ops)} shared the statistics {value.name!r}: each has its own now"
 
 
 def _target(op: Op) -> Target:
@@ -173,8 +213,10 @@ def _dtype(op: Op, index: int) -> np.dtype[Any]:
     return op.constant(index).dtype
 
 
-def _notes(graph: Graph, ops: list[Op]) -> list[str]:
+def _notes(graph: Graph, ops: list[Op], kept: list[Op]) -> list[str]:
     notes = []
+    if training := [op.label for op in kept if batchnorm.is_training(op)]:
+        notes.append(f"{', '.join(training)} kept in training mode: what the others meet depends on the batch size")
     if random := sorted({op.type for op in graph.ops() if op.type in RANDOM}):
         notes.append(f"random operators remain ({', '.join(random)}): two runs will not agree")
     if any(drops(op) for op in graph.ops()):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +27,7 @@ from bnfold.calibrate.ready import ready
 from bnfold.calibrate.result import Calibration, Layer, enough, residual
 from bnfold.calibrate.rewrite import with_statistics
 from bnfold.calibrate.sequential import sequential
-from bnfold.calibrate.targets import Target, shared
+from bnfold.calibrate.targets import Selection, Target, shared
 from bnfold.model_io import Model, check_output, load, staged, write_stream
 
 ERROR_LIMIT = 0.05
@@ -64,6 +64,8 @@ def calibrate(
     unbiased: bool = False,
     prior: float = 0.0,
     reset: bool = False,
+    only: Sequence[str] = (),
+    keep: Sequence[str] = (),
     check: bool = True,
     cache_memory: int | None = None,
     cache_disk: int | None = None,
@@ -96,6 +98,8 @@ def calibrate(
         prior: this many pseudo-samples of the stored statistics are blended in: (prior·old + n·new) / (prior + n),
             means and variances each (Schneider et al. 2020).
         reset: forget the stored statistics: mean 0, variance 1. Matters to `ema`, which starts from them.
+        only: calibrate none but the BatchNormalizations whose names match one of these patterns (`*`, `?`, `[…]`).
+        keep: and not those that match one of these. Others stay as they are, as a frozen backbone does.
         check: measure once more, on the calibrated model, and give the residual (sequential only).
         cache_memory: bytes of activations that `sequential` may hold in memory; a quarter of what is free by default.
         cache_disk: bytes beyond that on disk; a quarter of what is free by default.
@@ -115,15 +119,16 @@ def calibrate(
     options = _options(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
     loaded = model if isinstance(model, Model) else load(model)
     target = _target(loaded, output, in_place=in_place)
-    loaded, notes = ready(loaded)
+    selection = _selection(only, keep)
+    loaded, notes = ready(loaded, selection)
     place = Place(workers, threads, executor, dask, work_dir, Running(provider, arithmetic, progress))
-    choice = Choice(batch_size, max_samples, seed)
+    choice = Choice(batch_size, max_samples, seed, selection)
     with measuring(loaded, data, choice, place, cache_memory, cache_disk) as (subject, budget):
         layers, cuts = _measure(subject, options, budget)
         samples = subject.samples
     result = Calibration(
         source=named(model),
-        model=with_statistics(loaded, [layer.mean for layer in layers], [layer.var for layer in layers]),
+        model=with_statistics(loaded, [layer.mean for layer in layers], [layer.var for layer in layers], selection),
         method=options.method,
         samples=samples.count,
         batch_size=max(batch.rows for batch in samples.batches),
@@ -135,6 +140,12 @@ def calibrate(
     result = replace(result, warnings=(*notes, *_warnings(result, subject, options)))
     _write(result.model, target)
     return result
+
+
+def _selection(only: Sequence[str], keep: Sequence[str]) -> Selection:
+    if isinstance(only, str) or isinstance(keep, str):
+        raise CalibrationError("only and keep are lists of patterns: a text would be taken for its letters")
+    return Selection(tuple(only), tuple(keep))
 
 
 def _target(

@@ -19,6 +19,8 @@ from bnfold.commands.samples import arguments, method, samples
 @click.option("-o", "--output", metavar="OUT", help="Where to write.  [default: MODEL.calibrated.onnx, if free]")
 @click.option("--in-place", is_flag=True, help="Write over MODEL.")
 @click.option("--force", is_flag=True, help="Replace the default output if it exists.")
+@click.option("--only", multiple=True, metavar="GLOB", help="Calibrate BatchNormalizations of these names, no others.")
+@click.option("--keep", multiple=True, metavar="GLOB", help="BatchNormalizations that stay as they are, by name.")
 @method
 @options.report_format
 @options.verbose

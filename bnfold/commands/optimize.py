@@ -61,6 +61,8 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     help="First take the statistics from this data (.npy, .npz, a folder, script.py:function), as bnfold calibrate "
     "does; the options from --method to --arithmetic are for that.",
 )
+@click.option("--calibrate-only", multiple=True, metavar="GLOB", help="BatchNormalizations to calibrate, no others.")
+@click.option("--calibrate-keep", multiple=True, metavar="GLOB", help="Those that keep their statistics.")
 @calibrating
 @options.keep
 @options.assume_constant
@@ -122,7 +124,7 @@ def optimize(
                 timeout=timeout,
                 memory=memory,
                 calibrate=list(calibrate) or None,
-                calibration=calibration if calibrate else None,
+                calibration={name.removeprefix("calibrate_"): value for name, value in calibration.items()},
                 certificate=certificate,
                 progress=progress,
             )

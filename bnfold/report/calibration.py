@@ -100,6 +100,8 @@ def calibration_report(result: Calibration, *, verbose: bool = False) -> Report:
 
 
 def _calibration_lines(result: Calibration) -> Iterator[str]:
+    if kept := sum(entry.is_asked for entry in result.skipped):
+        yield f"{kept} {'keeps its' if kept == 1 else 'keep their'} statistics, as asked"
     farthest = max(result.layers, key=lambda layer: layer.moved)
     yield f"means moved by up to {_number(farthest.moved)} standard deviations ({farthest.name})"
     errors = [layer.error for layer in result.layers], [layer.var_error for layer in result.layers]
@@ -215,7 +217,7 @@ def drift_dict(result: Drift) -> dict[str, object]:
 
 
 def _skipped(result: Calibration | Drift) -> Iterator[str]:
-    yield from (f"{entry.name} {entry.why}; it is left as it is" for entry in result.skipped)
+    yield from (f"{entry.name} {entry.why}; it is left as it is" for entry in result.skipped if not entry.is_asked)
 
 
 def _number(value: float) -> str:

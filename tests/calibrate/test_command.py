@@ -176,3 +176,14 @@ def test_optimize_takes_the_options_of_calibrate(bnfold, tmp_path):
     result = bnfold("optimize", "m.onnx", "-o", "f.onnx", *options)
     assert result.exit_code == 2
     assert "--method is for --calibrate, which is not given" in result.stderr
+
+
+def test_names_reach_the_verb(bnfold, tmp_path):
+    """`--only` and `--keep` of calibrate; in `optimize`, whose --keep is of folding, they have longer names."""
+    two_samples(tmp_path)
+    for command in (["calibrate"], ["optimize", "--calibrate", "x.npy"]):
+        prefix, data = ("--calibrate-", []) if len(command) > 1 else ("--", ["--data", "x.npy"])
+        for option in ("only", "keep"):
+            result = bnfold(*command, "m.onnx", *data, f"{prefix}{option}", "none", "-o", "f.onnx")
+            assert result.exit_code == 2
+            assert "no BatchNormalization matches 'none'" in result.stderr

@@ -307,3 +307,88 @@ def test_dropout_drops_nothing(method, here):
     assert list(result.proto().graph.node[0].input) == ["x", "ratio"]
     assert "mode" not in {tensor.name for tensor in result.proto().graph.initializer}
     assert any("Dropout" in warning for warning in result.warnings)
+
+
+def three(training=False):
+    """`x`, bn0, bn1, bn2, `y`, each with statistics of its own."""
+    model = bn_model(training=training)
+    first = model.graph.node[0]
+    for number in (1, 2):
+        node = onnx.NodeProto()
+        node.CopyFrom(first)
+        node.name = f"bn{number}"
+        node.input[0] = f"normal{number - 1}"
+        node.input[3:] = [f"mean{number}", f"var{number}"]
+        node.output[:] = [f"{name}{number}" for name in first.output]
+        model.graph.node.insert(number, node)
+        for name, value in (("mean", 0.5), ("var", 2.0)):
+            array = np.full(3, value, np.float32)
+            model.graph.initializer.append(numpy_helper.from_array(array, f"{name}{number}"))
+    first.name, first.output[0] = "bn0", "normal0"
+    model.graph.node[-1].input[0] = "normal2"
+    return model
+
+
+@pytest.mark.parametrize("method", ["sequential", "pooled"])
+@pytest.mark.parametrize(
+    ("patterns", "calibrated"),
+    [
+        ({"only": ["bn2"]}, "bn2"),
+        ({"only": ["bn*"], "keep": ["*1"]}, "bn0 bn2"),
+        ({"keep": ["bn[01]"]}, "bn2"),
+        ({"only": ["bn0", "bn1"]}, "bn0 bn1"),
+    ],
+)
+def test_only_some(patterns, calibrated, method, here):
+    """The others stay as they are, byte for byte, and what is measured is measured behind them."""
+    model = three()
+    result = calibrate(model, X, method=method, executor=here, **patterns)
+    assert " ".join(layer.name for layer in result.layers) == calibrated
+    value = X.astype(np.float64)
+    gamma, beta = (numpy_helper.to_array(t).astype(np.float64)[:, None, None] for t in model.graph.initializer[:2])
+    for node, old in zip(result.proto().graph.node[:3], model.graph.node, strict=False):
+        assert node == old
+        mean, var = (array.astype(np.float64) for array in statistics_in(result.proto(), node.name))
+        if node.name in calibrated.split():
+            np.testing.assert_allclose((mean, var), moments(value), rtol=1e-5, atol=1e-6)
+        else:
+            np.testing.assert_array_equal((mean, var), statistics_in(model, node.name))
+        value = gamma * (value - mean[:, None, None]) / np.sqrt(var[:, None, None] + np.float32(1e-5)) + beta
+    kept = 3 - len(result.layers)
+    assert f"{kept} {'keeps its' if kept == 1 else 'keep their'} statistics, as asked" in str(result)
+    assert "left as it is" not in str(result)
+
+
+@pytest.mark.parametrize("method", ["sequential", "pooled"])
+@pytest.mark.parametrize("opset", [9, 17])
+def test_kept_in_training_mode(method, opset, here):
+    """It normalises by the batch, as it did, and a warning says what that means."""
+    model = bn_model(opset=opset, training=True)
+    second = onnx.NodeProto()
+    second.CopyFrom(model.graph.node[0])
+    second.name, second.input[0] = "bn2", "normal"
+    second.output[:] = [f"{name}2" for name in second.output]
+    model.graph.node.insert(1, second)
+    model.graph.node[2].input[0] = "normal2"
+    result = calibrate(model, X * 3 + 1, method=method, batch_size=8, keep=["bn"], executor=here)
+    assert result.proto().graph.node[0] == model.graph.node[0]
+    gamma, beta = (numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer[:2])
+    (layer,) = result.layers
+    np.testing.assert_allclose(layer.mean, beta, atol=1e-6)
+    np.testing.assert_allclose(layer.var, gamma**2, rtol=1e-4)
+    assert any("bn kept in training mode" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        ({"only": ["bn3"]}, "no BatchNormalization matches 'bn3'; near it: bn"),
+        ({"keep": ["features*"]}, r"no BatchNormalization matches 'features\*'"),
+        ({"keep": ["*"]}, "every BatchNormalization is kept by its name"),
+        ({"keep": "bn1"}, "only and keep are lists of patterns"),
+    ],
+)
+def test_patterns_that_cannot_be_meant(patterns, message, here):
+    """A pattern that matches nothing is a mistake, and so is a text in place of a list."""
+    with pytest.raises(CalibrationError, match=message):
+        calibrate(three(), X, executor=here, **patterns)
