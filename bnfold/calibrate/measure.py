@@ -142,7 +142,9 @@ class Subject:
     # --- programs ----------------------------------------------------------------------------------------
 
     def builder(self) -> Builder:
-        return Builder(self._model, self.graph, self._prefix, arithmetic=self._arithmetic)
+        return Builder(
+            self._model, self.graph, self._prefix, arithmetic=self._arithmetic, literal=self.survey.has_steps
+        )
 
     def emit(self, builder: Builder, ops: Iterable[Op], frozen: dict[int, tuple[FloatArray, FloatArray]]) -> None:
         """Adds nodes; targets in inference mode with the given statistics."""

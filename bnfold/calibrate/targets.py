@@ -21,6 +21,7 @@ from bnfold.reasons import Refusal, Refused
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
+_STEPS = frozenset({"Ceil", "Floor", "Round", "Sign"})
 _DROPOUT_MODE_INPUT = 2
 _LOOKED_AT = 4000  # names, for one that looks like a mistyped pattern: a second at the most
 # torch's exporter notes what each node was; this is a BatchNorm in training mode, whatever the node says now.
@@ -132,11 +133,19 @@ def _matches(op: Op, patterns: Sequence[str]) -> bool:
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """What a model holds for this path."""
+    """What a model holds for this path.
+
+    Attributes:
+        targets: what can be measured.
+        skipped: the others.
+        notes: what the user should know, a line each.
+        has_steps: whether a difference in the last bit can become one of a whole step, as where values are quantised.
+    """
 
     targets: tuple[Target, ...]
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
+    has_steps: bool = False
 
 
 def survey(graph: Graph, selection: Selection = ALL) -> Survey:
@@ -159,7 +168,8 @@ def survey(graph: Graph, selection: Selection = ALL) -> Survey:
     if not measured:
         raise CalibrationError(f"no BatchNormalization can be measured: {skipped[0].name} {skipped[0].why}")
     skipped += [Skipped(op.label, "is kept by its name", is_asked=True) for op in kept]
-    return Survey(tuple(_target(op) for op in measured), tuple(skipped), tuple(_notes(graph, others, kept)))
+    targets = tuple(_target(op) for op in measured)
+    return Survey(targets, tuple(skipped), tuple(_notes(graph, others, kept)), any(map(_has_steps, graph.ops())))
 
 
 def _unmeasurable(graph: Graph, op: Op) -> str:
@@ -227,6 +237,15 @@ def _notes(graph: Graph, ops: list[Op], kept: list[Op]) -> list[str]:
             "word: until now the model did not compute what it did in PyTorch"
         )
     return notes
+
+
+def _has_steps(op: Op) -> bool:
+    if op.type == "Cast":  # from a floating-point type to another is none, nor is what computes a shape
+        made, given = op.graph.dtype(op.output), op.graph.dtype(op.data(0))
+        if made is None or given is None or op.graph.constant(op.output) is not None:
+            return False
+        return given.kind == "f" and made.kind in "iu"
+    return "Quantize" in op.type or "QLinear" in op.type or op.type in _STEPS
 
 
 def drops(op: Op) -> bool:

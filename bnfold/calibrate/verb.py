@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
@@ -33,7 +34,11 @@ from bnfold.model_io import Model, check_output, load, staged, write_stream
 ERROR_LIMIT = 0.05
 """A standard error of a mean above this many standard deviations is warned of."""
 RESIDUAL_LIMIT = 1e-5
-"""A residual above this is warned of: quantised and float16 activations round differently in different segments."""
+"""A residual above this is warned of."""
+_NARROW_LIMITS: dict[int, float] = {
+    TensorProto.FLOAT16: 2e-3,
+    TensorProto.BFLOAT16: 2e-2,
+}  # two units in the last place of activations
 _FEW_BATCHES = 8  # the spread between fewer batches says little
 _EMA_FORGETS = 5  # time constants until the start of a moving average is forgotten: e^-5 = 0.7 %
 
@@ -259,7 +264,8 @@ def _warnings(result: Calibration, subject: Subject, options: Options) -> Iterat
     if dead := [(layer.name, len(layer.dead)) for layer in measured if layer.dead]:
         channels = ", ".join(f"{name} ({count})" for name, count in dead)
         yield f"channels that hardly vary are scaled up by gamma / sqrt(epsilon): {channels}"
-    if result.residual is not None and result.residual > RESIDUAL_LIMIT:
+    limit = max(_NARROW_LIMITS.get(form.kind, RESIDUAL_LIMIT) for form in subject.forms)
+    if result.residual is not None and not result.residual <= limit:
         yield f"the calibrated model meets other statistics than it holds: they differ by up to {result.residual:.1e}"
     yield from _about_precision(result, measured, options, len(subject.samples.batches))
 
