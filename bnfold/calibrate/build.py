@@ -14,9 +14,10 @@ Means of single samples come from a training node too, of the value as `[1, N·C
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -82,8 +83,13 @@ class Builder:
 
     # --- nodes of the model ------------------------------------------------------------------------------
 
-    def copy(self, op: Op) -> None:
-        """The node as it is, but for a Dropout, which drops nothing, and outputs that ONNX Runtime needs."""
+    def copy(self, op: Op, renamed: Mapping[str, str] = MappingProxyType({})) -> None:
+        """The node as it is, but for a Dropout, which drops nothing, and outputs that ONNX Runtime needs.
+
+        Args:
+            op: the node.
+            renamed: what it reads in place of some values.
+        """
         node = NodeProto()
         node.CopyFrom(op.node)
         if drops(op):
@@ -94,6 +100,7 @@ class Builder:
             spare = [f"{self._prefix}_kept_{len(self._nodes)}_{index}" for index in range(outputs)]
             node.output[:] = [name or spare[i] for i, name in enumerate([*node.output, *spare[len(node.output) :]])]
             self._outputs += node.output[1:]
+        node.input[:] = [renamed.get(name, name) for name in node.input]
         self._nodes.append(node)
 
     def identity(self, op: Op) -> None:
