@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import onnx
 
@@ -25,6 +25,7 @@ from bnfold.model_io.wire import size
 from bnfold.report import Checked, Optimized
 
 if TYPE_CHECKING:
+    from bnfold.calibrate import Calibration
     from bnfold.calibrate.data import Data
 
 
@@ -155,6 +156,7 @@ def optimize(
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
     calibrate: Data | None = None,
+    calibration: Mapping[str, Any] | None = None,
     certificate: str | os.PathLike[str] | None = None,
     timeout: float = 300.0,
     memory: int | None = None,
@@ -178,6 +180,7 @@ def optimize(
         dims: Sizes of named dimensions to compare on.
         calibrate: Data to take the BatchNormalizations' statistics from first, as `bnfold.calibrate` does; the folded
             model is then compared with the calibrated one.
+        calibration: Arguments of `bnfold.calibrate` beside model, data and output, for instance `{"method": "paper"}`.
         certificate: Where to write a record that `verify_certificate` can check; it needs two files, and so is not for
             models in memory, in place, or while calibrating.
         timeout: Seconds for deciding what to fold, as many for comparing region by region, and as many for running the
@@ -202,16 +205,19 @@ def optimize(
         draft = Draft(Path(certificate), loaded if calibrate is None else None, target, options)
     before = _nbytes(loaded, loaded.path)
     reference = loaded.path or loaded
+    calibrated = None
     if calibrate is not None:
         check_patterns(loaded, asked.keep)
-        reference = loaded = _calibrated(loaded, calibrate)
+        calibrated = _calibrated(loaded, calibrate, {"progress": progress, **(calibration or {})}, _name(model))
+        reference = loaded = calibrated.model
     planned = make_plan(loaded, asked, Deadline.after(timeout))
     unchanged = not planned.changes and calibrate is None
 
     def verified(after: Path | None) -> Optimized:
         # of a file that was written, what it says itself: folded tensors have moved to another data file
         written = load(after) if after is not None and planned.model.has_data_files else planned.model
-        result = Optimized(_name(model), planned, target, before, _nbytes(written, after))
+        size_after = _nbytes(written, after)
+        result = Optimized(_name(model), planned, target, before, size_after, calibration=calibrated)
         if mode is VerifyMode.OFF or not planned.changes:
             return result
         from bnfold.verify import Verdict, Verification  # noqa: PLC0415 -- takes long, and is not always needed
@@ -248,10 +254,12 @@ def optimize(
     return result
 
 
-def _calibrated(model: Model, data: Data) -> Model:
+def _calibrated(model: Model, data: Data, options: Mapping[str, Any], name: str) -> Calibration:
     from bnfold.calibrate import calibrate  # noqa: PLC0415 -- takes long, and is rarely asked for
 
-    return calibrate(model, data).model
+    if stray := {"model", "data", "output", "in_place"} & options.keys():
+        raise TypeError(f"calibration takes no {min(stray)!r}: that is an argument of its own")
+    return replace(calibrate(model, data, **options), source=name)
 
 
 def _accepted(result: Optimized, mode: VerifyMode) -> Optimized:

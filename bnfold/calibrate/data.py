@@ -101,8 +101,8 @@ def _input(name: str, dtype: np.dtype[Any] | None, shape: Shape | None) -> Input
 
 
 def _sizes(shape: Shape | None) -> tuple[int | None, ...] | None:
-    """Fixed sizes; what has but a name is open."""
-    return None if shape is None else tuple(size if isinstance(size, int) else None for size in shape)
+    """Fixed sizes; what has but a name is open, and so is -1, which some exporters write."""
+    return None if shape is None else tuple(size if isinstance(size, int) and size > 0 else None for size in shape)
 
 
 def prepare(

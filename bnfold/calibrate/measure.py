@@ -19,7 +19,7 @@ from bnfold.calibrate.methods import Estimator
 from bnfold.calibrate.moments import Moments, Statistics
 from bnfold.calibrate.program import Described, Measured, Program, Reading
 from bnfold.calibrate.segments import START, Segments, is_fed, reads
-from bnfold.calibrate.targets import Survey, Target, survey
+from bnfold.calibrate.targets import ALL, Selection, Survey, Target, survey
 from bnfold.calibrate.weights import with_shared_weights
 from bnfold.graph import Graph, Op, Value
 from bnfold.model_io import Model
@@ -68,16 +68,25 @@ class Subject:
         samples: the data.
         engine: where programs run.
         running: how.
+        selection: which BatchNormalizations.
 
     Raises:
         CalibrationError: there is nothing to measure, or ONNX Runtime cannot run the model on this data.
     """
 
-    def __init__(self, model: Model, graph: Graph, samples: Samples, engine: Engine, running: Running) -> None:
+    def __init__(
+        self,
+        model: Model,
+        graph: Graph,
+        samples: Samples,
+        engine: Engine,
+        running: Running,
+        selection: Selection = ALL,
+    ) -> None:
         self.graph = graph
         self.samples = samples
         self.engine = engine
-        self.survey: Survey = survey(graph)
+        self.survey: Survey = survey(graph, selection)
         self.targets = self.survey.targets
         self.segments = Segments(graph, self.targets)
         self._model = with_shared_weights(model, engine.folder)
@@ -133,7 +142,9 @@ class Subject:
     # --- programs ----------------------------------------------------------------------------------------
 
     def builder(self) -> Builder:
-        return Builder(self._model, self.graph, self._prefix, arithmetic=self._arithmetic)
+        return Builder(
+            self._model, self.graph, self._prefix, arithmetic=self._arithmetic, literal=self.survey.has_steps
+        )
 
     def emit(self, builder: Builder, ops: Iterable[Op], frozen: dict[int, tuple[FloatArray, FloatArray]]) -> None:
         """Adds nodes; targets in inference mode with the given statistics."""

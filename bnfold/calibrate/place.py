@@ -15,17 +15,19 @@ from bnfold.calibrate.data import Data, inputs_of, prepare
 from bnfold.calibrate.engine import Engine
 from bnfold.calibrate.error import CalibrationError
 from bnfold.calibrate.measure import Running, Subject
+from bnfold.calibrate.targets import ALL, Selection
 from bnfold.graph import Graph
 from bnfold.model_io import Model, temporary_folder
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which samples, in batches of what size; see `calibrate`."""
+    """Which samples, in batches of what size, and which BatchNormalizations; see `calibrate`."""
 
     batch_size: int | None = None
     max_samples: int | None = None
     seed: int | None = None
+    selection: Selection = ALL
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def measuring(
         budget = Budget(free.memory if memory is None else memory, free.disk if disk is None else disk)
         threads = place.threads or usable_cores()
         engine = Engine(folder, memory=budget.memory, workers=place.workers, threads=threads, executor=executor)
-        subject = Subject(model, graph, samples, stack.enter_context(engine), place.running)
+        subject = Subject(model, graph, samples, stack.enter_context(engine), place.running, choice.selection)
         yield subject, budget
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import BinaryIO
 
 import numpy as np
 import onnx
+from onnx import TensorProto
 
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
@@ -23,16 +24,21 @@ from bnfold.calibrate.measure import Report, Running, Subject
 from bnfold.calibrate.methods import BATCH_METHODS, Ema, Estimator, Method
 from bnfold.calibrate.moments import Statistics
 from bnfold.calibrate.place import Choice, Place, measuring, named
+from bnfold.calibrate.ready import ready
 from bnfold.calibrate.result import Calibration, Layer, enough, residual
 from bnfold.calibrate.rewrite import with_statistics
 from bnfold.calibrate.sequential import sequential
-from bnfold.calibrate.targets import Target
+from bnfold.calibrate.targets import Selection, Target, shared
 from bnfold.model_io import Model, check_output, load, staged, write_stream
 
 ERROR_LIMIT = 0.05
 """A standard error of a mean above this many standard deviations is warned of."""
 RESIDUAL_LIMIT = 1e-5
-"""A residual above this is warned of: quantised and float16 activations round differently in different segments."""
+"""A residual above this is warned of."""
+_NARROW_LIMITS: dict[int, float] = {
+    TensorProto.FLOAT16: 2e-3,
+    TensorProto.BFLOAT16: 2e-2,
+}  # two units in the last place of activations
 _FEW_BATCHES = 8  # the spread between fewer batches says little
 _EMA_FORGETS = 5  # time constants until the start of a moving average is forgotten: e^-5 = 0.7 %
 
@@ -63,6 +69,8 @@ def calibrate(
     unbiased: bool = False,
     prior: float = 0.0,
     reset: bool = False,
+    only: Sequence[str] = (),
+    keep: Sequence[str] = (),
     check: bool = True,
     cache_memory: int | None = None,
     cache_disk: int | None = None,
@@ -95,6 +103,8 @@ def calibrate(
         prior: this many pseudo-samples of the stored statistics are blended in: (prior·old + n·new) / (prior + n),
             means and variances each (Schneider et al. 2020).
         reset: forget the stored statistics: mean 0, variance 1. Matters to `ema`, which starts from them.
+        only: calibrate none but the BatchNormalizations whose names match one of these patterns (`*`, `?`, `[…]`).
+        keep: and not those that match one of these. Others stay as they are, as a frozen backbone does.
         check: measure once more, on the calibrated model, and give the residual (sequential only).
         cache_memory: bytes of activations that `sequential` may hold in memory; a quarter of what is free by default.
         cache_disk: bytes beyond that on disk; a quarter of what is free by default.
@@ -114,14 +124,16 @@ def calibrate(
     options = _options(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
     loaded = model if isinstance(model, Model) else load(model)
     target = _target(loaded, output, in_place=in_place)
+    selection = _selection(only, keep)
+    loaded, notes = ready(loaded, selection)
     place = Place(workers, threads, executor, dask, work_dir, Running(provider, arithmetic, progress))
-    choice = Choice(batch_size, max_samples, seed)
+    choice = Choice(batch_size, max_samples, seed, selection)
     with measuring(loaded, data, choice, place, cache_memory, cache_disk) as (subject, budget):
         layers, cuts = _measure(subject, options, budget)
         samples = subject.samples
     result = Calibration(
         source=named(model),
-        model=with_statistics(loaded, [layer.mean for layer in layers], [layer.var for layer in layers]),
+        model=with_statistics(loaded, [layer.mean for layer in layers], [layer.var for layer in layers], selection),
         method=options.method,
         samples=samples.count,
         batch_size=max(batch.rows for batch in samples.batches),
@@ -130,9 +142,15 @@ def calibrate(
         seconds=time.monotonic() - started,
         cuts=cuts,
     )
-    result = replace(result, warnings=tuple(_warnings(result, subject, options)))
+    result = replace(result, warnings=(*notes, *_warnings(result, subject, options)))
     _write(result.model, target)
     return result
+
+
+def _selection(only: Sequence[str], keep: Sequence[str]) -> Selection:
+    if isinstance(only, str) or isinstance(keep, str):
+        raise CalibrationError("only and keep are lists of patterns: a text would be taken for its letters")
+    return Selection(tuple(only), tuple(keep))
 
 
 def _target(
@@ -179,7 +197,8 @@ def _options(
 def _measure(subject: Subject, options: Options, budget: Budget) -> tuple[tuple[Layer, ...], Cuts | None]:
     if options.prior or (options.method is Method.EMA and not options.reset):
         for target in subject.targets:
-            target.refuse_senseless()
+            if options.prior or target.is_known:  # a moving average can start from 0 and 1
+                target.refuse_senseless()
     if options.method is Method.SEQUENTIAL:
         run = sequential(subject, budget, lambda *found: _held(subject, options, *found))
         held = [_held(subject, options, number, statistics) for number, statistics in enumerate(run.measured)]
@@ -236,6 +255,7 @@ def _checked(subject: Subject, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 
 def _warnings(result: Calibration, subject: Subject, options: Options) -> Iterator[str]:
     yield from subject.survey.notes
+    yield from shared(subject.targets)
     if left_over := subject.samples.left_over:
         yield f"{left_over} samples did not fill a batch of {result.batch_size}, which the model insists on"
     if idle := [layer.name for layer in result.layers if not layer.measured.count]:
@@ -244,7 +264,8 @@ def _warnings(result: Calibration, subject: Subject, options: Options) -> Iterat
     if dead := [(layer.name, len(layer.dead)) for layer in measured if layer.dead]:
         channels = ", ".join(f"{name} ({count})" for name, count in dead)
         yield f"channels that hardly vary are scaled up by gamma / sqrt(epsilon): {channels}"
-    if result.residual is not None and result.residual > RESIDUAL_LIMIT:
+    limit = max(_NARROW_LIMITS.get(form.kind, RESIDUAL_LIMIT) for form in subject.forms)
+    if result.residual is not None and not result.residual <= limit:
         yield f"the calibrated model meets other statistics than it holds: they differ by up to {result.residual:.1e}"
     yield from _about_precision(result, measured, options, len(subject.samples.batches))
 

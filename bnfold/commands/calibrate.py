@@ -10,22 +10,7 @@ import click
 
 import bnfold
 from bnfold.commands import options
-from bnfold.commands.samples import arguments, samples
-
-_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-
-
-def _bytes(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int | None:
-    if text is None:
-        return None
-    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
-    try:
-        size = int(float(number) * _UNITS[unit])
-    except (KeyError, ValueError, OverflowError):
-        size = -1
-    if size < 0:
-        raise click.BadParameter(f"{text!r} is no size: 500M and 2G are")
-    return size
+from bnfold.commands.samples import arguments, method, samples
 
 
 @click.command
@@ -34,20 +19,9 @@ def _bytes(_ctx: click.Context, _param: click.Parameter, text: str | None) -> in
 @click.option("-o", "--output", metavar="OUT", help="Where to write.  [default: MODEL.calibrated.onnx, if free]")
 @click.option("--in-place", is_flag=True, help="Write over MODEL.")
 @click.option("--force", is_flag=True, help="Replace the default output if it exists.")
-@click.option(
-    "--method",
-    type=click.Choice(["sequential", "paper", "pooled", "ema"]),
-    default="sequential",
-    show_default=True,
-    help="How statistics are found.",
-)
-@click.option("--momentum", type=float, default=0.9, show_default=True, help="Of ema: the share of the old value.")
-@click.option("--unbiased", is_flag=True, help="Of ema: m/(m-1)·var, as PyTorch has it.")
-@click.option("--prior", type=float, default=0.0, metavar="N", help="Blend in the stored statistics as N samples.")
-@click.option("--reset", is_flag=True, help="Forget the stored statistics: mean 0, variance 1.")
-@click.option("--check/--no-check", default=True, show_default=True, help="Measure the residual afterwards.")
-@click.option("--cache-memory", metavar="SIZE", callback=_bytes, help="For activations.  [default: 1/4 of the free]")
-@click.option("--cache-disk", metavar="SIZE", callback=_bytes, help="Beyond that.  [default: 1/4 of the free]")
+@click.option("--only", multiple=True, metavar="GLOB", help="Calibrate BatchNormalizations of these names, no others.")
+@click.option("--keep", multiple=True, metavar="GLOB", help="BatchNormalizations that stay as they are, by name.")
+@method
 @options.report_format
 @options.verbose
 @options.quiet

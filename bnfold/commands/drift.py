@@ -22,7 +22,13 @@ def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) ->
 @click.command
 @click.argument("model")
 @samples
-@click.option("--fail-above", type=float, metavar="SCORE", callback=_score, help="Exit 1 if the score is higher.")
+@click.option(
+    "--fail-above",
+    type=float,
+    metavar="SCORE",
+    callback=_score,
+    help="Exit 1 if the score is higher by more than sampling explains.",
+)
 @click.option("--plot", metavar="FILE.svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw it.")
 @options.report_format
 @options.verbose
@@ -49,5 +55,5 @@ def drift(
         plot.write_text(drift_svg(result), encoding="utf-8")
     if not quiet:
         click.echo(render(result, report_format, verbose=verbose))
-    if fail_above is not None and result.score > fail_above:
+    if fail_above is not None and result.excess > fail_above:
         raise click.exceptions.Exit(1)

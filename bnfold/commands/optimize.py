@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import click
 
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.errors import complain
+from bnfold.commands.samples import calibrating, refuse_given
 from bnfold.commands.show import show
 from bnfold.limits import held_to
 
@@ -56,8 +58,12 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     "--calibrate",
     multiple=True,
     metavar="DATA",
-    help="First take the statistics from this data (.npy, .npz, a folder, script.py:function); see bnfold calibrate.",
+    help="First take the statistics from this data (.npy, .npz, a folder, script.py:function), as bnfold calibrate "
+    "does; the options from --method to --arithmetic are for that.",
 )
+@click.option("--calibrate-only", multiple=True, metavar="GLOB", help="BatchNormalizations to calibrate, no others.")
+@click.option("--calibrate-keep", multiple=True, metavar="GLOB", help="Those that keep their statistics.")
+@calibrating
 @options.keep
 @options.assume_constant
 @options.leftover
@@ -86,6 +92,7 @@ def optimize(
     report_format: str,
     verbose: bool,
     quiet: bool,
+    **calibration: Any,
 ) -> None:
     """Fold the BatchNormalizations of MODEL away, verify the result and write it.
 
@@ -96,6 +103,8 @@ def optimize(
     """
     from bnfold.report.progress import Progress  # noqa: PLC0415 -- imports onnx, which --help must not
 
+    if not calibrate:
+        refuse_given(click.get_current_context(), calibration, "--calibrate")
     piped = output == "-" or (model == "-" and output is None and not in_place)
     try:
         with held_to(memory), Progress(shown=not quiet) as progress:
@@ -115,6 +124,7 @@ def optimize(
                 timeout=timeout,
                 memory=memory,
                 calibrate=list(calibrate) or None,
+                calibration={name.removeprefix("calibrate_"): value for name, value in calibration.items()},
                 certificate=certificate,
                 progress=progress,
             )
