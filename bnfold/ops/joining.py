@@ -58,10 +58,9 @@ def _concat_axis(op: Op, affine: Affine) -> int:
 
 def _sizes(op: Op, axis: int) -> Sequence[int]:
     """The sizes of all inputs; no fold changes them, and each affine that comes to one of them asks."""
-    known = op.graph.part_sizes.get(op)
-    if known is None or len(known) != len(op.inputs):
-        known = [_size(op, op.shape(part), axis, part) for part in range(len(op.inputs))]
-        op.graph.part_sizes[op] = known
+    known = op.graph.part_sizes.setdefault(op, [])
+    for part in range(len(known), len(op.inputs)):  # one that is not known refuses, and the next affine asks from there
+        known.append(_size(op, op.shape(part), axis, part))
     return known
 
 

@@ -73,6 +73,20 @@ def test_rules_and_shapes_are_asked_in_proportion(calls, conv):
     assert all(taken[1][what] <= 2.1 * few for what, few in taken[0].items()), taken
 
 
+def test_one_input_of_unknown_size_is_asked_for_in_proportion(calls):
+    """Every BatchNormalization is refused for it, and none asks for the others once more."""
+    taken = []
+    for count in (60, 120):
+        proto = batchnorms(count, "Concat", conv=True)
+        proto.graph.node[-2].input.append("unknown")
+        proto.graph.node.insert(0, helper.make_node("Odd", ["x"], ["unknown"], domain="odd"))
+        proto.opset_import.append(helper.make_opsetid("odd", 1))
+        calls.clear()
+        assert plan(load(proto)).count(Outcome.KEPT) == count
+        taken.append(calls["shape"])
+    assert taken[1] <= 2.1 * taken[0], taken
+
+
 @pytest.mark.parametrize("join", ["Concat", "Add"])
 def test_a_walk_leaves_nothing_to_the_collector(join):
     """The command line runs without one: a cycle through an exception would keep every walk and its affines."""
