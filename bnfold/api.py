@@ -180,15 +180,16 @@ def optimize(
             model is then compared with the calibrated one.
         certificate: Where to write a record that `verify_certificate` can check; it needs two files, and so is not for
             models in memory, in place, or while calibrating.
-        timeout: Seconds for deciding what to fold, as many for comparing region by region, and as many for running the
-            models. If they run out, what is not decided stays, and what is not compared is not verified.
-        memory: Bytes for each process that compares; None for as much as there is.
+        timeout: Seconds for calibrating, as many for deciding what to fold, for comparing region by region, and for
+            running the models. If they run out, what is not decided stays, and what is not compared is not verified.
+        memory: Bytes for each process that measures or compares; None for as much as there is.
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
         ModelError: The model cannot be read, a pattern in `keep` matches no node, or the output cannot be written.
         NotEquivalent: The folded model computes something else.
         NotVerified: The models could not be compared, and `verify` is "require".
+        TimeoutError, MemoryError: There was not enough for calibrating.
     """
     mode = VerifyMode(verify)
     asked = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
@@ -204,7 +205,7 @@ def optimize(
     reference = loaded.path or loaded
     if calibrate is not None:
         check_patterns(loaded, asked.keep)
-        reference = loaded = _calibrated(loaded, calibrate)
+        reference = loaded = _calibrated(loaded, calibrate, timeout, memory)
     planned = make_plan(loaded, asked, Deadline.after(timeout))
     unchanged = not planned.changes and calibrate is None
 
@@ -248,10 +249,10 @@ def optimize(
     return result
 
 
-def _calibrated(model: Model, data: Data) -> Model:
+def _calibrated(model: Model, data: Data, timeout: float, memory: int | None) -> Model:
     from bnfold.calibrate import calibrate  # noqa: PLC0415 -- takes long, and is rarely asked for
 
-    return calibrate(model, data).model
+    return calibrate(model, data, timeout=timeout, memory=memory).model
 
 
 def _accepted(result: Optimized, mode: VerifyMode) -> Optimized:

@@ -33,6 +33,7 @@ MAY_IMPORT = {
         "batchnorm",
         "data",
         "graph",
+        "limits",
         "malloc",
         "model_io",
         "reasons",

@@ -11,6 +11,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, samples
+from bnfold.limits import held_to
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -48,6 +49,8 @@ def _bytes(_ctx: click.Context, _param: click.Parameter, text: str | None) -> in
 @click.option("--check/--no-check", default=True, show_default=True, help="Measure the residual afterwards.")
 @click.option("--cache-memory", metavar="SIZE", callback=_bytes, help="For activations.  [default: 1/4 of the free]")
 @click.option("--cache-disk", metavar="SIZE", callback=_bytes, help="Beyond that.  [default: 1/4 of the free]")
+@options.timeout(3600.0, "measuring")
+@options.memory
 @options.report_format
 @options.verbose
 @options.quiet
@@ -65,12 +68,12 @@ def calibrate(
 
     `-` reads standard input, and writes to standard output; the report is then on standard error.
 
-    Exit codes: 0 done; 2 usage or input error, nothing is written.
+    Exit codes: 0 done; 1 time or memory did not suffice, 2 usage or input error: nothing is written.
     """
     from bnfold.report.calibration import render  # noqa: PLC0415 -- imports onnx, which --help must not
 
     piped = output == "-" or (model == "-" and output is None)
-    with arguments(given, quiet=quiet) as resolved:
+    with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.calibrate(
             sys.stdin.buffer.read() if model == "-" else model,
             output=sys.stdout.buffer if piped else _target(model, output, in_place=in_place, force=force),
