@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO, Protocol
 
 import onnx
 
+from bnfold import escape
 from bnfold.fold import FoldOptions, Leftover
 from bnfold.fold import plan as make_plan
 from bnfold.fold.keep import check_patterns
@@ -56,7 +57,7 @@ class NotVerified(Exception):
     """
 
     def __init__(self, result: Optimized) -> None:
-        super().__init__(f"{result.source}: not written: {result.verification}")
+        super().__init__(escape.line(f"{result.source}: not written: {result.verification}"))
         self.result = result
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from bnfold import escape
+
 
 class Reason(Enum):
     """Names are public: reports, docs/reasons.md and tests refer to them. Never rename one."""
@@ -66,6 +68,12 @@ class Refusal:
     node: str = ""
 
     def __str__(self) -> str:
+        """A sentence, in which names are escaped."""
+        return escape.line(self.text)
+
+    @property
+    def text(self) -> str:
+        """The sentence with names as they are."""
         text = self.reason.value.format(**self.facts)
         return f"{text} ({self.node})" if self.node else text
 
