@@ -1,4 +1,4 @@
-"""What fuzzing has found: benchmarks/fuzz.py leaves an input that was wrong in tests/mutants/found, and it stays there."""
+"""What fuzzing has found: an input that was wrong is a file in tests/mutants/found, and stays there."""
 
 import pytest
 
