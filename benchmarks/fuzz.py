@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import pkgutil
 import random
 import sys
@@ -21,6 +22,7 @@ import tempfile
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+from typing import NoReturn
 
 try:
     import atheris
@@ -64,18 +66,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         corpus = options.corpus or Path(temporary)
         plant(corpus, options.start)
-        arguments = {
-            "max_total_time": options.seconds,
-            "max_len": _LONGEST,
-            "timeout": _SECONDS,
-            "rss_limit_mb": _MEGABYTES,
-            "seed": options.seed,
-            "artifact_prefix": f"{FOUND}/{options.target}-",
-            "print_final_stats": 1,
-        }
-        flags = [f"-{name}={value}" for name, value in arguments.items()]
-        atheris.Setup([sys.argv[0], *flags, str(corpus)], tried(options.target), custom_mutator=mutated)
-        atheris.Fuzz()
+        process = os.fork()  # libFuzzer ends the process that it runs in
+        if not process:
+            fuzz(options.target, corpus, options.seconds, options.seed)
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+    sys.exit(code)
+
+
+def fuzz(target: str, corpus: Path, seconds: int, seed: int) -> NoReturn:
+    """Gives inputs to a target for so long, or until a fault is found."""
+    arguments = {
+        "max_total_time": seconds,
+        "max_len": _LONGEST,
+        "timeout": _SECONDS,
+        "rss_limit_mb": _MEGABYTES,
+        "seed": seed,
+        "artifact_prefix": f"{FOUND}/{target}-",
+        "print_final_stats": 1,
+        "verbosity": 0,
+    }
+    flags = [f"-{name}={value}" for name, value in arguments.items()]
+    atheris.Setup([sys.argv[0], *flags, str(corpus)], tried(target), custom_mutator=mutated)
+    atheris.Fuzz()
+    raise AssertionError("it never returns")
 
 
 def plant(corpus: Path, most: int) -> None:
