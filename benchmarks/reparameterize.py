@@ -13,11 +13,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-import bnfold
 import onnx
 import timm
 import torch
 from timm.utils import reparameterize_model
+
+import bnfold
 
 _NAMES = (
     "repvgg_a0",

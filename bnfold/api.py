@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 import onnx
 
+from bnfold import escape
 from bnfold.fold import FoldOptions, Leftover
 from bnfold.fold import plan as make_plan
 from bnfold.fold.keep import check_patterns
@@ -57,7 +58,7 @@ class NotVerified(Exception):
     """
 
     def __init__(self, result: Optimized) -> None:
-        super().__init__(f"{result.source}: not written: {result.verification}")
+        super().__init__(escape.line(f"{result.source}: not written: {result.verification}"))
         self.result = result
 
 
@@ -183,15 +184,16 @@ def optimize(
         calibration: Arguments of `bnfold.calibrate` beside model, data and output, for instance `{"method": "paper"}`.
         certificate: Where to write a record that `verify_certificate` can check; it needs two files, and so is not for
             models in memory, in place, or while calibrating.
-        timeout: Seconds for deciding what to fold, as many for comparing region by region, and as many for running the
-            models. If they run out, what is not decided stays, and what is not compared is not verified.
-        memory: Bytes for each process that compares; None for as much as there is.
+        timeout: Seconds for calibrating, as many for deciding what to fold, for comparing region by region, and for
+            running the models. If they run out, what is not decided stays, and what is not compared is not verified.
+        memory: Bytes for each process that measures or compares; None for as much as there is.
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
         ModelError: The model cannot be read, a pattern in `keep` matches no node, or the output cannot be written.
         NotEquivalent: The folded model computes something else.
         NotVerified: The models could not be compared, and `verify` is "require".
+        TimeoutError, MemoryError: There was not enough for calibrating.
     """
     mode = VerifyMode(verify)
     asked = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
@@ -208,7 +210,8 @@ def optimize(
     calibrated = None
     if calibrate is not None:
         check_patterns(loaded, asked.keep)
-        calibrated = _calibrated(loaded, calibrate, {"progress": progress, **(calibration or {})}, _name(model))
+        how = {"timeout": timeout, "memory": memory, "progress": progress, **(calibration or {})}
+        calibrated = _calibrated(loaded, calibrate, how, _name(model))
         reference = loaded = calibrated.model
     planned = make_plan(loaded, asked, Deadline.after(timeout))
     unchanged = not planned.changes and calibrate is None

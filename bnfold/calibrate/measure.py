@@ -30,7 +30,7 @@ LARGE_MEAN = 100.0
 Report = Callable[[str, int, int], None]
 """Called as work goes on: what is done, samples done, samples in all."""
 
-_CPU = "CPUExecutionProvider"
+CPU = "CPUExecutionProvider"
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _KINDS = {
     "float": TensorProto.FLOAT, "double": TensorProto.DOUBLE, "float16": TensorProto.FLOAT16,
@@ -51,13 +51,13 @@ class Running:
         report: told of progress.
     """
 
-    provider: str = _CPU
+    provider: str = CPU
     arithmetic: bool = False
     report: Report | None = None
 
     @property
     def providers(self) -> tuple[str, ...]:
-        return (self.provider,) if self.provider == _CPU else (self.provider, _CPU)
+        return (self.provider,) if self.provider == CPU else (self.provider, CPU)
 
 
 class Subject:
@@ -91,7 +91,7 @@ class Subject:
         self.segments = Segments(graph, self.targets)
         self._model = with_shared_weights(model, engine.folder)
         self._running = running
-        self._arithmetic = running.arithmetic or running.provider != _CPU
+        self._arithmetic = running.arithmetic or running.provider != CPU
         self._numbers = count()
         self._prefix = "bnfold"
         while any(name.startswith(self._prefix) for name in graph.names):
@@ -223,7 +223,7 @@ class Subject:
         inputs = [target.x for target in self.targets if target.x.producer is None]
         names = {builder.node("Identity", [value.name]): value.name for value in dict.fromkeys(inputs)}
         program = self.program(builder, ops, inputs, describes=[*(value.name for value in made), *names])
-        program = replace(program, providers=(_CPU,))  # others stumble over graphs whose outputs are all values
+        program = replace(program, providers=(CPU,))  # others stumble over graphs whose outputs are all values
         (outcome,) = self.engine.run(program, [self.samples.few])
         return {names.get(entry.name, entry.name): entry for entry in outcome.described}
 

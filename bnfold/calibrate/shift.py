@@ -37,6 +37,7 @@ from bnfold.calibrate.moments import Statistics
 from bnfold.calibrate.place import Choice, Place, measuring, named
 from bnfold.calibrate.ready import ready
 from bnfold.calibrate.targets import Skipped, Target
+from bnfold.limits import Limits
 from bnfold.model_io import Model, load
 
 LEAST_SAMPLES = 8
@@ -177,6 +178,8 @@ def drift(
     work_dir: str | os.PathLike[str] | None = None,
     provider: str = "CPUExecutionProvider",
     arithmetic: bool = False,
+    timeout: float = 3600.0,
+    memory: int | None = None,
     progress: Report | None = None,
 ) -> Drift:
     """Measures what the BatchNormalizations of a model meet, and compares it with what they hold.
@@ -194,14 +197,19 @@ def drift(
         work_dir: for files.
         provider: an execution provider of ONNX Runtime.
         arithmetic: measure without training-mode nodes.
+        timeout: seconds for all of it.
+        memory: bytes for each process.
         progress: called as work goes on.
 
     Raises:
         ModelError: the model or the data cannot be read or do not fit each other (`CalibrationError`, `DataError`).
+        TimeoutError: it would take longer.
+        MemoryError: it would need more.
     """
     started = time.monotonic()
     loaded, _ = ready(model if isinstance(model, Model) else load(model))
-    place = Place(workers, threads, executor, dask, work_dir, Running(provider, arithmetic, progress))
+    running, limits = Running(provider, arithmetic, progress), Limits(timeout, memory)
+    place = Place(workers, threads, executor, dask, work_dir, running, limits)
     with measuring(loaded, data, Choice(batch_size, max_samples, seed), place) as (subject, _):
         for target in subject.targets:
             target.refuse_senseless()

@@ -29,6 +29,7 @@ from bnfold.calibrate.result import Calibration, Layer, enough, residual
 from bnfold.calibrate.rewrite import with_statistics
 from bnfold.calibrate.sequential import sequential
 from bnfold.calibrate.targets import Selection, Target, shared
+from bnfold.limits import Limits
 from bnfold.model_io import Model, check_output, load, staged, write_stream
 
 ERROR_LIMIT = 0.05
@@ -81,6 +82,8 @@ def calibrate(
     work_dir: str | os.PathLike[str] | None = None,
     provider: str = "CPUExecutionProvider",
     arithmetic: bool = False,
+    timeout: float = 3600.0,
+    memory: int | None = None,
     progress: Report | None = None,
 ) -> Calibration:
     """Gives the BatchNormalizations of a model the statistics of some data, and puts them in inference mode.
@@ -115,10 +118,14 @@ def calibrate(
         work_dir: for files; a temporary folder in it is removed at the end.
         provider: an execution provider of ONNX Runtime; off the CPU, statistics are measured in arithmetic.
         arithmetic: do that on the CPU too.
+        timeout: seconds for all of it.
+        memory: bytes for each process that ONNX Runtime runs in; by default what there is.
         progress: called with what is being done, samples done and samples in all.
 
     Raises:
         ModelError: the model or the data cannot be read or do not fit each other (`CalibrationError`, `DataError`).
+        TimeoutError: it would take longer.
+        MemoryError: it would need more.
     """
     started = time.monotonic()
     options = _options(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
@@ -126,7 +133,8 @@ def calibrate(
     target = _target(loaded, output, in_place=in_place)
     selection = _selection(only, keep)
     loaded, notes = ready(loaded, selection)
-    place = Place(workers, threads, executor, dask, work_dir, Running(provider, arithmetic, progress))
+    running, limits = Running(provider, arithmetic, progress), Limits(timeout, memory)
+    place = Place(workers, threads, executor, dask, work_dir, running, limits)
     choice = Choice(batch_size, max_samples, seed, selection)
     with measuring(loaded, data, choice, place, cache_memory, cache_disk) as (subject, budget):
         layers, cuts = _measure(subject, options, budget)

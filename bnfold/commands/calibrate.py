@@ -11,6 +11,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, method, samples
+from bnfold.limits import held_to
 
 
 @click.command
@@ -22,6 +23,8 @@ from bnfold.commands.samples import arguments, method, samples
 @click.option("--only", multiple=True, metavar="GLOB", help="Calibrate BatchNormalizations of these names, no others.")
 @click.option("--keep", multiple=True, metavar="GLOB", help="BatchNormalizations that stay as they are, by name.")
 @method
+@options.timeout(3600.0, "measuring")
+@options.memory
 @options.report_format
 @options.verbose
 @options.quiet
@@ -39,12 +42,12 @@ def calibrate(
 
     `-` reads standard input, and writes to standard output; the report is then on standard error.
 
-    Exit codes: 0 done; 2 usage or input error, nothing is written.
+    Exit codes: 0 done; 1 time or memory did not suffice, 2 usage or input error: nothing is written.
     """
     from bnfold.report.calibration import render  # noqa: PLC0415 -- imports onnx, which --help must not
 
     piped = output == "-" or (model == "-" and output is None)
-    with arguments(given, quiet=quiet) as resolved:
+    with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.calibrate(
             sys.stdin.buffer.read() if model == "-" else model,
             output=sys.stdout.buffer if piped else _target(model, output, in_place=in_place, force=force),

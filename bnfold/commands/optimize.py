@@ -52,7 +52,9 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @click.option("--certificate", metavar="FILE", help="Write a record that `bnfold verify --certificate` can check.")
 @options.shapes
 @options.dims
-@options.timeout(300.0, "deciding what to fold, as many for comparing region by region and for running the models")
+@options.timeout(
+    300.0, "calibrating, as many for deciding what to fold, for comparing region by region and for running the models"
+)
 @options.memory
 @click.option(
     "--calibrate",
