@@ -3,7 +3,7 @@
     pip install torch timm onnx bnfold
     python benchmarks/reparameterize.py [NAME...] > benchmarks/results/reparameterize.md
 
-`timm.utils.reparameterize_model` has the Python classes at hand, each with a method written for it; bnfold has the file.
+`timm.utils.reparameterize_model` has the classes at hand, each with a method written for it; bnfold has the file alone.
 Counted are all nodes but Constant and Identity of a constant, of which exporters write as many as they like.
 """
 
