@@ -208,6 +208,8 @@ def optimize(
     before = _nbytes(loaded, loaded.path)
     reference = loaded.path or loaded
     calibrated = None
+    if calibration is not None and calibrate is None:
+        raise TypeError("calibration says how to calibrate, and needs data to do it: calibrate")
     if calibrate is not None:
         check_patterns(loaded, asked.keep)
         how = {"timeout": timeout, "memory": memory, "progress": progress, **(calibration or {})}

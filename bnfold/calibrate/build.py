@@ -115,7 +115,7 @@ class Builder:
         x, gamma, beta = list(target.op.node.input)[:3]
         if form.kind == TensorProto.BFLOAT16:  # there is no kernel
             x, gamma, beta = (self.node("Cast", [name], to=TensorProto.FLOAT) for name in (x, gamma, beta))
-        dtype = np.float32 if form.kind == TensorProto.BFLOAT16 else target.dtype
+        dtype = np.float32 if form.kind == TensorProto.BFLOAT16 else target.type_of(mean, var)
         inputs = [x, gamma, beta, self.constant(mean.astype(dtype)), self.constant(var.astype(dtype))]
         y = self.node("BatchNormalization", inputs, epsilon=batchnorm.epsilon(target.op))
         self._as_type(y, form.kind if form.kind == TensorProto.BFLOAT16 else None, target)

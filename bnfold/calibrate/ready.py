@@ -124,7 +124,8 @@ def _is_by_sample(graph: Graph, op: Op) -> bool:
     if any(value is not None and value.readers for value in op.outputs[1:]) or not _has_one_type(graph, op):
         return False
     given = graph.shape(reshape.data(0))
-    if given and isinstance(given[0], int) and given[0] > 1:
+    samples = fixed_batch(inputs_of(graph))
+    if given and isinstance(given[0], int) and given[0] > 1 and samples in (None, given[0]):
         return isinstance(shape[1], int) and shape[1] % given[0] == 0
     readers = [use.op for use in op.output.readers]
     return bool(given and readers) and all(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from onnx import numpy_helper
@@ -33,7 +34,7 @@ def with_statistics(
     graph = Graph(result, assume_constant=True)
     for target, *statistics in zip(survey(graph, selection).targets, mean, var, strict=True):
         for index, values in zip((batchnorm.MEAN, batchnorm.VAR), statistics, strict=True):
-            _store(graph, target, index, values)
+            _store(graph, target, index, values, target.type_of(*statistics))
         to_inference(graph, target.op)
     for op in graph.ops():
         if drops(op):
@@ -44,13 +45,19 @@ def with_statistics(
     return result
 
 
-def _store(graph: Graph, target: Target, index: int, values: FloatArray) -> None:
+def _store(graph: Graph, target: Target, index: int, values: FloatArray, dtype: np.dtype[Any]) -> None:
     with np.errstate(over="ignore"):
-        array = values.astype(target.dtype)
+        array = values.astype(dtype)
     if not np.isfinite(array.astype(np.float64)).all():
-        raise CalibrationError(f"{target.name}: a statistic of {np.abs(values).max():.3g} does not fit {target.dtype}")
+        raise CalibrationError(f"{target.name}: a statistic of {np.abs(values).max():.3g} does not fit {dtype}")
     old = target.op.input(index)
-    if old is not None and old.tensor is not None and len(old.readers) == 1 and not old.is_output:
+    if (
+        dtype == target.dtype
+        and old is not None
+        and old.tensor is not None
+        and len(old.readers) == 1
+        and not old.is_output
+    ):
         old.tensor.CopyFrom(numpy_helper.from_array(array, old.name))  # under its own name, where nobody else reads it
         return
     hint = f"{target.name}_{'mean' if index == batchnorm.MEAN else 'var'}"

@@ -23,6 +23,7 @@ RANDOM = frozenset(
 )
 _STEPS = frozenset({"Ceil", "Floor", "Round", "Sign"})
 _DROPOUT_MODE_INPUT = 2
+_STATISTICS_HAVE_A_TYPE_FROM = 14  # of their own
 _LOOKED_AT = 4000  # names, for one that looks like a mistyped pattern: a second at the most
 # torch's exporter notes what each node was; this is a BatchNorm in training mode, whatever the node says now.
 _TORCH_TRAINING_BN = "_native_batch_norm_legit_functional"
@@ -84,10 +85,22 @@ class Target:
         if not (self.var + batchnorm.epsilon(self.op) > 0).all():
             raise CalibrationError(f"{self.name}: holds a variance of {self.var.min():.3g}")
 
-    def stored(self, values: FloatArray) -> FloatArray:
-        """The values as the model will hold them, as float64."""
-        with np.errstate(over="ignore"):
-            return np.asarray(values.astype(self.dtype).astype(np.float64))
+    def type_of(self, mean: FloatArray, var: FloatArray) -> np.dtype[Any]:
+        """The type that the model will hold these statistics in: float32 instead of float16 where they need it."""
+        if self.dtype != np.float16 or self.op.opset < _STATISTICS_HAVE_A_TYPE_FROM:
+            return self.dtype
+        largest = max(np.abs(mean).max(initial=0), np.abs(var).max(initial=0))
+        return self.dtype if np.isfinite(_rounded(np.asarray(largest), self.dtype)) else np.dtype(np.float32)
+
+    def stored(self, mean: FloatArray, var: FloatArray) -> tuple[FloatArray, FloatArray]:
+        """The statistics as the model will hold them, as float64."""
+        dtype = self.type_of(mean, var)
+        return _rounded(mean, dtype), _rounded(var, dtype)
+
+
+def _rounded(values: FloatArray, dtype: np.dtype[Any]) -> FloatArray:
+    with np.errstate(over="ignore"):
+        return np.asarray(values.astype(dtype).astype(np.float64))
 
 
 @dataclass(frozen=True)

@@ -238,11 +238,9 @@ def _held(subject: Subject, options: Options, number: int, found: Statistics) ->
         return target.mean, target.var
     share = subject.samples.count / (subject.samples.count + options.prior)
     if share == 1:
-        return target.stored(found.mean), target.stored(found.var)
-    return (
-        target.stored(share * found.mean + (1 - share) * target.mean),
-        target.stored(share * found.var + (1 - share) * target.var),
-    )
+        return target.stored(found.mean, found.var)
+    old, new = 1 - share, share
+    return target.stored(new * found.mean + old * target.mean, new * found.var + old * target.var)
 
 
 def _layers(subject: Subject, found: list[Statistics], held: list[tuple[FloatArray, FloatArray]]) -> tuple[Layer, ...]:

@@ -107,6 +107,7 @@ def optimize(
 
     if not calibrate:
         refuse_given(click.get_current_context(), calibration, "--calibrate")
+    options_of_calibration = {name.removeprefix("calibrate_"): value for name, value in calibration.items()}
     piped = output == "-" or (model == "-" and output is None and not in_place)
     try:
         with held_to(memory), Progress(shown=not quiet) as progress:
@@ -126,7 +127,7 @@ def optimize(
                 timeout=timeout,
                 memory=memory,
                 calibrate=list(calibrate) or None,
-                calibration={name.removeprefix("calibrate_"): value for name, value in calibration.items()},
+                calibration=options_of_calibration if calibrate else None,
                 certificate=certificate,
                 progress=progress,
             )

@@ -21,10 +21,10 @@ from bnfold.data.sources import (
     Source,
     count_of,
     lengths,
-    read_npz,
     read_test_data,
     rows_of,
 )
+from bnfold.data.zipped import ZippedArrays
 
 _GLOB = frozenset("*?[")
 _DEFAULT_FUNCTION = "load_data"
@@ -147,7 +147,7 @@ def _on_disk(path: Path, names: Sequence[str]) -> Iterator[Source]:
                 if child.suffix in (".npy", ".npz") or (child.is_dir() and (child / "input_0.pb").exists()):
                     yield from _on_disk(child, names)
     elif path.suffix == ".npz":
-        yield Arrays(path, names, lambda: read_npz(path))
+        yield ZippedArrays(path, names)
     elif path.suffix == ".npy":
         yield ArrayFile(path, names)
     else:

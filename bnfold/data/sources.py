@@ -6,6 +6,8 @@ A sample is one index along axis 0 of every input.
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +20,7 @@ from onnx import numpy_helper
 
 from bnfold.model_io import ModelError
 
+_DAMAGED = ValueError, KeyError, EOFError, TypeError, RuntimeError, zlib.error, zipfile.BadZipFile
 Array = npt.NDArray[Any]
 Feed = dict[str, Array]
 Indices = npt.NDArray[np.int64]
@@ -83,13 +86,13 @@ class ArrayFile:
             yield {self._name: usable(part, self.origin)}
 
     def _array(self) -> Array:
-        with _reading(self._path):
+        with reading(self._path):
             array: Array = np.load(self._path, mmap_mode="r", allow_pickle=False)
             return array
 
 
 class Arrays:
-    """A ``.npz`` file or a ``test_data_set`` folder: an array for each input, read as a whole."""
+    """A ``test_data_set`` folder: an array for each input, read as a whole."""
 
     def __init__(self, origin: Path, names: Sequence[str], read: Callable[[], Feed]) -> None:
         self.origin = str(origin)
@@ -168,25 +171,19 @@ class Script:
         return {name: usable(np.asarray(batch[name]), self.origin) for name in self._names}
 
 
-def read_npz(path: Path) -> Feed:
-    """The arrays of a ``.npz`` file by name."""
-    with _reading(path), open(path, "rb") as stream, np.load(stream, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}
-
-
 def read_test_data(folder: Path, names: Sequence[str]) -> Feed:
     """The inputs of an ONNX ``test_data_set`` folder: ``input_0.pb`` and so on, in the order of the model's inputs."""
     feed: Feed = {}
     for number, name in enumerate(names):
         path = folder / f"input_{number}.pb"
         if path.exists():
-            with _reading(path):
+            with reading(path):
                 tensor = onnx.TensorProto.FromString(path.read_bytes())
                 feed[tensor.name if tensor.name in names else name] = numpy_helper.to_array(tensor)
     return feed
 
 
-class _reading:  # noqa: N801 -- reads as the statement that it is
+class reading:  # noqa: N801 -- reads as the statement that it is
     """Turns whatever goes wrong with a file into one line. What is no file might never answer, or never end."""
 
     def __init__(self, path: Path) -> None:
@@ -201,7 +198,9 @@ class _reading:  # noqa: N801 -- reads as the statement that it is
             raise DataError(f"{self._path}: {error.strerror or error}") from error
         if isinstance(error, DecodeError):
             raise DataError(f"{self._path}: is not a tensor, or is damaged") from error
-        if isinstance(error, ValueError | KeyError | EOFError | TypeError) or type(error).__name__ == "BadZipFile":
+        if isinstance(error, MemoryError):
+            raise DataError(f"{self._path}: there is not enough memory for what it holds") from error
+        if isinstance(error, _DAMAGED):
             pickled = str(error).startswith("Object arrays") or "Python objects" in str(error)
             hint = "holds pickled objects, which are not read" if pickled else "is damaged or no array"
             raise DataError(f"{self._path}: {hint}") from error

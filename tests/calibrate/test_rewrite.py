@@ -85,10 +85,33 @@ def test_a_tensor_that_others_read_stays(here):
 
 
 def test_statistics_have_to_fit_their_type(here):
-    """A variance over 65504 in float16."""
+    """A variance over 65504 in float16, at an opset that has one type for all."""
     x = (X * 300).astype(np.float16)
     with pytest.raises(CalibrationError, match=r"bn: a statistic of .* does not fit float16"):
-        calibrate(bn_model(kind=np.float16), x, executor=here, check=False)
+        calibrate(bn_model(kind=np.float16, opset=13), x, executor=here, check=False)
+
+
+@pytest.mark.parametrize("method", ["sequential", "pooled"])
+@pytest.mark.parametrize("opset", [14, 15, 17])
+def test_statistics_that_float16_cannot_hold(opset, method, here):
+    """They are float32 where the opset gives them a type of their own; what fits stays float16."""
+    x = (X * 300).astype(np.float16)
+    result = calibrate(bn_model(kind=np.float16, opset=opset), x, method=method, executor=here)
+    onnx.checker.check_model(result.proto(), full_check=True)
+    mean, var = statistics_in(result.proto())
+    assert (mean.dtype, var.dtype) == (np.float32, np.float32)
+    np.testing.assert_allclose(mean, moments(x)[0], rtol=1e-6)
+    np.testing.assert_allclose(var, moments(x)[1], rtol=1e-6)
+    if method == "sequential":
+        assert result.residual < 1e-6
+    gamma, beta = (
+        numpy_helper.to_array(t).astype(np.float64)[:, None, None] for t in result.proto().graph.initializer[:2]
+    )
+    exact = gamma * (x - mean.astype(np.float64)[:, None, None]) / np.sqrt(var.astype(np.float64))[:, None, None] + beta
+    (y,) = session(result.proto()).run(None, {"x": x})
+    np.testing.assert_allclose(y, exact, atol=0.01)
+    small = calibrate(bn_model(kind=np.float16, opset=opset), (X * 30).astype(np.float16), executor=here).proto()
+    assert statistics_in(small)[1].dtype == np.float16
 
 
 def test_saving(tmp_path, here):

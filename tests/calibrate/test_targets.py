@@ -195,6 +195,18 @@ def test_nothing_but_normalisation_of_each_sample(here):
         calibrate(model, X, executor=here)
 
 
+def test_channels_that_a_reshape_made_of_one_sample_are_calibrated(here):
+    """What stands on the first axis in front of the Reshape is no sample: the model takes one."""
+    model = bn_model(channels=12, training=True, batch=1)
+    for name, shape in (("steps", [4, 3, 4, 4]), ("stacked", [1, 12, 4, 4])):
+        model.graph.initializer.append(numpy_helper.from_array(np.array(shape), name))
+    model.graph.node.insert(0, helper.make_node("Reshape", ["x", "steps"], ["apart"]))
+    model.graph.node.insert(1, helper.make_node("Reshape", ["apart", "stacked"], ["together"]))
+    model.graph.node[2].input[0] = "together"
+    x = np.random.default_rng(0).normal(size=(8, 12, 4, 4)).astype(np.float32)
+    np.testing.assert_allclose(calibrate(model, x, executor=here).layers[0].mean, moments(x)[0], atol=1e-6)
+
+
 def test_a_batch_of_one_may_be_on_purpose(here):
     """Nobody can tell: it is calibrated, with a warning that says how to keep it. Not in inference mode."""
     told = "the model takes one sample at a time"

@@ -1,6 +1,9 @@
 """Every kind of source gives the same samples, in batches, spread over all when only some are wanted."""
 
+import io
 import os
+import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -115,3 +118,76 @@ def test_only_regular_files_are_data(tmp_path, name, special):
     (tmp_path / name).symlink_to(tmp_path / special)  # the last absolute path counts
     with pytest.raises(DataError, match="is not a regular file"):
         open_data([(tmp_path / name).parent if name.endswith(".pb") else tmp_path / name], ["x"])
+
+
+def zipped(path, members, compression=zipfile.ZIP_DEFLATED):
+    """A `.npz` of `.npy` members, each a number of bytes of zeros behind a header, which may lie."""
+    with zipfile.ZipFile(path, "w", compression, compresslevel=1) as archive:
+        for name, (shape, nbytes) in members.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                header = io.BytesIO()
+                np.lib.format.write_array_header_1_0(header, {"descr": "<f4", "fortran_order": False, "shape": shape})
+                stream.write(header.getvalue())
+                for at in range(0, nbytes, 1 << 22):
+                    stream.write(bytes(min(1 << 22, nbytes - at)))
+
+
+def peak(function):
+    """The most that Python and numpy held at a time, in MB."""
+    tracemalloc.start()
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1] / 2**20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+@pytest.mark.parametrize("options", [{}, {"max_samples": 8}])
+def test_a_zipped_array_is_read_in_pieces(compression, options, tmp_path):
+    """Nor is another in the file read at all, whatever it would unpack to."""
+    rows = 1 << 14
+    members = {"x": ((rows, 1024), rows * 4096), "other": ((rows, 1024), rows * 4096)}
+    zipped(tmp_path / "x.npz", members, compression)
+    dataset = open_data([tmp_path / "x.npz"], ["x"])
+    assert peak(lambda: [batch["x"].shape for batch in dataset.batches(32, **options)]) < 16
+    assert sum(len(batch["x"]) for batch in dataset.batches(32, **options)) == options.get("max_samples", rows)
+
+
+def test_rows_of_a_zipped_array_are_those_of_the_array(tmp_path):
+    """In any order in memory, of any type, beside a scalar and an array that belongs together."""
+    rng = np.random.default_rng(0)
+    arrays = {
+        "c": rng.normal(size=(50, 3, 4)),
+        "fortran": np.asfortranarray(rng.normal(size=(50, 3, 4)).astype(np.float16)),
+        "swapped": rng.integers(0, 9, 50).astype(">i4"),
+        "nothing": np.zeros((50, 0, 2), np.float32),
+        "scalar": np.float32(3),
+    }
+    for save in (np.savez, np.savez_compressed):
+        save(tmp_path / "x.npz", **arrays)
+        dataset = open_data([tmp_path / "x.npz"], list(arrays))
+        chosen = (np.arange(7) * 50 + 25) // 7
+        (batch,) = dataset.batches(16, max_samples=7)
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(batch[name], array[chosen] if array.ndim else array)
+    np.savez(tmp_path / "x.npz", a=np.arange(3), b=np.arange(4))
+    (whole,) = open_data([tmp_path / "x.npz"], ["a", "b"]).batches(2)
+    assert [len(array) for array in whole.values()] == [3, 4]
+
+
+def test_what_is_wrong_with_a_zipped_array_is_one_line(tmp_path):
+    """A header that promises more than there is, bytes that were damaged, pickles."""
+    path = tmp_path / "x.npz"
+    zipped(path, {"x": ((100, 4), 160)})
+    with pytest.raises(DataError, match="damaged or no array"):
+        list(open_data([path], ["x"]).batches(8))
+    np.savez_compressed(path, x=np.random.default_rng(0).normal(size=(100, 40)))
+    data = bytearray(path.read_bytes())
+    data[3000:3100] = bytes(100)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match="damaged or no array"):
+        list(open_data([path], ["x"]).batches(8))
+    np.savez(path, x=np.array([{}], object))
+    with pytest.raises(DataError, match="pickled objects, which are not read"):
+        open_data([path], ["x"])
