@@ -152,8 +152,11 @@ def serve(memory: int | None) -> None:
     with held_to(memory):
         while True:
             answer = _answer(calls.get())
-            pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
-            answers.flush()
+            try:
+                pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
+                answers.flush()
+            except BrokenPipeError:  # the parent is gone, and the thread that listens to it has not heard yet
+                os._exit(0)
 
 
 def _answer(call: bytes) -> tuple[Any, BaseException | None]:

@@ -183,11 +183,13 @@ def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
                 node.domain = ""  # inference does not know the alias
             if node.op_type == "GroupNormalization" and not node.domain:  # nor this operator, which keeps the shape
                 node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
+    data = model.SerializeToString()
+    del model  # a copy, mostly: what inference makes takes as much again
     try:
         # data_prop follows the shapes that exporters compute: Shape, Gather, Concat, Reshape
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(data, data_prop=True)
     except Exception:  # it has many: for an opset or a domain that it does not know, for what it finds invalid
-        inferred = model
+        inferred = onnx.ModelProto.FromString(data)
     shared: dict[bytes, TypeProto] = {}
     return [_types(graph, shared) for graph in _graphs(inferred.graph)]
 

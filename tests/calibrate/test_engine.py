@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import pickle
 import resource
 import select
 import signal
@@ -210,6 +211,18 @@ time.sleep(1000)
         parent.kill()
     assert select.select([held], [], [], 20)[0]
     os.close(held)
+
+
+def test_an_answer_that_nobody_waits_for():
+    """The parent is gone: no reason to complain."""
+    command = [sys.executable, "-c", "from bnfold.calibrate.children import serve; serve(None)"]
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with subprocess.Popen(command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, **pipes) as child:
+        child.stdout.close()
+        pickle.dump(pickle.dumps((len, ("ab",), {})), child.stdin)
+        child.stdin.flush()
+        assert child.stderr.read() == b""
+    assert child.returncode == 0
 
 
 def test_nothing_is_left_on_disk(tmp_path):
