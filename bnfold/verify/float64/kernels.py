@@ -21,12 +21,16 @@ def _batch_normalization(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     x, scale, shift, mean, variance = (present(array) for array in inputs)
     if not op.attribute("spatial", 1) and scale.ndim != 1:
         raise NotComputed("spatial=0")
-    epsilon = float(np.float32(op.attribute("epsilon", 1e-5)))
     if is_training(op):
         axes = tuple(axis for axis in range(x.ndim) if axis != 1)
         mean, variance = x.mean(axis=axes), x.var(axis=axes)
     scale, shift, mean, variance = (channels(array, x.ndim) for array in (scale, shift, mean, variance))
-    return [(x - mean) / np.sqrt(variance + epsilon) * scale + shift]
+    return [(x - mean) / np.sqrt(variance + epsilon(op)) * scale + shift]
+
+
+def epsilon(op: Op) -> float:
+    """What a normalization adds to the variance."""
+    return float(np.float32(op.attribute("epsilon", 1e-5)))
 
 
 def is_training(op: Op) -> bool:
@@ -73,11 +77,7 @@ def _layer_normalization(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     axis = op.attribute("axis", -1) % x.ndim
     axes = tuple(range(axis, x.ndim))
     centred = x - x.mean(axis=axes, keepdims=True)
-    y = (
-        centred
-        / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + float(np.float32(op.attribute("epsilon", 1e-5))))
-        * scale
-    )
+    y = centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + epsilon(op)) * scale
     return [y if shift is None else y + shift]
 
 
@@ -87,7 +87,7 @@ def _group_normalization(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     parts = x.reshape(x.shape[0], groups, -1)
     centred = parts - parts.mean(axis=2, keepdims=True)
     variance = (centred**2).mean(axis=2, keepdims=True)
-    y = (centred / np.sqrt(variance + float(np.float32(op.attribute("epsilon", 1e-5))))).reshape(x.shape)
+    y = (centred / np.sqrt(variance + epsilon(op))).reshape(x.shape)
     if op.opset < 21:  # one scale for each group
         scale, shift = (np.repeat(array, x.shape[1] // groups) for array in (scale, shift))
     return [y * channels(scale, x.ndim) + channels(shift, x.ndim)]
@@ -132,13 +132,13 @@ def _global_lp_pool(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
 
 def _dequantize(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     """(x - zero point) * scale, along an axis if they are vectors"""
-    x, scale, zero = _quantized(op, inputs)
+    x, scale, zero = quantized(op, inputs)
     return [(x.astype(np.float64) - zero) * scale]
 
 
 def unrounded(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     """A QuantizeLinear that does not round: x / scale + zero point, within the range of its integer type."""
-    x, scale, zero = _quantized(op, inputs)
+    x, scale, zero = quantized(op, inputs)
     zero_point = optional(inputs, 2)
     kind = op.attribute("output_dtype", 0) or onnx.TensorProto.UINT8
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind) if zero_point is None else zero_point.dtype
@@ -148,7 +148,7 @@ def unrounded(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     return [np.clip(x / scale + zero, limits.min, limits.max)]
 
 
-def _quantized(op: Op, inputs: Sequence[Array | None]) -> tuple[Array, Array, Array]:
+def quantized(op: Op, inputs: Sequence[Array | None]) -> tuple[Array, Array, Array]:
     """The value, the scale and the zero point of an operator, the latter two so that they broadcast."""
     x, scale, zero = present(inputs[0]), present(inputs[1]), optional(inputs, 2)
     if op.attribute("block_size", 0) or scale.ndim > 1:
