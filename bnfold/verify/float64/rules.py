@@ -309,11 +309,12 @@ def _sum_of_squares(call: Call) -> Sequence[Any]:
 
 
 _MOVING = {
-    **dict.fromkeys(("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Dropout"), moves(0)),
+    **dict.fromkeys(("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"), moves(0)),
     **dict.fromkeys(("Slice", "Gather", "GatherElements", "GatherND", "Split", "Expand", "Tile"), moves(0)),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth", "ReverseSequence", "Compress", "Trilu"), moves(0)),
     **dict.fromkeys(("MaxPool", "GlobalMaxPool", "ReduceL1", "ReduceL2", "LpPool", "GlobalLpPool"), moves(0)),
-    **dict.fromkeys(("ScatterElements", "ScatterND", "Scatter"), _unless("reduction", [b"mul"], moves(0, 2))),
+    **dict.fromkeys(("ScatterElements", "ScatterND"), _unless("reduction", [b"mul"], moves(0, 2))),
+    "Dropout": lambda call: [call.error(0), 0.0],
     "Pad": moves(0, 2),
     "Concat": moves(),
     "MaxPool": lambda call: (tried if len(call.outputs) > 1 else moves(0))(call),
