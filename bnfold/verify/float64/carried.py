@@ -39,8 +39,9 @@ class Rounding(NamedTuple):
 
     def of(self, x: Array) -> FloatArray:
         """How far each number may be from what was rounded to it: half the distance to its neighbour."""
-        half = np.ldexp(self.u, np.frexp(x)[1] - 1)
-        return np.asarray(np.maximum(np.where(x == 0, 0.0, half), self.eta))
+        parts, exponents = np.frexp(x)
+        half = np.ldexp(self.u * (parts != 0), exponents - 1)
+        return np.asarray(np.maximum(half, self.eta, out=half if half.ndim else None))
 
     def times(self, factor: float) -> Rounding:
         return Rounding(factor * self.u, factor * self.eta)
@@ -123,7 +124,9 @@ def distance(old: Array, new: Array) -> FloatArray:
     if np.shape(old) != np.shape(new):
         return np.full(np.shape(old), np.inf)
     gap = np.abs(np.asarray(new, np.float64) - np.asarray(old, np.float64))
-    return np.where(old == new, 0.0, np.where(np.isnan(gap), np.inf, gap))
+    if np.isnan(gap.max(initial=0.0)):  # infinite both, or no numbers
+        gap = np.where(old == new, 0.0, np.where(np.isnan(gap), np.inf, gap))
+    return np.asarray(gap)
 
 
 def tried(call: Call) -> list[FloatArray]:

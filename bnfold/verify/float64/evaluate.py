@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from bnfold.affine import FloatArray
 from bnfold.graph import Graph, Op, Scope, Sparse, Value, is_float
 from bnfold.graph.evaluate import NotEvaluated, cast, saturates
 from bnfold.limits import NEVER, Deadline
@@ -110,6 +111,7 @@ class Evaluator:
         self.deadline = deadline
         self._references: dict[tuple[Op, tuple[str, ...]], ReferenceEvaluator] = {}
         self._constants: dict[Value, Array] = {}
+        self._errors: dict[tuple[Value, Rounding], FloatArray] = {}
 
     def evaluate(self, ops: Iterable[Op], known: Mapping[Value, Array], target: Value, how: How = AS_IT_IS) -> Result:
         """The target, from values that are known and the operators, in graph order, that make it from them.
@@ -178,10 +180,20 @@ class Evaluator:
                 self._constants[value] = self.stored(value.tensor)
         return self._constants[value]
 
+    def rounded(self, value: Value, rounding: Rounding | None) -> Num:
+        """An initializer, and how far it may be off."""
+        num = Num(self.constant(value))
+        if rounding is None:
+            return num
+        if (value, rounding) not in self._errors:
+            self._errors[value, rounding] = rounding.of(num.value)
+        return Num(num.value, self._errors[value, rounding], fresh=True)
+
     def forget(self, values: Collection[Value] | None = None) -> None:
         """Lets go of some weights; of all, and of what was made to evaluate a region."""
         if values is None:
             self._constants.clear()
+            self._errors.clear()
             self._references.clear()
         for value in values or ():
             self._constants.pop(value, None)
@@ -281,9 +293,7 @@ class _Run:
         if value not in values:
             if not is_stored(value):
                 raise CannotEvaluate(f"{value.name!r} is not known")
-            values[value] = Num(self._evaluator.constant(value))
-            if value in self._how.rounded:
-                values[value] = _off(values[value], self._how.rounded[value])
+            values[value] = self._evaluator.rounded(value, self._how.rounded.get(value))
         return values[value]
 
     def _run(self, op: Op, values: Known) -> None:

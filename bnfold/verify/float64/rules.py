@@ -53,9 +53,13 @@ def _bounds(call: Call) -> list[FloatArray | None]:
     return [None if y is None else _bound(e, np.shape(y)) for e, y in zip(errors, call.outputs, strict=False)]
 
 
-def _bound(error: Any, shape: tuple[int, ...]) -> FloatArray:
-    size = np.broadcast_to(np.abs(np.asarray(error, np.float64)), shape)
-    return np.where(np.isnan(size), np.inf, size)
+def _bound(error: Any, shape: tuple[int, ...]) -> FloatArray | None:
+    """As an array; None if nothing is off."""
+    size = np.abs(np.asarray(error, np.float64))
+    largest = size.max(initial=0.0)
+    if not largest:
+        return None
+    return np.broadcast_to(np.where(np.isnan(size), np.inf, size) if np.isnan(largest) else size, shape)
 
 
 def _with_noise(y: Any, error: FloatArray | None, unit: float) -> FloatArray | None:
@@ -357,7 +361,8 @@ RULES: dict[str, Rule] = {
     **_SUMMING,
     **_PRODUCTS,
     **_FORMULAS,
-    **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Exp", "Log", "Erf", "Softplus", "Softsign", "HardSigmoid"), ends),
+    "Relu": lambda call: [np.clip(call.value(0) + call.error(0), 0.0, call.error(0))],
+    **dict.fromkeys(("Sigmoid", "Tanh", "Exp", "Log", "Erf", "Softplus", "Softsign", "HardSigmoid"), ends),
     **dict.fromkeys(("Clip", "Selu", "Celu", "Floor", "Ceil", "Round", "Sign", "Atan", "Asinh", "Sinh"), ends),
     **dict.fromkeys(("Max", "Min", "ReduceMax", "ReduceMin", "ReduceLogSumExp", "ReduceLogSum"), ends),
     **dict.fromkeys(("Neg", "Abs", "Sin", "Cos"), slope(1.0)),
