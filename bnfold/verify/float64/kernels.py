@@ -188,6 +188,30 @@ def _log_softmax(x: Array) -> Array:
     return np.asarray(lowered - np.log(np.exp(lowered).sum(axis=-1, keepdims=True)))
 
 
+def _elementwise(function: Callable[..., Array]) -> Kernel:
+    """Of real numbers; integers have rules of their own."""
+
+    def kernel(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        arrays = list(map(present, inputs))
+        if op.opset < 7 or any(array.dtype != np.float64 for array in arrays):
+            raise NotComputed("integers, or an axis along which it broadcasts")
+        return [np.asarray(function(*arrays))]
+
+    return kernel
+
+
+def _transpose(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+    return [np.transpose(present(inputs[0]), op.attribute("perm"))]
+
+
+def _reshape(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+    x = present(inputs[0])
+    sizes = [int(size) for size in (op.attribute("shape") if len(inputs) == 1 else present(inputs[1]))]
+    if not op.attribute("allowzero", 0):
+        sizes = [x.shape[place] if size == 0 else size for place, size in enumerate(sizes)]
+    return [x.reshape(sizes)]
+
+
 KERNELS: dict[str, Kernel] = {
     **GAUSSIAN,
     "Softmax": _along_axis(_softmax),
@@ -211,6 +235,14 @@ KERNELS: dict[str, Kernel] = {
     "Cast": _cast,
     "CastLike": _cast_like,
     "ConstantOfShape": _constant_of_shape,
+    "Add": _elementwise(np.add),
+    "Sub": _elementwise(np.subtract),
+    "Mul": _elementwise(np.multiply),
+    "Div": _elementwise(np.divide),
+    "Sigmoid": _elementwise(lambda x: 1 / (1 + np.exp(-x))),
+    "Tanh": _elementwise(np.tanh),
+    "Transpose": _transpose,
+    "Reshape": _reshape,
     "Identity": lambda op, inputs: [present(inputs[0])],
     "Relu": lambda op, inputs: [np.maximum(present(inputs[0]), 0)],
     "MatMul": lambda op, inputs: [np.matmul(present(inputs[0]), present(inputs[1]))],

@@ -384,3 +384,11 @@ RULES: dict[str, Rule] = {
     "ReduceSumSquare": _sum_of_squares,
 }
 _SUMS = frozenset({*_SUMMING, *_PRODUCTS, *_FORMULAS}) - {"Add", "Sub", "Mul", "Div"}  # noise that exceeds the result's
+_JUMPING = frozenset(
+    {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "Where", "IsNaN", "IsInf"}
+) | {"Floor", "Ceil", "Round", "Sign", "Cast", "CastLike", "QuantizeLinear"}
+
+
+def is_continuous(op: Op) -> bool:
+    """Whether its result jumps nowhere: two of these that are alike nearly everywhere are so at ties as well."""
+    return op.type in ("Constant", "ConstantOfShape") or (op.type in RULES and op.type not in _JUMPING)
