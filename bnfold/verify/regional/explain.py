@@ -125,10 +125,11 @@ class _Pair:
         return replace(_worst(self.old, self.new, bound), tells=self._tells(bound))
 
     def _tells(self, bound: FloatArray) -> bool:
-        """Whether in some sample, other than of zeros alone, the bound is small everywhere beside max |y|."""
+        """Whether in some sample, other than of zeros alone, the bound is small beside max |y| wherever it is needed."""
         rows = len(bound) if bound.ndim else 1
         limit = max(_TELLING, _TELLING_UNITS * self.right.unit)
-        most, size = (np.abs(x).reshape(rows, -1).max(axis=1) for x in (bound, self.old))
+        needed = np.where(self.old == self.new, 0.0, bound)
+        most, size = (np.abs(x).reshape(rows, -1).max(axis=1) for x in (needed, self.old))
         return bool(((most <= limit * size) & ~_is_still(self.given, rows)).any())
 
 

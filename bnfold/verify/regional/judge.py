@@ -134,6 +134,8 @@ class Judge:
         if not seen.tells:
             detail = f"rounding explains {result.bound:.2g} of max |y|, and so nearly everything"
             return replace(result, outcome=Outcome.NOT_EVALUATED, detail=detail)
+        if names := ", ".join(sorted(seen.left.estimated | seen.right.estimated)):
+            result = replace(result, detail=f"{result.detail}, " * bool(result.detail) + f"error of {names} estimated")
         return result
 
     def _tried(
