@@ -12,10 +12,10 @@ from onnx import helper
 from bnfold.graph import Graph
 from bnfold.model_io import load
 from bnfold.verify.float64.carried import Call, Num, Rounding, rounding_to, tried
-from bnfold.verify.float64.evaluate import Evaluator
 from bnfold.verify.float64.kernel import NotComputed
 from bnfold.verify.float64.kernels import KERNELS
 from bnfold.verify.float64.rules import RULES, carried
+from bnfold.verify.float64.store import Store
 
 Array = np.ndarray[Any, np.dtype[Any]]
 MOVES = 40
@@ -57,13 +57,13 @@ class Case:
         opsets = [helper.make_opsetid("", self.opset), helper.make_opsetid("com.microsoft", 1)]
         model = Graph(load(helper.make_model(graph, opset_imports=opsets, ir_version=10)))
         (op,) = model.main.ops
-        evaluator = Evaluator(model.model)
+        store = Store(model.model)
 
         def run(arrays: Any) -> Any:
             try:
                 return KERNELS[op.type](op, arrays)
             except (KeyError, NotComputed):
-                return evaluator.reference(op, arrays)
+                return store.reference(op, arrays)
 
         nums = [Num(array, error, fresh) for array, error in zip(self.inputs, errors, strict=True)]
         return Call(op, nums, run(self.inputs), run, unit)

@@ -4,92 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from bnfold.affine import FloatArray
-from bnfold.graph import Graph, Op, Scope, Sparse, Value, is_float
+from bnfold.graph import Graph, Op, Scope, Value, is_float
 from bnfold.graph.evaluate import NotEvaluated, cast, saturates
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.verify.float64.carried import Call, Num, Rounding, distance, rounding_to
 from bnfold.verify.float64.control import REPEATING, Repeat, body, trips
+from bnfold.verify.float64.how import AS_IT_IS, Coverage, How, Result
 from bnfold.verify.float64.kernel import Array, NotComputed, as_real
 from bnfold.verify.float64.kernels import KERNELS, RANDOM, unrounded
-from bnfold.verify.float64.reference import one_node, refuse_passed_over
 from bnfold.verify.float64.rules import RULES, carried
+from bnfold.verify.float64.store import Store
 from bnfold.verify.float64.windows import sees_all
 from bnfold.verify.regional.numbering import captured
-
-if TYPE_CHECKING:
-    from onnx.reference import ReferenceEvaluator
 
 Known = dict[Value, Num]
 # of which onnx.reference makes something else in a form that we do not compute
 _OURS_ALONE = RANDOM | {"Dropout", "BatchNormalization", "ConvTranspose"}
 _MOST_ITERATIONS = 1 << 11  # of all Loops and Scans together, those in others counted each time
-
-
-@dataclass(frozen=True)
-class How:
-    """How operators are evaluated.
-
-    Attributes:
-        rounds: Whether data is rounded where it is quantised and dequantised again at once.
-        forced: Branches that are taken whatever the condition says.
-        rounded: Constants that may be off by a rounding; so is what is made of them.
-        retuned: Operators of which the floating-point attributes may be, too.
-        folds: Whether all that is computed from constants is off by a rounding to its type.
-        unit: How far a result of float64 is off for its own rounding, relative to it; 0 if that does not count.
-    """
-
-    rounds: bool = True
-    forced: Mapping[Op, str] = field(default_factory=dict)
-    rounded: Mapping[Value, Rounding] = field(default_factory=dict)
-    retuned: frozenset[Op] = frozenset()
-    folds: bool = False
-    unit: float = 0.0
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """What was met on the way.
-
-    Attributes:
-        taken: Branches of Ifs that were taken.
-        referred: The operators that onnx.reference evaluated on data.
-        estimated: Those without a rule for their error, which had one.
-        blind: Whether a part of some weight met nothing but padding.
-    """
-
-    taken: frozenset[tuple[Op, str]] = frozenset()
-    referred: frozenset[Op] = frozenset()
-    estimated: frozenset[str] = frozenset()
-    blind: bool = False
-
-    def __or__(self, other: Coverage) -> Coverage:
-        return Coverage(
-            self.taken | other.taken,
-            self.referred | other.referred,
-            self.estimated | other.estimated,
-            self.blind or other.blind,
-        )
-
-
-class Result(NamedTuple):
-    """A value with its error, and what was met on the way to it."""
-
-    num: Num
-    coverage: Coverage
-
-
-AS_IT_IS = How()
-NOTHING = Coverage()
 
 
 class CannotEvaluate(Exception):
@@ -104,14 +43,12 @@ class OutOfTime(CannotEvaluate):
 
 
 class Evaluator:
-    """Evaluates operators of one model. Weights are read when they are needed, and kept until `forget`."""
+    """Evaluates operators of one model. Weights are kept until `forget`."""
 
     def __init__(self, model: Model, deadline: Deadline = NEVER) -> None:
-        self._model = model
-        self.deadline = deadline
-        self._references: dict[tuple[Op, tuple[str, ...]], ReferenceEvaluator] = {}
-        self._constants: dict[Value, Array] = {}
-        self._errors: dict[tuple[Value, Rounding], FloatArray] = {}
+        self._store = Store(model)
+        self._deadline = deadline
+        self.constant, self.forget = self._store.constant, self._store.forget
 
     def evaluate(self, ops: Iterable[Op], known: Mapping[Value, Array], target: Value, how: How = AS_IT_IS) -> Result:
         """The target, from values that are known and the operators, in graph order, that make it from them.
@@ -119,7 +56,7 @@ class Evaluator:
         Raises:
             CannotEvaluate: An operator is unknown, or does not fit its inputs.
         """
-        run = _Run(self, known, how)
+        run = _Run(self._store, self._deadline, known, how)
         for _ in run.steps(ops):
             pass
         num = run.num(target)
@@ -142,7 +79,7 @@ class Evaluator:
             CannotEvaluate: An operator is unknown, or does not fit its inputs.
         """
         wanted = {entry.name: graph.main.lookup(entry.name) for entry in graph.model.proto.graph.output}
-        run = _Run(self, {graph.main.own(name): array for name, array in feed.items()})
+        run = _Run(self._store, self._deadline, {graph.main.own(name): array for name, array in feed.items()})
         for _ in run.steps(graph.main.live_ops(), keep=frozenset(wanted.values())):
             pass
         found = {name: run.num(value).value for name, value in wanted.items()}
@@ -154,65 +91,20 @@ class Evaluator:
         Raises:
             CannotEvaluate: An operator is unknown, or does not fit its inputs.
         """
-        run = _Run(self, known, how)
+        run = _Run(self._store, self._deadline, known, how)
         for _ in run.steps(ops):
             pass
         return {value: num.value for value, num in run.values.items()}
 
     def shapes(self, graph: Graph, feed: Mapping[str, Array]) -> dict[Value, tuple[int, ...]]:
         """The shapes of all values outside bodies, as far as the model can be evaluated; see `outputs`."""
-        run = _Run(self, {graph.main.own(name): array for name, array in feed.items()})
+        run = _Run(self._store, self._deadline, {graph.main.own(name): array for name, array in feed.items()})
         found: dict[Value, tuple[int, ...]] = {}
         with suppress(CannotEvaluate):
             for op in run.steps(graph.main.live_ops(), keep=frozenset()):
                 made = ((value, run.values[value].value) for value in op.outputs if value and value in run.values)
                 found |= {value: array.shape for value, array in made if isinstance(array, np.ndarray)}
         return found
-
-    def constant(self, value: Value) -> Array:
-        """An initializer in float64, or in its own type if that is not floating-point."""
-        if value not in self._constants:
-            if value.sparse is not None:
-                dense = Sparse(self._model, value.sparse).array()
-                self._constants[value] = dense.astype(as_real(dense.dtype), copy=False)
-            else:
-                assert value.tensor is not None
-                self._constants[value] = self.stored(value.tensor)
-        return self._constants[value]
-
-    def rounded(self, value: Value, rounding: Rounding | None) -> Num:
-        """An initializer, and how far it may be off."""
-        num = Num(self.constant(value))
-        if rounding is None:
-            return num
-        if (value, rounding) not in self._errors:
-            self._errors[value, rounding] = rounding.of(num.value)
-        return Num(num.value, self._errors[value, rounding], fresh=True)
-
-    def forget(self, values: Collection[Value] | None = None) -> None:
-        """Lets go of some weights; of all, and of what was made to evaluate a region."""
-        if values is None:
-            self._constants.clear()
-            self._errors.clear()
-            self._references.clear()
-        for value in values or ():
-            self._constants.pop(value, None)
-
-    def stored(self, tensor: onnx.TensorProto) -> Array:
-        """A tensor of the file likewise."""
-        array = self._model.array(tensor)
-        with np.errstate(invalid="ignore"):  # a NaN may be a signalling one
-            return array.astype(as_real(array.dtype), copy=False)
-
-    def reference(self, op: Op, inputs: Sequence[Any]) -> Sequence[Any]:
-        """What ONNX's reference implementation makes of it."""
-        refuse_passed_over(op, inputs)
-        key = (op, tuple(str(getattr(value, "dtype", "")) for value in inputs))
-        if key not in self._references:
-            self._references[key] = one_node(op, inputs)
-        feed = {f"i{number}": value for number, value in enumerate(inputs) if value is not None}
-        outputs = iter(self._references[key].run(None, feed))
-        return [None if value is None else next(outputs) for value in op.outputs]
 
 
 class _Run:
@@ -222,9 +114,9 @@ class _Run:
         values: What is known by now.
     """
 
-    def __init__(self, evaluator: Evaluator, known: Mapping[Value, Array], how: How = AS_IT_IS) -> None:
+    def __init__(self, store: Store, deadline: Deadline, known: Mapping[Value, Array], how: How = AS_IT_IS) -> None:
         self.values: Known = {value: Num(array) for value, array in known.items()}
-        self._evaluator = evaluator
+        self._store, self._deadline = store, deadline
         self._how = how
         self._fixed = {value for value in known if is_stored(value)}
         self._iterations = 0
@@ -252,7 +144,7 @@ class _Run:
                 yield op
                 for value in done.get(number, ()):
                     self.values.pop(value, None)
-                self._evaluator.forget(done.get(number, ()))
+                self._store.forget(done.get(number, ()))
 
     def _step(self, op: Op, values: Known) -> None:
         """Runs an operator. What a body makes counts as data."""
@@ -293,11 +185,11 @@ class _Run:
         if value not in values:
             if not is_stored(value):
                 raise CannotEvaluate(f"{value.name!r} is not known")
-            values[value] = self._evaluator.rounded(value, self._how.rounded.get(value))
+            values[value] = self._store.rounded(value, self._how.rounded.get(value))
         return values[value]
 
     def _run(self, op: Op, values: Known) -> None:
-        if self._evaluator.deadline.is_over:
+        if self._deadline.is_over:
             raise OutOfTime
         try:
             results = self._results(op, values)
@@ -349,7 +241,7 @@ class _Run:
             except NotComputed:
                 if op.type in _OURS_ALONE or op.node.domain:
                     raise
-        outputs = self._evaluator.reference(op, inputs)
+        outputs = self._store.reference(op, inputs)
         return [_as_real(array) for array in outputs], True
 
     def _is_passed_on(self, op: Op) -> bool:
@@ -361,7 +253,7 @@ class _Run:
 
     def _constant_node(self, op: Op) -> Array:
         if (tensor := op.attribute("value")) is not None:
-            return self._evaluator.stored(tensor)
+            return self._store.stored(tensor)
         for attribute in op.node.attribute:
             array = np.asarray(op.attribute(attribute.name))
             return array.astype(str) if array.dtype.kind in "SO" else _as_real(array)
@@ -407,7 +299,7 @@ def _off(num: Num, rounding: Rounding) -> Num:
     if not isinstance(num.value, np.ndarray | np.generic):
         return num
     error = rounding.of(np.asarray(num.value))
-    return Num(num.value, error if num.error is None else num.error + error, fresh=True)
+    return Num(num.value, error, fresh=True) if num.error is None else Num(num.value, num.error + error)
 
 
 def _further(num: Num, other: Any) -> Num:

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from bnfold.affine import FloatArray
 from bnfold.verify.float64.carried import NOISE
-from bnfold.verify.float64.evaluate import CannotEvaluate, Coverage
+from bnfold.verify.float64.evaluate import CannotEvaluate
+from bnfold.verify.float64.how import Coverage
 from bnfold.verify.regional.side import Array, Given, Side
 
 _LAST_DIGITS = 1e-13  # of a number itself: the noise of float64 where nothing cancels
@@ -125,7 +126,7 @@ class _Pair:
         return replace(_worst(self.old, self.new, bound), tells=self._tells(bound))
 
     def _tells(self, bound: FloatArray) -> bool:
-        """Whether in some sample, other than of zeros alone, the bound is small beside max |y| wherever it is needed."""
+        """Whether in some sample, but one of zeros, the bound is small beside max |y| wherever it is needed."""
         rows = len(bound) if bound.ndim else 1
         limit = max(_TELLING, _TELLING_UNITS * self.right.unit)
         needed = np.where(self.old == self.new, 0.0, bound)

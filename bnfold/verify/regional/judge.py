@@ -12,7 +12,8 @@ import onnx
 from bnfold.graph import Graph, Value, is_float
 from bnfold.limits import Deadline
 from bnfold.reasons import Refused
-from bnfold.verify.float64.evaluate import CannotEvaluate, Coverage, Evaluator, How, OutOfTime, is_stored
+from bnfold.verify.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime, is_stored
+from bnfold.verify.float64.how import Coverage, How
 from bnfold.verify.float64.kernel import Array, as_real
 from bnfold.verify.ports import required_inputs
 from bnfold.verify.regional.blame import changed_operators, culprit

@@ -14,7 +14,8 @@ import onnx
 from bnfold.affine import FloatArray
 from bnfold.graph import Op, Value, is_float
 from bnfold.verify.float64.carried import Rounding, rounding_to
-from bnfold.verify.float64.evaluate import Evaluator, How, Result, is_stored
+from bnfold.verify.float64.evaluate import Evaluator, is_stored
+from bnfold.verify.float64.how import How, Result
 from bnfold.verify.regional.numbering import Number, Numbering, takes_numbers
 from bnfold.verify.regional.regions import Region, all_ops
 

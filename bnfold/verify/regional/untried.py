@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bnfold.graph import Op
-from bnfold.verify.float64.evaluate import NOTHING, Coverage
+from bnfold.verify.float64.how import NOTHING, Coverage
 from bnfold.verify.regional.exercise import Rival
 from bnfold.verify.regional.hints import UNIFORM
 from bnfold.verify.regional.numbering import Number, effective_attributes
