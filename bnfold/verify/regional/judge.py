@@ -193,7 +193,8 @@ class Judge:
                 worst = found, given
             if trial.is_zero:  # for which most branches come to the same
                 met, also_met = replace(met, taken=frozenset()), replace(also_met, taken=frozenset())
-            seen = replace(seen, left=seen.left | met, right=seen.right | also_met, tells=seen.tells | found.tells)
+            tells = seen.tells or (found.tells and not trial.is_daring)  # beside huge numbers a huge bound is small
+            seen = replace(seen, left=seen.left | met, right=seen.right | also_met, tells=tells)
             if found.ratio > 1:
                 break
             seen = replace(seen, idle=tuple(rival for rival in seen.idle if not rival.matters(given)))
