@@ -175,3 +175,19 @@ def test_the_sizes_of_a_resize_are_not_rounded():
     before = 'g = Concat <axis = 0> (one, two) r = Resize <mode = "linear"> (x, "", g)'
     after = 'r = Resize <mode = "linear"> (x, "", f)'
     assert verify(*Rewriting("", model, before, wrong="", right=after).rightly()).verdict is Verdict.EQUIVALENT
+
+
+def test_a_bound_that_tells_nothing_is_not_equal():
+    """A number that cancels is rounded to hundreds: whatever is beside it, rounding would explain."""
+    model = "n (float[N, 8] x) => (float[N, 8] y) <float c = {3333333333}> {r = Relu (x) @}"
+    case = Rewriting("", model, "y = Identity (r)", wrong="u = Add (r, c) y = Sub (u, c)", right="y = Relu (r)")
+    result = verify(*case.wrongly(), run=False)
+    assert result.verdict is Verdict.NOT_VERIFIED
+    assert "rounding explains" in result.reasons[-1]
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
+
+
+def test_the_same_pair_has_the_same_figures():
+    """Nothing is drawn at random."""
+    first, second = (verify(*CASES[1].rightly(), run=False).regions for _ in range(2))
+    assert first == second

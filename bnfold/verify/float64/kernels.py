@@ -21,12 +21,16 @@ def _batch_normalization(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     x, scale, shift, mean, variance = (present(array) for array in inputs)
     if not op.attribute("spatial", 1) and scale.ndim != 1:
         raise NotComputed("spatial=0")
-    epsilon = float(np.float32(op.attribute("epsilon", 1e-5)))
     if is_training(op):
         axes = tuple(axis for axis in range(x.ndim) if axis != 1)
         mean, variance = x.mean(axis=axes), x.var(axis=axes)
     scale, shift, mean, variance = (channels(array, x.ndim) for array in (scale, shift, mean, variance))
-    return [(x - mean) / np.sqrt(variance + epsilon) * scale + shift]
+    return [(x - mean) / np.sqrt(variance + epsilon(op)) * scale + shift]
+
+
+def epsilon(op: Op) -> float:
+    """What a normalization adds to the variance."""
+    return float(np.float32(op.attribute("epsilon", 1e-5)))
 
 
 def is_training(op: Op) -> bool:
@@ -73,11 +77,7 @@ def _layer_normalization(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     axis = op.attribute("axis", -1) % x.ndim
     axes = tuple(range(axis, x.ndim))
     centred = x - x.mean(axis=axes, keepdims=True)
-    y = (
-        centred
-        / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + float(np.float32(op.attribute("epsilon", 1e-5))))
-        * scale
-    )
+    y = centred / np.sqrt((centred**2).mean(axis=axes, keepdims=True) + epsilon(op)) * scale
     return [y if shift is None else y + shift]
 
 
@@ -87,7 +87,7 @@ def _group_normalization(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     parts = x.reshape(x.shape[0], groups, -1)
     centred = parts - parts.mean(axis=2, keepdims=True)
     variance = (centred**2).mean(axis=2, keepdims=True)
-    y = (centred / np.sqrt(variance + float(np.float32(op.attribute("epsilon", 1e-5))))).reshape(x.shape)
+    y = (centred / np.sqrt(variance + epsilon(op))).reshape(x.shape)
     if op.opset < 21:  # one scale for each group
         scale, shift = (np.repeat(array, x.shape[1] // groups) for array in (scale, shift))
     return [y * channels(scale, x.ndim) + channels(shift, x.ndim)]
@@ -132,13 +132,13 @@ def _global_lp_pool(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
 
 def _dequantize(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     """(x - zero point) * scale, along an axis if they are vectors"""
-    x, scale, zero = _quantized(op, inputs)
+    x, scale, zero = quantized(op, inputs)
     return [(x.astype(np.float64) - zero) * scale]
 
 
 def unrounded(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     """A QuantizeLinear that does not round: x / scale + zero point, within the range of its integer type."""
-    x, scale, zero = _quantized(op, inputs)
+    x, scale, zero = quantized(op, inputs)
     zero_point = optional(inputs, 2)
     kind = op.attribute("output_dtype", 0) or onnx.TensorProto.UINT8
     dtype = onnx.helper.tensor_dtype_to_np_dtype(kind) if zero_point is None else zero_point.dtype
@@ -148,7 +148,7 @@ def unrounded(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     return [np.clip(x / scale + zero, limits.min, limits.max)]
 
 
-def _quantized(op: Op, inputs: Sequence[Array | None]) -> tuple[Array, Array, Array]:
+def quantized(op: Op, inputs: Sequence[Array | None]) -> tuple[Array, Array, Array]:
     """The value, the scale and the zero point of an operator, the latter two so that they broadcast."""
     x, scale, zero = present(inputs[0]), present(inputs[1]), optional(inputs, 2)
     if op.attribute("block_size", 0) or scale.ndim > 1:
@@ -188,6 +188,30 @@ def _log_softmax(x: Array) -> Array:
     return np.asarray(lowered - np.log(np.exp(lowered).sum(axis=-1, keepdims=True)))
 
 
+def _elementwise(function: Callable[..., Array]) -> Kernel:
+    """Of real numbers; integers have rules of their own."""
+
+    def kernel(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+        arrays = list(map(present, inputs))
+        if op.opset < 7 or any(array.dtype != np.float64 for array in arrays):
+            raise NotComputed("integers, or an axis along which it broadcasts")
+        return [np.asarray(function(*arrays))]
+
+    return kernel
+
+
+def _transpose(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+    return [np.transpose(present(inputs[0]), op.attribute("perm"))]
+
+
+def _reshape(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+    x = present(inputs[0])
+    sizes = [int(size) for size in (op.attribute("shape") if len(inputs) == 1 else present(inputs[1]))]
+    if not op.attribute("allowzero", 0):
+        sizes = [x.shape[place] if size == 0 else size for place, size in enumerate(sizes)]
+    return [x.reshape(sizes)]
+
+
 KERNELS: dict[str, Kernel] = {
     **GAUSSIAN,
     "Softmax": _along_axis(_softmax),
@@ -211,6 +235,14 @@ KERNELS: dict[str, Kernel] = {
     "Cast": _cast,
     "CastLike": _cast_like,
     "ConstantOfShape": _constant_of_shape,
+    "Add": _elementwise(np.add),
+    "Sub": _elementwise(np.subtract),
+    "Mul": _elementwise(np.multiply),
+    "Div": _elementwise(np.divide),
+    "Sigmoid": _elementwise(lambda x: 1 / (1 + np.exp(-x))),
+    "Tanh": _elementwise(np.tanh),
+    "Transpose": _transpose,
+    "Reshape": _reshape,
     "Identity": lambda op, inputs: [present(inputs[0])],
     "Relu": lambda op, inputs: [np.maximum(present(inputs[0]), 0)],
     "MatMul": lambda op, inputs: [np.matmul(present(inputs[0]), present(inputs[1]))],

@@ -8,8 +8,8 @@ from pathlib import Path
 from bnfold.graph import Graph, inlined
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import load
-from bnfold.verify.float64.evaluate import Array, CannotEvaluate, Evaluator
-from bnfold.verify.float64.kernel import as_real
+from bnfold.verify.float64.evaluate import CannotEvaluate, Evaluator
+from bnfold.verify.float64.kernel import Array, as_real
 
 
 def evaluated(graph: Graph, feed: Mapping[str, Array], deadline: Deadline = NEVER) -> dict[str, Array]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from bnfold.graph import Op
 from bnfold.verify.float64.kernel import Array, NotComputed, channels, optional, present
+
+_BLOCK = 1 << 18  # numbers that are written out at a time, which a processor's cache holds
 
 
 def conv(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
@@ -21,13 +22,22 @@ def conv(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     pads = _pads(op, x.shape[2:], kernel, strides, dilations)
     windows = _windows(np.pad(x, [(0, 0), (0, 0), *pads]), kernel, strides, dilations)
     count, out = x.shape[0], windows.shape[2 : 2 + rank]
-    per_group = weight.shape[1]
-    columns = windows.reshape(count, groups, per_group, *out, *kernel)
-    order = [1, 2, *range(3 + rank, 3 + 2 * rank), 0, *range(3, 3 + rank)]
-    columns = columns.transpose(order).reshape(groups, per_group * math.prod(kernel), -1)
-    y = np.matmul(weight.reshape(groups, weight.shape[0] // groups, -1), columns)
-    y = np.moveaxis(y.reshape(weight.shape[0], count, *out), 0, 1)
+    y = np.empty((weight.shape[0], count, *out))
+    flat = weight.reshape(groups, weight.shape[0] // groups, -1)
+    rows = max(1, _BLOCK * out[0] // max(1, windows.size))
+    for start in range(0, out[0], rows):
+        block = slice(start, start + rows)
+        y[:, :, block] = _convolved(windows[:, :, block], flat, rank).reshape(y[:, :, block].shape)
+    y = np.moveaxis(y, 0, 1)
     return [y if bias is None else y + channels(bias, y.ndim)]
+
+
+def _convolved(windows: Array, weight: Array, rank: int) -> Array:
+    """Of shape (groups, outputs of a group, samples and positions)"""
+    groups, _, terms = weight.shape
+    columns = windows.reshape(windows.shape[0], groups, -1, *windows.shape[2:])
+    order = [1, 2, *range(3 + rank, 3 + 2 * rank), 0, *range(3, 3 + rank)]
+    return np.asarray(np.matmul(weight, columns.transpose(order).reshape(groups, terms, -1)))
 
 
 def fused_conv(op: Op, inputs: Sequence[Array | None]) -> list[Array]:

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.affine import FloatArray
-from bnfold.graph import Op
-from bnfold.verify.float64.evaluate import CannotEvaluate, Known
-from bnfold.verify.regional.side import Given, Side, rounding_of
+from bnfold.graph import Op, Value
+from bnfold.verify.float64.evaluate import CannotEvaluate
+from bnfold.verify.regional.side import Given, Side
 
 Array = npt.NDArray[Any]
+Known = Mapping[Value, Any]
 _ADDS = frozenset({"Add", "Sub"})
 _MORE_ROWS = 7
 _ROUNDINGS = 8.0
@@ -52,8 +53,7 @@ def culprit(left: Side, right: Side, given: Given) -> Op | None:
         if not met or not _is_real(value):
             continue
         if output is right.region.target:
-            rounding = _ROUNDINGS * max((rounding_of(weight).u for weight in right.changed), default=0.0)
-            left_over = [other for other in met if other is op or not _is_cleared(other, old, new, rounding)]
+            left_over = [o for o in met if o is op or not _is_cleared(o, old, new, _ROUNDINGS * right.unit)]
             return _blamed(left_over or met, value, old[left.region.target])
         if not any(_is_real(other) and _is_affine_of(value, other) for other in old.values()):
             return _blamed(met, value, old[left.region.target])
@@ -92,7 +92,7 @@ def _traces(left: Side, right: Side, given: Given) -> tuple[Known, Known]:
 
 
 def _traced(left: Side, right: Side, given: Mapping[int, Array]) -> tuple[Known, Known]:
-    old, new = (side.evaluator.trace(side.region.ops, side.known(given)) for side in (left, right))
+    old, new = (side.evaluator.trace(side.region.ops, side.known(given), side.how) for side in (left, right))
     if left.region.target not in old or right.region.target not in new:
         raise CannotEvaluate("a side of the region has no operators")
     return old, new

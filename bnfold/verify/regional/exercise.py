@@ -36,11 +36,10 @@ class Rival:
 
     def matters(self, given: Given) -> bool:
         """Whether the side comes to something else with what the other has."""
-        evaluator, region, known = self.side.evaluator, self.side.region, self.side.known(given)
-        evaluator.counts = False
+        side, region, known = self.side, self.side.region, self.side.known(given)
         try:
-            made = evaluator.run(region.ops, known, region.target)
-            swapped = evaluator.run(region.ops, {**known, self.read.value: self.other}, region.target)
+            made = side.value(given)
+            swapped = side.evaluator.run(region.ops, {**known, self.read.value: self.other}, region.target, side.how)
         except CannotEvaluate:
             return True
         return made.dtype != swapped.dtype or not np.array_equal(made, swapped, equal_nan=made.dtype.kind == "f")

@@ -1,31 +1,24 @@
 """Can rounding explain the difference between the two sides of a region?
 
-The sides get the same values at their border. Their difference is held against the effect of moving every changed
-weight by what rounding to its own type can do, up or down at random: one rounding cannot do more, save for a factor
-that covers the tail of its distribution.
+The sides get the same values at their border. What they make of them may be apart by as much as their changed weights
+may be off, each by one rounding to its own type, and by no more, at any entry.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
 from bnfold.affine import FloatArray
+from bnfold.verify.float64.carried import NOISE
 from bnfold.verify.float64.evaluate import CannotEvaluate
-from bnfold.verify.regional.side import Array, Given, Side, rounding_of
+from bnfold.verify.float64.how import Coverage
+from bnfold.verify.regional.side import Array, Given, Side
 
-_MANY = 16  # times that the weights are moved before anything is called different
-_SOME = 4  # of them, before a second look: one that is enough already stays so, near enough
-# Rounding is uniform within half an ulp, the moves are half an ulp: five times their root mean square are nearly nine
-# times that of rounding. The largest of many moves at one entry is about twice their root mean square there.
-_TAIL, _TAIL_OF_LARGEST = 5.0, 3.0
-_NOISE = 1e-13  # of a number itself: the noise of float64
-_APART = 1e6  # times the median: what is so much larger is of another kind
-_MAGNIFIED = 100.0  # times: the rounding of a sum's terms is not that large beside the sum, or was so before
-_POOL = 8  # fewest entries that tell a root mean square
+_LAST_DIGITS = 1e-13  # of a number itself: the noise of float64 where nothing cancels
+_TELLING, _TELLING_UNITS = 1e-3, 100.0  # of max |y|, or so many roundings of its type: a larger bound tells nothing
 
 
 @dataclass(frozen=True)
@@ -39,6 +32,7 @@ class Finding:
         axis: The axis along which the channels that differ can be told from those that do not.
         channel: The channel that differs most.
         detail: What else there is to say.
+        tells: Whether a difference that matters would have been more than rounding explains.
     """
 
     ratio: float
@@ -47,9 +41,10 @@ class Finding:
     axis: int | None = None
     channel: int | None = None
     detail: str = ""
+    tells: bool = True
 
 
-def compared(left: Side, right: Side, given: Given, old: Array, random: np.random.Generator) -> Finding:
+def compared(left: Side, right: Side, given: Given, old: Array) -> tuple[Finding, Coverage]:
     """Compares the two sides on the same values.
 
     Args:
@@ -57,25 +52,37 @@ def compared(left: Side, right: Side, given: Given, old: Array, random: np.rando
         right: The side of AFTER.
         given: The values at the border.
         old: What the left side makes of them.
-        random: For moving the weights.
+
+    Returns:
+        The comparison, and what was met on the right side.
 
     Raises:
         CannotEvaluate: A side cannot be evaluated, or nothing that says anything comes of it.
     """
-    new = right.value(given)
+    (new, error, _), coverage = right.evaluate(given, right.rounded())
     if old.shape != new.shape:
-        return Finding(np.inf, np.inf, 0.0, detail=f"shape {list(new.shape)} in the place of {list(old.shape)}")
+        detail = f"shape {list(new.shape)} in the place of {list(old.shape)}"
+        return Finding(np.inf, np.inf, 0.0, detail=detail), coverage
     if not old.size:
         raise CannotEvaluate("its value has no elements")
     if old.dtype != np.float64 or new.dtype != np.float64:
-        share = float(np.mean(old != new))
-        return Finding(np.inf, share, 0.0, detail=f"{share:.0%} of the entries differ") if share else Finding(0, 0, 0)
+        return _counted(old, new, error), coverage
     both = np.isfinite(old) & np.isfinite(new)
     if wrong := int((~(both | (old == new) | (np.isnan(old) & np.isnan(new)))).sum()):
-        return Finding(np.inf, np.inf, 0.0, detail=f"{wrong} entries are not finite on one side only")
+        return Finding(np.inf, np.inf, 0.0, detail=f"{wrong} entries are not finite on one side only"), coverage
     if not both.any():
         raise CannotEvaluate("nothing finite comes of it")
-    return _explained(left, right, given, np.where(both, old, 0.0), np.where(both, new, 0.0), random)
+    pair = _Pair(left, right, given, both, np.where(both, old, 0.0), np.where(both, new, 0.0))
+    return pair.explained(np.zeros(old.shape) if error is None else error), coverage
+
+
+def _counted(old: Array, new: Array, error: FloatArray | None) -> Finding:
+    """Of truths, integers and texts: no number of them may differ, but for where rounding decides."""
+    differs = (old != new) & (True if error is None else error == 0)
+    share, unsure = float(differs.mean()), 0.0 if error is None else float((error > 0).mean())
+    if share:
+        return Finding(np.inf, share, 0.0, detail=f"{share:.0%} of the entries differ")
+    return Finding(0, 0, 0, tells=unsure < 1)
 
 
 def is_mostly_finite(value: Array) -> bool:
@@ -83,125 +90,54 @@ def is_mostly_finite(value: Array) -> bool:
     return value.dtype != np.float64 or not value.size or float(np.isfinite(value).mean()) >= 0.5
 
 
-def _explained(
-    left: Side, right: Side, given: Given, old: FloatArray, new: FloatArray, random: np.random.Generator
-) -> Finding:
-    """Tries a cheap bound, then a careful one, then one that grants the original a rounding of its own weights."""
-    noise = _NOISE * np.abs(old)
-    if (np.abs(old - new) <= noise).all():
-        return _worst(old, new, noise)
-    rounding = _Rounding(new, _is_still(given, len(new) if new.ndim else 0))
-    few = -(-_POOL * math.prod(new.shape[:2]) // new.size)
-    rounding.measure(right, given, few, random)
-    finding = _worst(old, new, _TAIL * rounding.pooled() + noise)
-    for times in (_SOME, _MANY - _SOME):
+@dataclass(frozen=True)
+class _Pair:
+    """The two sides, what they were given, and what they made of it, zero where ``both`` is not finite."""
+
+    left: Side
+    right: Side
+    given: Given
+    both: npt.NDArray[np.bool_]
+    old: FloatArray
+    new: FloatArray
+
+    def explained(self, error: FloatArray) -> Finding:
+        """By the weights of AFTER; if not, float64's own rounding is carried too; then those of BEFORE as well."""
+        finding = self._worst(error + _LAST_DIGITS * np.abs(self.old))
         if finding.ratio <= 1:
-            return _unless_magnified(finding, left, right, given, old, rounding, random)
-        rounding.measure(right, given, times, random, scatter=True)
-        rounding.measure(left, given, times, random, scatter=True, weights=False, base=old)
-        finding = _worst(old, new, rounding.careful() + noise)
-    if finding.ratio <= 1 or not left.changed:
-        return _unless_magnified(finding, left, right, given, old, rounding, random)
-    rounding.measure(left, given, _MANY, random, folds=True, base=old)
-    lenient = _worst(old, new, rounding.careful() + noise)
-    return replace(lenient, detail="folded in low precision") if lenient.ratio <= 1 else finding
+            return finding
+        error = self._error(self.right, own_weights=True) + self._error(self.left, own_weights=False)
+        finding = self._worst(error)
+        if finding.ratio <= 1 or not self.left.is_rounded:
+            return finding
+        error = self._error(self.right, own_weights=True) + self._error(self.left, own_weights=True)
+        lenient = self._worst(error)
+        return replace(lenient, detail="folded in low precision") if lenient.ratio <= 1 else finding
 
+    def _error(self, side: Side, *, own_weights: bool) -> FloatArray:
+        how = replace(side.how, unit=NOISE)
+        if own_weights:
+            how = replace(side.rounded(folds=side is self.left), unit=NOISE)
+        error = side.evaluate(self.given, how).num.error
+        return np.zeros(self.old.shape) if error is None else error
 
-def _unless_magnified(
-    finding: Finding,
-    left: Side,
-    right: Side,
-    given: Given,
-    old: FloatArray,
-    rounding: _Rounding,
-    random: np.random.Generator,
-) -> Finding:
-    """The finding, unless AFTER magnifies the rounding of its weights and BEFORE does not: that explains anything."""
-    unit = max((rounding_of(weight).u for weight in right.changed), default=0.0)
-    if finding.ratio > 1 or finding.bound <= _MAGNIFIED * _TAIL * unit or not unit:
-        return finding
-    own = _Rounding(old, np.zeros(1, bool))
-    own.measure(left, given, _SOME, random)
-    if float(rounding.pooled().max()) <= _MAGNIFIED * float(own.pooled().max()):
-        return finding
-    return replace(finding, ratio=np.inf, detail="AFTER magnifies the rounding of its weights, BEFORE does not")
+    def _worst(self, bound: FloatArray) -> Finding:
+        bound = np.where(self.both, bound, 0.0)
+        return replace(_worst(self.old, self.new, bound), tells=self._tells(bound))
+
+    def _tells(self, bound: FloatArray) -> bool:
+        """Whether in some sample, but one of zeros, the bound is small beside max |y| wherever it is needed."""
+        rows = len(bound) if bound.ndim else 1
+        limit = max(_TELLING, _TELLING_UNITS * self.right.unit)
+        needed = np.where(self.old == self.new, 0.0, bound)
+        most, size = (np.abs(x).reshape(rows, -1).max(axis=1) for x in (needed, self.old))
+        return bool(((most <= limit * size) & ~_is_still(self.given, rows)).any())
 
 
 def _is_still(given: Given, rows: int) -> npt.NDArray[np.bool_]:
-    """Which samples are made of zeros alone, so that each weight counts alike at all places."""
+    """Which samples are made of zeros alone: what comes of them says nothing of the weights."""
     arrays = [x.reshape(rows, -1) for x in given.values() if x.ndim and len(x) == rows and x.size]
-    return np.logical_and.reduce([~x.any(axis=1) for x in arrays]) if arrays else np.zeros(1, bool)
-
-
-class _Rounding:
-    """What moving the weights of a side does to its value, measured again and again."""
-
-    def __init__(self, value: FloatArray, still: npt.NDArray[np.bool_]) -> None:
-        self.largest = np.zeros(value.shape)
-        self._still = still.reshape(-1, *[1] * (value.ndim - 1)) if value.ndim else still.reshape(())
-        self._value = value
-        self._squares = np.zeros(value.shape)
-        self._count = np.zeros(value.shape)
-        self._times = 0
-        size = np.abs(value)
-        # a mask of -3e38 among numbers that mean something says nothing of what rounding does to those
-        self._stands_out = size > _APART * float(np.median(size[size > 0])) if size.any() else size > 0
-
-    def measure(
-        self,
-        side: Side,
-        given: Given,
-        times: int,
-        random: np.random.Generator,
-        *,
-        weights: bool = True,
-        scatter: bool = False,
-        folds: bool = False,
-        base: FloatArray | None = None,
-    ) -> None:
-        """Moves weights so many times, see `Side.moved`; ``base`` is what the side makes of them unmoved."""
-        value = self._value if base is None else base
-        for _ in range(times if side.changed or side.retuned or scatter else 0):
-            self._times += 1
-            moved = side.moved(given, random, weights=weights, scatter=scatter, folds=folds)
-            if moved.shape != value.shape:
-                continue  # a factor of a Resize was moved
-            move = np.asarray(np.abs(moved - value))
-            move[~np.isfinite(move)] = 0.0
-            np.maximum(self.largest, move, out=self.largest)
-            move[self._stands_out] = 0.0
-            self._squares += move**2
-            self._count += move != 0
-
-    def careful(self) -> FloatArray:
-        """What rounding explains at each entry, once it has been measured often enough."""
-        return np.asarray(np.maximum(_TAIL * self.pooled(), _TAIL_OF_LARGEST * self.largest))
-
-    def pooled(self) -> FloatArray:
-        """The root mean square, over the entries of a sample that belong to one channel and move at all."""
-        axis = _channel_axis(self._squares)
-        keep = {0, axis} - {None}
-        squares, count = (_sum_but(array, keep) for array in (self._squares, self._count))
-        of_sample, in_sample = (_sum_but(array, {0}) for array in (self._squares, self._count))
-        mean, overall = squares / np.maximum(count, 1), of_sample / np.maximum(in_sample, 1)
-        are_few = (count < _POOL) | (self._still & (self._times < _POOL))
-        mean = np.where(are_few, np.maximum(mean, overall), mean)
-        return np.asarray(np.broadcast_to(np.sqrt(mean), self._squares.shape))
-
-
-def _sum_but(array: FloatArray, keep: set[int | None]) -> FloatArray:
-    return np.asarray(array.sum(axis=tuple(axis for axis in range(array.ndim) if axis not in keep), keepdims=True))
-
-
-def _channel_axis(squares: FloatArray) -> int | None:
-    """The axis, not the first, along which a value moves most unevenly: the one that tells channels apart."""
-    best, found = 0.0, None
-    for axis in range(1, squares.ndim):
-        if squares.shape[axis] > 1:
-            spread = float(np.log(_sum_but(squares, {axis}) + 1e-300).std())
-            if spread > best:
-                best, found = spread, axis
-    return found
+    return np.logical_and.reduce([~x.any(axis=1) for x in arrays]) if arrays else np.zeros(rows, bool)
 
 
 def _worst(old: FloatArray, new: FloatArray, bound: FloatArray) -> Finding:

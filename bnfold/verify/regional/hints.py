@@ -13,6 +13,7 @@ import onnx
 
 from bnfold.affine import FloatArray
 from bnfold.verify.float64.kernel import Array
+from bnfold.verify.float64.rules import is_continuous
 from bnfold.verify.regional.border import Hints
 from bnfold.verify.regional.numbering import Number, Numbering
 from bnfold.verify.regional.regions import Region
@@ -41,7 +42,7 @@ def is_uniform(left: Region, right: Region) -> bool:
 def hints(left: Side, right: Side) -> Hints:
     """What makes a difference between two sides, if there is one."""
     bounds = [bound for bound in map(abs, [*_bounds(left), *_bounds(right)]) if _REACHED[0] < bound < _REACHED[1]]
-    is_smooth = all(op.type in UNIFORM for side in (left, right) for op in side.region.ops)
+    is_smooth = all(is_continuous(op) for side in (left, right) for op in side.region.ops)
     integers = sorted({near for side in (left, right) for k in _integers(side) for near in (k - 1, k, k + 1)})
     return Hints(max(bounds, default=0.0), is_smooth, (*_rows(left, right), *integers), _levels(left, right))
 
@@ -65,8 +66,8 @@ def _windows(region: Region) -> Counter[bytes]:
 
 def _bounds(side: Side) -> Iterator[float]:
     """Single numbers."""
-    for value in side.region.constants:
-        if (constant := side.weight(value)).size == 1 and constant.dtype == np.float64:
+    for constant in _single_numbers(side):
+        if constant.dtype == np.float64:
             yield float(constant.reshape(()))
     for op in side.region.ops:
         if op.type == "Cast" and (kind := onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))).kind in "iu":
@@ -91,9 +92,15 @@ def _levels(left: Side, right: Side) -> tuple[float, ...]:
 
 def _integers(side: Side) -> Iterator[int]:
     """What integers may be compared with, or divided by."""
-    for value in side.region.constants:
-        if (constant := side.weight(value)).dtype.kind in "iu" and constant.size == 1:
+    for constant in _single_numbers(side):
+        if constant.dtype.kind in "iu":
             yield int(constant.reshape(()))
+
+
+def _single_numbers(side: Side) -> Iterator[Array]:
+    for value in side.region.constants:
+        if (value.tensor is None or math.prod(value.tensor.dims) == 1) and (array := side.weight(value)).size == 1:
+            yield array
 
 
 def _rows(left: Side, right: Side) -> Iterator[int]:

@@ -13,18 +13,19 @@ from bnfold.graph import Graph, Value, is_float
 from bnfold.limits import Deadline
 from bnfold.reasons import Refused
 from bnfold.verify.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime, is_stored
+from bnfold.verify.float64.how import Coverage, How
 from bnfold.verify.float64.kernel import Array, as_real
 from bnfold.verify.ports import required_inputs
 from bnfold.verify.regional.blame import changed_operators, culprit
 from bnfold.verify.regional.border import Hints, made_up
-from bnfold.verify.regional.exercise import Rival, rivals
+from bnfold.verify.regional.exercise import rivals
 from bnfold.verify.regional.explain import Finding, compared, is_mostly_finite
 from bnfold.verify.regional.hints import grids, hints, is_uniform
 from bnfold.verify.regional.numbering import Numbering
 from bnfold.verify.regional.regions import Region, named
 from bnfold.verify.regional.scenes import Scene
 from bnfold.verify.regional.side import Given, Side, changed_weights, lone_reads, retuned_operators
-from bnfold.verify.regional.untried import force_others, has_untaken, untried
+from bnfold.verify.regional.untried import Seen, forced, has_untaken, untried
 from bnfold.verify.result import Outcome, RegionResult
 
 _TRIES = 16  # to get into both branches of an If
@@ -56,7 +57,6 @@ class Judge:
             for port in required_inputs(before.model)
         )
         self._known: dict[object, RegionResult] = {}
-        self._idle: list[Rival] = []  # constants of the regions at work that no trial has told apart yet
 
     def may_cut(self, value: Value) -> bool:
         """Whether a value of BEFORE can be made up: numbers and truths of known shape; never sizes or positions."""
@@ -72,21 +72,21 @@ class Judge:
     ) -> RegionResult:
         """What the comparison comes to; values are made up so many times."""
         key = (left.target, right.target, left.ops, right.ops, tries)
-        self._tries = tries
         if key not in self._known:
             # Rounding turns the last bit of what goes in into a whole step, here and there, and that would hide what is
             # off by a few steps everywhere. On the same grids, where what goes in is equal, so is what comes out.
-            self._before.rounds = self._after.rounds = grids(left, before) != grids(right, after)
+            how = How(rounds=grids(left, before) != grids(right, after))
             self._known[key] = self._result(
-                self._side(self._before, left, before, right, after),
-                self._side(self._after, right, after, left, before),
+                self._side(self._before, left, before, right, after, how),
+                self._side(self._after, right, after, left, before, how),
+                tries,
             )
             self._before.forget()
             self._after.forget()
         return self._known[key]
 
     def _side(
-        self, evaluator: Evaluator, region: Region, numbering: Numbering, other: Region, others: Numbering
+        self, evaluator: Evaluator, region: Region, numbering: Numbering, other: Region, others: Numbering, how: How
     ) -> Side:
         # where the declared shapes are fixed, a condition that reads nothing but shapes is one, too
         fixed = numbering.constants if self._has_fixed_shapes else set[Value]()
@@ -99,9 +99,10 @@ class Judge:
             retuned_operators(region, other),
             frozenset(decided),
             {op: numbering.numbers.get(op.data(0)) for op in region.ops if op.type == "If"},
+            how,
         )
 
-    def _result(self, left: Side, right: Side) -> RegionResult:
+    def _result(self, left: Side, right: Side, tries: int) -> RegionResult:
         changed = changed_operators(left, right)
         result = RegionResult(
             value=left.region.target.name,
@@ -111,45 +112,44 @@ class Judge:
             outcome=Outcome.NOT_EVALUATED,
         )
         try:
-            return self._judged(left, right, result)
+            return self._judged(left, right, result, tries)
         except (CannotEvaluate, Refused) as error:  # a node that does not fit its inputs
             self.is_late |= isinstance(error, OutOfTime)
             return replace(result, detail=str(error))
 
-    def _judged(self, left: Side, right: Side, result: RegionResult) -> RegionResult:
+    def _judged(self, left: Side, right: Side, result: RegionResult, tries: int) -> RegionResult:
         types = _float_types(self._graph, left.region), _float_types(self._after_graph, right.region)
         if narrow := _narrowed(*types):
             detail = f"AFTER rounds to {', '.join(sorted(dtype.name for dtype in narrow))}, BEFORE does not"
             return replace(result, outcome=Outcome.DIFFERENT, detail=detail)
-        self._idle = rivals(left, right)
-        result = self._tried(left, right, result)
-        if result.outcome is Outcome.EQUAL and has_untaken(left, right):
-            self._tries = _TRIES
-            result = self._tried(left, right, result)
-        if result.outcome is Outcome.EQUAL and force_others(left, right):
-            result = self._tried(left, right, result)
-        if result.outcome is Outcome.EQUAL and (why := self._unmet(left, right, result)):
+        result, seen = self._tried(left, right, result, Seen(idle=tuple(rivals(left, right))), tries)
+        if result.outcome is Outcome.EQUAL and has_untaken(left, right, seen):
+            result, seen = self._tried(left, right, result, seen, _TRIES)
+        if result.outcome is Outcome.EQUAL and (sides := forced(left, right, seen)):
+            left, right = sides
+            result, seen = self._tried(left, right, result, seen, _TRIES)
+        if result.outcome is not Outcome.EQUAL:
+            return result
+        if why := untried(left, right, seen, is_exact=not result.difference):
             return replace(result, outcome=Outcome.NOT_EXERCISED, detail=why)
+        if not seen.tells:
+            detail = f"rounding explains {result.bound:.2g} of max |y|, and so nearly everything"
+            return replace(result, outcome=Outcome.NOT_EVALUATED, detail=detail)
+        if names := ", ".join(sorted(seen.left.estimated | seen.right.estimated)):
+            result = replace(result, detail=f"{result.detail}, " * bool(result.detail) + f"error of {names} estimated")
         return result
 
-    def _unmet(self, left: Side, right: Side, result: RegionResult) -> str:
-        """Why two sides that were equal in all trials need not be equal; empty if they do."""
-        if self._idle:
-            names = ", ".join(sorted(set(map(str, self._idle))))
-            return f"{names} differs, and nothing that was tried tells"
-        return untried(left, right, is_exact=not result.difference)
-
-    def _tried(self, left: Side, right: Side, result: RegionResult) -> RegionResult:
+    def _tried(
+        self, left: Side, right: Side, result: RegionResult, seen: Seen, tries: int
+    ) -> tuple[RegionResult, Seen]:
         """What the scenes say, the worst of them; as many as it takes to see all of the region."""
         problem, saw_all = "", False
         one_is_enough, tips = is_uniform(left.region, right.region), hints(left, right)
         for scene in self._scenes:
             if saw_all and (one_is_enough or not scene.is_small):
                 break
-            for side in (left, right):
-                side.evaluator.blind = False
             try:
-                found, given = self._found(left, right, scene, tips)
+                found, given, now = self._found(left, right, scene, tips, seen, tries)
             except OutOfTime:
                 raise
             except CannotEvaluate as error:
@@ -160,52 +160,61 @@ class Judge:
                 continue
             if found.ratio > 1 and not (scene.is_allowed or one_is_enough):
                 continue  # AFTER may know the declared sizes by heart
-            saw_all |= not (left.evaluator.blind or right.evaluator.blind)
+            saw_all |= not (now.left.blind or now.right.blind)
+            seen = replace(now, left=replace(now.left, blind=False), right=replace(now.right, blind=False))
             if result.outcome is Outcome.NOT_EVALUATED or found.ratio > result.error:
                 result = _with(result, found)
             if result.outcome is Outcome.DIFFERENT:
                 op = culprit(left, right, given)
-                return result if op is None else replace(result, suspect=named(op))
-        return replace(result, detail=problem) if result.outcome is Outcome.NOT_EVALUATED else result
+                return (result if op is None else replace(result, suspect=named(op))), seen
+        if result.outcome is Outcome.NOT_EVALUATED:
+            result = replace(result, detail=problem)
+        return result, seen
 
-    def _found(self, left: Side, right: Side, scene: Scene, tips: Hints) -> tuple[Finding, Given]:
+    def _found(
+        self, left: Side, right: Side, scene: Scene, tips: Hints, seen: Seen, tries: int
+    ) -> tuple[Finding, Given, Seen]:
         """The first trial in which the sides differ, else the worst of them; with the values at the border for it."""
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
-        for trial in made_up(self._graph, scene, border, tips, self._seed, self._tries):
-            old = None
-            left.evaluator.counts = right.evaluator.counts = not trial.is_zero
+        for trial in made_up(self._graph, scene, border, tips, self._seed, tries):
+            refused = ""
             try:
-                given, old = _suited(left, trial.given)
-                found = compared(left, right, given, old, np.random.default_rng(self._seed))
+                given, old, met = _suited(left, trial.given)
+                refused = "AFTER"
+                found, also_met = compared(left, right, given, old)
             except CannotEvaluate as error:
                 if not trial.is_daring or isinstance(error, OutOfTime):
                     raise
-                left.evaluator.blind = True  # which another scene may not be
-                right.evaluator.refused = right.evaluator.refused or ("" if old is None else str(error))
+                blind = replace(seen.left, blind=True)  # which another scene may not be
+                seen = replace(seen, left=blind, refused=seen.refused or (refused and str(error)))
                 continue
             if worst is None or found.ratio > worst[0].ratio:
                 worst = found, given
+            if trial.is_zero:  # for which most branches come to the same
+                met, also_met = replace(met, taken=frozenset()), replace(also_met, taken=frozenset())
+            tells = seen.tells or (found.tells and not trial.is_daring)  # beside huge numbers a huge bound is small
+            seen = replace(seen, left=seen.left | met, right=seen.right | also_met, tells=tells)
             if found.ratio > 1:
                 break
-            self._idle = [rival for rival in self._idle if not rival.matters(given)]
+            seen = replace(seen, idle=tuple(rival for rival in seen.idle if not rival.matters(given)))
         assert worst is not None
-        return worst
+        return *worst, seen
 
 
-def _suited(left: Side, given: Given) -> tuple[Given, Array]:
+def _suited(left: Side, given: Given) -> tuple[Given, Array, Coverage]:
     """Values that suit the operators, as negative ones do not suit a root, and what comes of them."""
-    old = left.value(given)
-    if is_mostly_finite(old):
-        return given, old
+    old, coverage = left.evaluate(given)
+    if is_mostly_finite(old.value):
+        return given, old.value, coverage
     # as few of them as will do: others may have to be negative to tell anything
     numbers = [{number} for number, x in given.items() if x.dtype == np.float64]
     for chosen in [*numbers, set().union(*numbers)]:
         suited = {number: np.abs(x) + 0.1 if number in chosen else x for number, x in given.items()}
-        old = left.value(suited)
-        if is_mostly_finite(old):
+        old, coverage = left.evaluate(suited)
+        if is_mostly_finite(old.value):
             break
-    return suited, old
+    return suited, old.value, coverage
 
 
 def _with(result: RegionResult, found: Finding) -> RegionResult:

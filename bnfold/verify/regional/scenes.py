@@ -28,7 +28,7 @@ Shape = tuple[int, ...]
 _SMALL_SIZES = ((33, 41), (32, 34), (75, 91), (96, 64), (128, 161))  # for two spatial axes, where the model allows it
 _MOST_SMALL = 3
 _MODERATE = 10_000  # entries in the inputs, as in a 56x56 image
-_ROWS = 4, 5  # samples at the first of these sizes, and at the others
+_ROWS = 4, 5, 3  # samples at the first of these sizes, at the second, and at the others
 _FEW_ROWS, _MANY = 3, 100_000  # samples where the inputs have so many entries
 _MOST_CANDIDATES = 24
 _MOST_DECLARED = 3
@@ -85,10 +85,10 @@ class Scene:
         return Evaluator(self._graph.model, self._deadline).shapes(self._graph, feed)
 
     @cached_property
-    def known(self) -> int:
-        """How many values have a known shape."""
+    def unknown(self) -> int:
+        """How many values have no known shape."""
         values = (value for op in self._graph.main.live_ops() for value in op.outputs if value is not None)
-        return sum(self._shape(value) is not None for value in values)
+        return sum(self._shape(value) is None for value in values)
 
     def dtype(self, value: Value) -> np.dtype[np.generic] | None:
         """The element type of a value, None where it is not known."""
@@ -122,10 +122,14 @@ def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]], deadline: De
     small = [*small[: _MOST_SMALL - 1], *small[_MOST_SMALL - 1 :][-1:]]
     small = small or list(filter(fits, _with_rows(model, declared[0])))
     full = [Scene(model, shape, is_small=False, deadline=deadline) for shape in declared]
-    # a size at which fewer shapes are known is one that the model was not made for
-    known = min(scene.known for scene in full)
+    # a size at which more shapes are unknown is one that the model was not made for
     reduced = (Scene(model, shape, is_small=True, deadline=deadline) for shape in small)
-    return [*(scene for scene in reduced if scene.known >= known), *full]
+    fit: list[Scene] = []
+    for scene in reduced:
+        is_sound = fit and not fit[0].unknown  # then a larger size that is unfit is found out where it is tried
+        if is_sound or not scene.unknown or scene.unknown <= min(other.unknown for other in full):
+            fit.append(scene)
+    return [*fit, *full]
 
 
 def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
@@ -144,7 +148,7 @@ def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, 
 def _with_rows(model: Model, declared: Mapping[str, Shape]) -> list[dict[str, Shape]]:
     """The declared sizes for some samples, where those can be told."""
     entries = sum(map(math.prod, declared.values()))
-    few = _ROWS if entries < _MODERATE else _ROWS[:1] if entries < _MANY else (_FEW_ROWS,)
+    few = _ROWS[:2] if entries < _MODERATE else _ROWS[:1] if entries < _MANY else (_FEW_ROWS,)
     return [_resized(declared, _float_inputs(model), rows, None) for rows in few if _counts_samples(declared)]
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,17 @@ import onnx
 
 from bnfold.affine import FloatArray
 from bnfold.graph import Op, Value, is_float
+from bnfold.verify.float64.carried import Rounding, rounding_to
 from bnfold.verify.float64.evaluate import Evaluator, is_stored
+from bnfold.verify.float64.how import How, Result
 from bnfold.verify.regional.numbering import Number, Numbering, takes_numbers
 from bnfold.verify.regional.regions import Region, all_ops
-from bnfold.verify.regional.scatter import Rounding, noisy, rounding_to, scattered
 
 Array = npt.NDArray[Any]
 Given = Mapping[Number, Array]
 
-_BIAS_STEP = 0.2  # of the bias of a quantised operator; five times that, see explain.py, is one step
+_BIAS_STEP = 1.0  # of the bias of a quantised operator: it is in units of products of scales, which are rounded too
+_ON_THE_WAY = 4.0  # roundings of a BatchNormalization's parameter until it is in a weight: of v + eps, √, s / √ and s W
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +47,7 @@ class Side:
         retuned: Its operators with floating-point attributes that no operator of the other side has.
         decided: Its Ifs that take the same branch whatever the inputs hold.
         conditions: The number of what each of its Ifs goes by.
+        how: How its operators are evaluated.
     """
 
     evaluator: Evaluator
@@ -53,13 +57,18 @@ class Side:
     retuned: frozenset[Op]
     decided: frozenset[Op]
     conditions: Mapping[Op, Number | None]
+    how: How
 
     def known(self, given: Given) -> dict[Value, Array]:
         return {value: given[number] for value, number in self.region.border.items()}
 
-    def value(self, given: Given) -> Array:
+    def evaluate(self, given: Given, how: How | None = None) -> Result:
         """The value at the end of the region."""
-        return self.evaluator.run(self.region.ops, self.known(given), self.region.target)
+        return self.evaluator.evaluate(self.region.ops, self.known(given), self.region.target, how or self.how)
+
+    def value(self, given: Given) -> Array:
+        """The same, without what else there is to say."""
+        return np.asarray(self.evaluate(given).num.value)
 
     def weight(self, value: Value) -> FloatArray:
         """A constant of the region, in float64."""
@@ -67,23 +76,26 @@ class Side:
             return self.evaluator.constant(value)
         return self.evaluator.run(_made_of(value), {}, value)
 
-    def moved(self, given: Given, random: np.random.Generator, *, weights: bool, scatter: bool, folds: bool) -> Array:
-        """The same with all changed weights moved by a rounding; with ``scatter``, also every value on the way.
+    @property
+    def is_rounded(self) -> bool:
+        """Whether it has weights or attributes that the other side does not have."""
+        return bool(self.changed or self.retuned)
 
-        The latter is Monte Carlo arithmetic (Parker 1997): what float64's own rounding, magnified, comes to. With
-        ``folds``, what is computed from constants is moved by a rounding of its type, as by those who fold it in that.
+    @property
+    def unit(self) -> float:
+        """The coarsest rounding of its changed weights, relative to them."""
+        return max((rounding_of(value).u for value in self.changed), default=0.0)
+
+    def rounded(self, *, folds: bool = False) -> How:
+        """With every changed weight off by a rounding to its type.
+
+        With ``folds`` as by those who fold in that type: also all that is computed from constants is, and parameters by
+        more than one, of what is computed of them on the way.
         """
-        moved = {value: _moved(self, value, random) for value in self.changed if weights}
-        ops = [_retuned(op, random) if weights and op in self.retuned else op for op in self.region.ops]
-        known = self.known(given)
-        if scatter:
-            known = {value: noisy(x, random) for value, x in known.items()}
-        self.evaluator.scatter = random if scatter else None
-        self.evaluator.folds = random if folds else None
-        try:
-            return self.evaluator.run(ops, {**known, **moved}, self.region.target)
-        finally:
-            self.evaluator.scatter = self.evaluator.folds = None
+        roundings = {value: rounding_of(value) for value in self.changed}
+        if folds:
+            roundings = {v: r.times(_ON_THE_WAY) if _is_parameter(v) else r for v, r in roundings.items()}
+        return replace(self.how, rounded=roundings, retuned=self.retuned, folds=folds)
 
 
 def changed_weights(region: Region, numbering: Numbering, other: Region, others: Numbering) -> tuple[Value, ...]:
@@ -164,21 +176,10 @@ def _tuning(op: Op) -> tuple[tuple[str, float], ...]:
     return tuple((attribute.name, attribute.f) for attribute in op.node.attribute if attribute.type == kind)
 
 
-def _moved(side: Side, value: Value, random: np.random.Generator) -> FloatArray:
-    """A weight with every entry moved by what rounding can do to it, up or down."""
-    return scattered(side.weight(value), random, rounding_of(value))
-
-
-def _retuned(op: Op, random: np.random.Generator) -> Op:
-    """An operator with its float32 attributes moved by half an ulp."""
-    node = onnx.NodeProto()
-    node.CopyFrom(op.node)
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.FLOAT:
-            attribute.f *= 1 + 2.0**-23 * random.choice((-1.0, 1.0))  # half an ulp would be rounded away again
-    moved = Op(op.graph, op.scope, node, op.type)
-    moved.inputs, moved.outputs, moved.bodies = op.inputs, op.outputs, op.bodies
-    return moved
+def _is_parameter(constant: Value) -> bool:
+    """Whether it has a number for each channel at the most."""
+    tensor = constant.tensor if constant.producer is None else constant.producer.attribute("value")
+    return tensor is not None and math.prod(tensor.dims) == max(tensor.dims, default=1)
 
 
 def _stored_type(constant: Value) -> np.dtype[Any]:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
 from bnfold.graph import Op
+from bnfold.verify.float64.how import NOTHING, Coverage
+from bnfold.verify.regional.exercise import Rival
 from bnfold.verify.regional.hints import UNIFORM
 from bnfold.verify.regional.numbering import Number, effective_attributes
 from bnfold.verify.regional.regions import all_ops
@@ -14,51 +17,73 @@ from bnfold.verify.regional.side import Side
 _BRANCHES = ("then_branch", "else_branch")
 
 
-def untried(left: Side, right: Side, *, is_exact: bool) -> str:
+@dataclass(frozen=True)
+class Seen:
+    """What the trials of a region have shown.
+
+    Attributes:
+        left: What was met on the side of BEFORE.
+        right: What was met on the side of AFTER.
+        idle: Constants that no trial has told apart yet.
+        refused: Why AFTER did not take values that BEFORE took.
+        tells: Whether a difference would have shown in some trial.
+    """
+
+    left: Coverage = NOTHING
+    right: Coverage = NOTHING
+    idle: tuple[Rival, ...] = ()
+    refused: str = ""
+    tells: bool = False
+
+
+def untried(left: Side, right: Side, seen: Seen, *, is_exact: bool) -> str:
     """Why nothing can be said of a region whose sides were equal in all trials; empty if nothing was left out.
 
     Args:
         left: The side of BEFORE.
         right: The side of AFTER.
+        seen: What the trials have shown.
         is_exact: Whether the sides were equal to the last bit.
     """
-    if right.evaluator.refused:
-        return f"AFTER does not take something that BEFORE takes: {right.evaluator.refused}"
+    if seen.idle:
+        names = ", ".join(sorted(set(map(str, seen.idle))))
+        return f"{names} differs, and nothing that was tried tells"
+    if seen.refused:
+        return f"AFTER does not take something that BEFORE takes: {seen.refused}"
     if _forced_conditions(left) != _forced_conditions(right):
         return "what an If goes by is not the same, and nothing that was tried takes both branches"
-    for op, branch in [*_untaken(left), *_untaken(right)]:
+    for op, branch in [*_untaken(left, seen.left), *_untaken(right, seen.right)]:
         return f"nothing that was tried takes the {branch} of If {op.label!r}"
-    if is_exact and _are_alike(left, right) and (names := _without_effect(left, right)):
+    if is_exact and _are_alike(left, right) and (names := _without_effect(left, right, seen)):
         return f"{names} differ, and had no effect on what was tried"
     return ""
 
 
-def has_untaken(left: Side, right: Side) -> bool:
+def has_untaken(left: Side, right: Side, seen: Seen) -> bool:
     """Whether a branch was not taken."""
-    return any(True for side in (left, right) for _ in _untaken(side))
+    return any(True for _ in [*_untaken(left, seen.left), *_untaken(right, seen.right)])
 
 
-def force_others(left: Side, right: Side) -> bool:
-    """Lets both sides take the branches that they have not taken, whatever the conditions say, where both have some.
-
-    Returns:
-        Whether there is something to try.
-    """
-    untaken = [dict(_untaken(side)) for side in (left, right)]
+def forced(left: Side, right: Side, seen: Seen) -> tuple[Side, Side] | None:
+    """Both sides, so that they take branches that they have not taken, whatever the conditions say; None if one has."""
+    untaken = dict(_untaken(left, seen.left)), dict(_untaken(right, seen.right))
     if not all(untaken):
-        return False
-    left.evaluator.forced, right.evaluator.forced = untaken
-    return True
+        return None
+    return tuple(  # type: ignore[return-value]
+        replace(side, how=replace(side.how, forced=branches))
+        for side, branches in zip((left, right), untaken, strict=True)
+    )
 
 
 def _forced_conditions(side: Side) -> Counter[Number | None]:
-    return Counter(side.conditions.get(op) for op in side.evaluator.forced)
+    return Counter(side.conditions.get(op) for op in side.how.forced)
 
 
-def _untaken(side: Side) -> Iterator[tuple[Op, str]]:
+def _untaken(side: Side, met: Coverage) -> Iterator[tuple[Op, str]]:
+    reached = {op for op, _ in met.taken}
     for op in all_ops(side.region.ops):
-        if op.type == "If" and op in side.evaluator.taken and op not in side.decided:
-            yield from ((op, branch) for branch in _BRANCHES if branch not in side.evaluator.taken[op])
+        if op in reached and op not in side.decided:
+            yield from ((op, branch) for branch in _BRANCHES if (op, branch) not in met.taken)
 
 
 def _are_alike(left: Side, right: Side) -> bool:
@@ -67,12 +92,12 @@ def _are_alike(left: Side, right: Side) -> bool:
     return before == after
 
 
-def _without_effect(left: Side, right: Side) -> str:
+def _without_effect(left: Side, right: Side, seen: Seen) -> str:
     """Attributes by which the two sides differ, of operators that onnx.reference evaluated.
 
     It passes over attributes that it does not know; in our own kernels none goes unread.
     """
-    before, after = _settings(left), _settings(right)
+    before, after = _settings(left, seen.left), _settings(right, seen.right)
     differing = set()
     for op_type in before.keys() & after.keys():
         first, second = before[op_type], after[op_type]
@@ -80,10 +105,10 @@ def _without_effect(left: Side, right: Side) -> str:
     return ", ".join(sorted(differing))
 
 
-def _settings(side: Side) -> dict[str, Counter[tuple[str, bytes]]]:
+def _settings(side: Side, met: Coverage) -> dict[str, Counter[tuple[str, bytes]]]:
     """By type, the attributes of the operators that onnx.reference evaluated."""
     found: dict[str, Counter[tuple[str, bytes]]] = {}
     for op in side.region.ops:
-        if op in side.evaluator.referred and op.type not in UNIFORM:
+        if op in met.referred and op.type not in UNIFORM:
             found.setdefault(op.type, Counter()).update(effective_attributes(op).items())
     return found

@@ -16,7 +16,8 @@ import numpy.typing as npt
 
 from bnfold.graph import Graph
 from bnfold.limits import Deadline
-from bnfold.verify.float64.evaluate import Array, CannotEvaluate
+from bnfold.verify.float64.evaluate import CannotEvaluate
+from bnfold.verify.float64.kernel import Array
 from bnfold.verify.float64.whole import evaluated
 from bnfold.verify.running.figures import figures
 from bnfold.verify.running.outputs import Dispute
