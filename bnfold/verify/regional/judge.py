@@ -12,6 +12,7 @@ import onnx
 from bnfold.graph import Graph, Value, is_float
 from bnfold.limits import Deadline
 from bnfold.reasons import Refused
+from bnfold.verify.evidence import Evidence
 from bnfold.verify.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime, is_stored
 from bnfold.verify.float64.kernel import Array, as_real
 from bnfold.verify.ports import required_inputs
@@ -19,6 +20,7 @@ from bnfold.verify.regional.blame import changed_operators, culprit
 from bnfold.verify.regional.border import Hints, made_up
 from bnfold.verify.regional.exercise import Rival, rivals
 from bnfold.verify.regional.explain import Finding, compared, is_mostly_finite
+from bnfold.verify.regional.extract import evidence
 from bnfold.verify.regional.hints import grids, hints, is_uniform
 from bnfold.verify.regional.numbering import Numbering
 from bnfold.verify.regional.regions import Region, named
@@ -56,6 +58,8 @@ class Judge:
             for port in required_inputs(before.model)
         )
         self._known: dict[object, RegionResult] = {}
+        self._differing: dict[RegionResult, tuple[Region, Region, Numbering, Numbering, int]] = {}
+        self._telling: Given | None = None  # what told the last regions apart
         self._idle: list[Rival] = []  # constants of the regions at work that no trial has told apart yet
 
     def may_cut(self, value: Value) -> bool:
@@ -72,18 +76,43 @@ class Judge:
     ) -> RegionResult:
         """What the comparison comes to; values are made up so many times."""
         key = (left.target, right.target, left.ops, right.ops, tries)
-        self._tries = tries
         if key not in self._known:
-            # Rounding turns the last bit of what goes in into a whole step, here and there, and that would hide what is
-            # off by a few steps everywhere. On the same grids, where what goes in is equal, so is what comes out.
-            self._before.rounds = self._after.rounds = grids(left, before) != grids(right, after)
-            self._known[key] = self._result(
-                self._side(self._before, left, before, right, after),
-                self._side(self._after, right, after, left, before),
-            )
-            self._before.forget()
-            self._after.forget()
+            result = self._result(*self._sides(left, right, before, after, tries))
+            self._known[key] = result
+            if result.outcome is Outcome.DIFFERENT:
+                self._differing[result] = left, right, before, after, tries
+            self._forget()
         return self._known[key]
+
+    def evidence(self, result: RegionResult) -> Evidence:
+        """What shows the difference that was found in a region, which is compared once more for it.
+
+        Raises:
+            CannotEvaluate: There is none, or no time for it.
+            ModelError: A weight cannot be read, or there are too many.
+        """
+        self._telling = None
+        left, right = self._sides(*self._differing[result])
+        self._result(left, right)
+        if self._telling is None:
+            raise CannotEvaluate("it is not by values that they are told apart")
+        found = evidence((self._graph, self._after_graph), left, right, self._telling, result)
+        self._forget()
+        return found
+
+    def _sides(self, left: Region, right: Region, before: Numbering, after: Numbering, tries: int) -> tuple[Side, Side]:
+        self._tries = tries
+        # Rounding turns the last bit of what goes in into a whole step, here and there, and that would hide what is
+        # off by a few steps everywhere. On the same grids, where what goes in is equal, so is what comes out.
+        self._before.rounds = self._after.rounds = grids(left, before) != grids(right, after)
+        return (
+            self._side(self._before, left, before, right, after),
+            self._side(self._after, right, after, left, before),
+        )
+
+    def _forget(self) -> None:
+        self._before.forget()
+        self._after.forget()
 
     def _side(
         self, evaluator: Evaluator, region: Region, numbering: Numbering, other: Region, others: Numbering
@@ -164,6 +193,7 @@ class Judge:
             if result.outcome is Outcome.NOT_EVALUATED or found.ratio > result.error:
                 result = _with(result, found)
             if result.outcome is Outcome.DIFFERENT:
+                self._telling = given
                 op = culprit(left, right, given)
                 return result if op is None else replace(result, suspect=named(op))
         return replace(result, detail=problem) if result.outcome is Outcome.NOT_EVALUATED else result
