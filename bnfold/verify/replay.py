@@ -39,11 +39,12 @@ def furthest(old: Any, new: Any, now: tuple[Any, Any]) -> Any:
     if old.shape != new.shape:
         return None
     old, new = old.astype(np.float64), new.astype(np.float64)
-    with np.errstate(invalid="ignore"):
-        error = np.nan_to_num(np.abs(old - new), nan=np.inf)
+    with np.errstate(invalid="ignore"):  # infinities
+        error = np.nan_to_num(np.abs(old - new), nan=np.inf, posinf=np.inf)
     error = np.where((old == new) | (np.isnan(old) & np.isnan(new)), 0, error)
     if now[0].shape == now[1].shape == old.shape:
-        held = np.where(np.isfinite(now[0]) & np.isfinite(now[1]), error, 0)
+        has_overflown = np.isfinite(error) & ~(np.isfinite(now[0]) & np.isfinite(now[1]))
+        held = np.where(has_overflown, 0, error)
         error = held if held.any() else error
     return np.unravel_index(error.argmax(), error.shape)
 
@@ -52,7 +53,7 @@ def tell(what: str, old: Any, new: Any, at: Any) -> None:
     if at is None or old.shape != new.shape:
         print(f"{what}: shapes {list(old.shape)} and {list(new.shape)}")
         return
-    share = abs(float(old[at]) - float(new[at])) / (float(np.abs(old).max()) or 1)
+    share = abs(float(old[at]) - float(new[at])) / (float(np.abs(old[np.isfinite(old)]).max(initial=0)) or 1)
     print(f"{what}: {old[at]:.9g} and {new[at]:.9g} at {list(map(int, at))}, {share:.2g} of max |y| apart")
 
 

@@ -349,3 +349,13 @@ def test_optimize_writes_one_too(tmp_path, monkeypatch):
     assert error.value.result.verification.counterexample == str(folder)
     assert f"a counterexample is in {folder}: run its replay.py" in str(error.value.result.summary())
     assert apart(replayed(folder)[0]) > 0.01
+
+
+def test_what_is_not_finite_is_shown(tmp_path):
+    """The place that the script shows is one where a side is infinite."""
+    texts = ["r = Relu (x) a = Add (r, {k: 1}) y = Log (a)", "r = Relu (x) y = Log (r)"]
+    models = [text_model(f"n (T[N, 4] x) => (T y) {{{text}}}") for text in texts]
+    models[0].graph.initializer[0].CopyFrom(numpy_helper.from_array(np.full(1, 1e-10, np.float32), "k"))
+    folder = tmp_path / "found"
+    assert verify(*models, run=False, counterexample=folder).counterexample
+    assert all("and -inf at " in line for line in replayed(folder))
