@@ -34,6 +34,7 @@ from bnfold.fold import plan
 from bnfold.model_io import load, to_proto
 
 ROOT = Path(__file__).resolve().parents[1]
+SHARE = 3  # of the faults, one in so many is tried: others in other models
 MINUTE = 60
 SLOW = 150  # seconds for the referee in float64, which is asked seldom
 SAME, APART = 1e-5, 1e-2  # of max |y| under ONNX Runtime: sure to be rounding, and sure to be none
@@ -156,7 +157,8 @@ def pairs(model: Path, peers: str, work: Path, kind: str, done: set[tuple[str, s
     folded = plan(loaded)
     if not folded.changes:
         return
-    for mutant in mutants(before, to_proto(folded.model), 1):
+    faults = list(mutants(before, to_proto(folded.model), 1))
+    for mutant in faults[model.stat().st_size % SHARE :: SHARE]:
         onnx.save(mutant.before, work / "before.onnx")
         onnx.save(mutant.model, work / "after.onnx")
         yield verified(kind, work / "before.onnx", work / "after.onnx", model.name, is_fault=True)

@@ -24,7 +24,7 @@ from bnfold.verify.regional.extract import evidence
 from bnfold.verify.regional.hints import grids, hints, is_uniform
 from bnfold.verify.regional.numbering import Numbering
 from bnfold.verify.regional.regions import Region, named
-from bnfold.verify.regional.scenes import Scene
+from bnfold.verify.regional.scenes import Scene, stretched
 from bnfold.verify.regional.side import Given, Side, changed_weights, lone_reads, retuned_operators
 from bnfold.verify.regional.untried import force_others, has_untaken, untried
 from bnfold.verify.result import Outcome, RegionResult
@@ -157,9 +157,17 @@ class Judge:
             result = self._tried(left, right, result)
         if result.outcome is Outcome.EQUAL and force_others(left, right):
             result = self._tried(left, right, result)
+        if result.outcome is Outcome.EQUAL and (longer := self._longer()):
+            result = self._tried(left, right, result, longer)
         if result.outcome is Outcome.EQUAL and (why := self._unmet(left, right, result)):
             return replace(result, outcome=Outcome.NOT_EXERCISED, detail=why)
         return result
+
+    def _longer(self) -> list[Scene]:
+        """The declared shapes, but as long as the tables of which rows were not read."""
+        length = max((len(rival.other) for rival in self._idle if rival.other.ndim), default=0)
+        scene = stretched(self._graph.model, self._scenes[-1], length) if length else None
+        return [] if scene is None else [scene]
 
     def _unmet(self, left: Side, right: Side, result: RegionResult) -> str:
         """Why two sides that were equal in all trials need not be equal; empty if they do."""
@@ -168,11 +176,11 @@ class Judge:
             return f"{names} differs, and nothing that was tried tells"
         return untried(left, right, is_exact=not result.difference)
 
-    def _tried(self, left: Side, right: Side, result: RegionResult) -> RegionResult:
+    def _tried(self, left: Side, right: Side, result: RegionResult, scenes: Sequence[Scene] = ()) -> RegionResult:
         """What the scenes say, the worst of them; as many as it takes to see all of the region."""
         problem, saw_all = "", False
         one_is_enough, tips = is_uniform(left.region, right.region), hints(left, right)
-        for scene in self._scenes:
+        for scene in scenes or self._scenes:
             if saw_all and (one_is_enough or not scene.is_small):
                 break
             for side in (left, right):
