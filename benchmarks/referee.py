@@ -136,7 +136,7 @@ def feeds(model: onnx.ModelProto, size: int) -> Iterator[dict[str, Array]]:
         feed = {}
         for entry in model.graph.input:
             tensor = entry.type.tensor_type
-            shape = [dim.dim_value or (size if axis else 1) for axis, dim in enumerate(tensor.shape.dim)]
+            shape = [max(dim.dim_value, 0) or (size if axis else 1) for axis, dim in enumerate(tensor.shape.dim)]
             dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type)
             x = random.standard_normal(shape) if kind == "normal" else random.random(shape)
             if entry.name not in stored:

@@ -4,7 +4,7 @@
 
 PYTHON is that of an environment with onnxslim, onnxsim, onnxoptimizer, onnxscript and onnxruntime (those that it lacks
 are left out). Every tool runs in a process of its own on every model, small ones first; then bnfold's own fold is given
-some faults (tests/verify/faults.py). Nothing takes longer than a minute, and no pair is begun once the time is over.
+some faults (tests/verify/faults.py). Nothing may take longer than a minute; no pair is begun once the time is over.
 What is known stands in the log, one line for each pair; a second run goes on where the first ended. Pairs on which
 verifier and referee disagree are kept beside the log. The table is printed at the end.
 """
@@ -67,7 +67,7 @@ class Entry:
     Attributes:
         tool: What made AFTER.
         model: BEFORE, by its file name.
-        verdict: Of `bnfold verify`; `late` if it took over a minute.
+        verdict: Of `bnfold verify`; `late` if there was none in time.
         cpu: What that took, in seconds.
         truth: `same`, `apart` or `undecided`.
         measured: By how much the outputs differ, relative to max |y|; that in float64 if it was asked.
@@ -135,8 +135,8 @@ def truth_of(before: Path, after: Path, verdict: str) -> tuple[str, float]:
 
 
 def verified(tool: str, before: Path, after: Path, name: str, *, is_fault: bool) -> Entry:
-    limits = ["--timeout", "55", "--no-run"] if is_fault else ["--timeout", "28"]
-    said, cpu = ran([*BNFOLD, "verify", before, after, "--format", "json", *limits])
+    command = [*BNFOLD, "verify", before, after, "--format", "json", "--timeout", MINUTE]
+    said, cpu = ran([*command, "--no-run"] if is_fault else command, 2 * MINUTE)
     report: dict[str, Any] = json.loads(said) if said else {"verdict": "late", "reasons": ["no answer"]}
     verdict = report["verdict"]
     truth, difference = ("apart", -1.0) if is_fault else truth_of(before, after, verdict)

@@ -32,7 +32,7 @@ _ROWS = 4, 5  # samples at the first of these sizes, and at the others
 _FEW_ROWS, _MANY = 3, 100_000  # samples where the inputs have so many entries
 _MOST_CANDIDATES = 24
 _MOST_DECLARED = 3
-_MOST_STRETCHED = 1_000_000  # entries in the inputs
+_LONGEST, _MOST_STRETCHED = 4096, 1_000_000  # positions, and entries in the inputs
 
 
 class Scene:
@@ -144,7 +144,7 @@ def stretched(model: Model, declared: Scene, length: int) -> Scene | None:
         if port.shape is not None and port.name in declared.inputs
     }
     inputs = {**declared.inputs, **inputs}
-    if inputs == declared.inputs or sum(map(math.prod, inputs.values())) > _MOST_STRETCHED:
+    if length > _LONGEST or inputs == declared.inputs or sum(map(math.prod, inputs.values())) > _MOST_STRETCHED:
         return None
     return Scene(model, inputs, is_small=False, deadline=declared.deadline)
 
