@@ -121,6 +121,7 @@ def under_onnxruntime(path: str) -> Run:
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
+    options.intra_op_num_threads = 1
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda feed: session.run(None, feed)  # type: ignore[no-any-return]
 
