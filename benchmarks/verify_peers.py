@@ -132,7 +132,7 @@ def truth_of(before: Path, after: Path, verdict: str) -> tuple[str, float]:
         return at_once, found or 0.0
     exact = measured(before, after, float64=True)
     if exact is None:
-        return at_once, -1.0 if found is None else found
+        return "undecided", -1.0 if found is None else found
     return ("same" if exact <= SAME_64 else "apart" if exact >= APART_64 else "undecided"), exact
 
 
