@@ -159,6 +159,7 @@ def optimize(
     calibrate: Data | None = None,
     calibration: Mapping[str, Any] | None = None,
     certificate: str | os.PathLike[str] | None = None,
+    counterexample: str | os.PathLike[str] | None = None,
     timeout: float = 300.0,
     memory: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -170,7 +171,7 @@ def optimize(
         output: Where to write the folded model; replaced if it exists. By default `NAME.folded.onnx` beside
             `NAME.onnx`; a model in memory is written nowhere by default (see `Optimized.proto`).
         in_place: Write over the model itself.
-        overwrite: The default output may be replaced if it exists.
+        overwrite: The default output may be replaced if it exists, and so may a counterexample.
         keep: As in `plan`.
         assume_constant: As in `plan`.
         leftover: As in `plan`.
@@ -184,6 +185,7 @@ def optimize(
         calibration: Arguments of `bnfold.calibrate` beside model, data and output, for instance `{"method": "paper"}`.
         certificate: Where to write a record that `verify_certificate` can check; it needs two files, and so is not for
             models in memory, in place, or while calibrating.
+        counterexample: A folder to make if the folded model is not equivalent; see `verify`.
         timeout: Seconds for calibrating, as many for deciding what to fold, for comparing region by region, and for
             running the models. If they run out, what is not decided stays, and what is not compared is not verified.
         memory: Bytes for each process that measures or compares; None for as much as there is.
@@ -237,6 +239,8 @@ def optimize(
                 timeout=timeout,
                 memory=memory,
                 strict=False,
+                counterexample=counterexample,
+                overwrite=overwrite,
                 progress=progress,
             )
         except MemoryError:

@@ -40,7 +40,7 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @click.argument("model")
 @click.option("-o", "--output", metavar="OUT", help="Where to write.  [default: MODEL.folded.onnx, if that is free]")
 @click.option("--in-place", is_flag=True, help="Write over MODEL.")
-@click.option("--force", is_flag=True, help="Replace the default output if it exists.")
+@click.option("--force", is_flag=True, help="Replace the default output, and a counterexample, if it exists.")
 @click.option(
     "--verify",
     type=click.Choice(_MODES),
@@ -50,6 +50,7 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     "`--no-verify` stands for off.",
 )
 @click.option("--certificate", metavar="FILE", help="Write a record that `bnfold verify --certificate` can check.")
+@options.counterexample
 @options.shapes
 @options.dims
 @options.timeout(
@@ -81,6 +82,7 @@ def optimize(
     force: bool,
     verify: str,
     certificate: str | None,
+    counterexample: str | None,
     shapes: Mapping[str, Sequence[int]],
     dims: Mapping[str, int],
     timeout: float,
@@ -129,6 +131,7 @@ def optimize(
                 calibrate=list(calibrate) or None,
                 calibration=options_of_calibration if calibrate else None,
                 certificate=certificate,
+                counterexample=counterexample,
                 progress=progress,
             )
     except bnfold.NotVerified as error:

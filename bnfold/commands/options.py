@@ -128,6 +128,11 @@ inside_patterns = click.option(
     is_flag=True,
     help="Fold also affines that are part of what runtimes compute as one operator: a Gelu that is spelt out, …",
 )
+counterexample = click.option(
+    "--counterexample",
+    metavar="DIR",
+    help="If the two are different, write what shows it there: two small models, inputs, and a script.",
+)
 report_format = click.option(
     "--format",
     "report_format",

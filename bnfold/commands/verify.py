@@ -50,6 +50,8 @@ def _renamed(_ctx: click.Context, _param: click.Parameter, pairs: Sequence[str])
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the inputs that are made up."
 )
+@options.counterexample
+@click.option("--force", is_flag=True, help="Replace the counterexample that is there.")
 @options.timeout(1800.0, "comparing region by region, and as many for running the models")
 @options.memory
 @click.option(
@@ -78,6 +80,8 @@ def verify(
     layers: bool,
     run: bool,
     seed: int,
+    counterexample: str | None,
+    force: bool,
     timeout: float,
     memory: int | None,
     report_format: str,
@@ -119,6 +123,8 @@ def verify(
             timeout=timeout,
             memory=memory,
             run=run,
+            counterexample=counterexample,
+            overwrite=force,
             progress=None if quiet else _progress(),
         )
     if not quiet:

@@ -98,9 +98,10 @@ class Optimized(Result):
 
     def summary(self, *, verbose: bool = False) -> Summary:
         parts = [headline(self.plan, "folded"), _sizes(self.bytes_before, self.bytes_after), self._verified()]
-        notes = (f"written to {self.output}",) if self.output else ()
-        notes = (*self._calibrated(verbose=verbose), *notes)
-        return Summary(f"{self.source}: {'; '.join(parts)}", rows(self.plan, verbose=verbose), notes)
+        notes = [*self._calibrated(verbose=verbose), *([f"written to {self.output}"] if self.output else [])]
+        if self.verification is not None and self.verification.counterexample:
+            notes.append(f"a counterexample is in {self.verification.counterexample}: run its replay.py")
+        return Summary(f"{self.source}: {'; '.join(parts)}", rows(self.plan, verbose=verbose), tuple(notes))
 
     def to_dict(self) -> dict[str, object]:
         return {

@@ -39,6 +39,7 @@ def text(result: Verification, *, layers: bool = False) -> str:
     if layers:
         lines += ["", *_table(_LAYER_COLUMNS, _layers(result)), f"  {_alike(result)}"]
     rest = [reason for reason in result.reasons if reason not in {str(region) for region in result.regions}]
+    rest += _shows(result)
     return "\n".join(map(escape.line, [*lines, *(f"  {reason}" for reason in rest)]))
 
 
@@ -55,7 +56,7 @@ def markdown(result: Verification, *, layers: bool = False) -> str:
         lines += ["", *_markdown(_REGION_COLUMNS, [_region(region) for region in shown])]
     if layers:
         lines += ["", *_markdown(_LAYER_COLUMNS, _layers(result))]
-    notes = [*([_alike(result)] if layers else []), *result.reasons]
+    notes = [*([_alike(result)] if layers else []), *result.reasons, *_shows(result)]
     return "\n".join([*lines, *([""] if notes else []), *(f"- {escape.markdown(note)}" for note in notes)])
 
 
@@ -86,7 +87,7 @@ def junit(result: Verification, before: str, after: str) -> str:
             _tell(case, "skipped", str(region), *_operators(region))
     verdict = _case(suite, "models", "verdict")
     if result.verdict is not Verdict.EQUIVALENT:
-        _tell(verdict, "failure", str(result), *result.reasons)
+        _tell(verdict, "failure", str(result), *result.reasons, *_shows(result))
     counts = {"tests": len(suite), "failures": len(suite.findall("*/failure")), "errors": 0}
     for element in (suites, suite):
         element.attrib.update({key: str(count) for key, count in counts.items()})
@@ -112,6 +113,10 @@ def _operators(region: RegionResult) -> list[str]:
     """All of them, before and after."""
     sides = (("before", region.operators), ("after", region.replaced_by))
     return [f"    {side:<6}  {', '.join(names) or 'nothing'}" for side, names in sides]
+
+
+def _shows(result: Verification) -> list[str]:
+    return [f"a counterexample is in {result.counterexample}: run its replay.py"] if result.counterexample else []
 
 
 def _alike(result: Verification) -> str:

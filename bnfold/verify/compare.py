@@ -6,15 +6,17 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import onnx
 
 from bnfold.graph import Graph, inlined
 from bnfold.limits import Deadline, Limits
-from bnfold.model_io import Model, load
+from bnfold.model_io import Model, ModelError, load
 from bnfold.reasons import Refusal, Refused
 from bnfold.verify.conclusion import conclusion
 from bnfold.verify.confined import Exhausted, Progress, confined
+from bnfold.verify.evidence import Evidence, of_run, refuse_occupied, write
 from bnfold.verify.float64.evaluate import CannotEvaluate, OutOfTime
 from bnfold.verify.ports import invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
 from bnfold.verify.regional.alignment import Comparison, compare_regions
@@ -54,6 +56,8 @@ def verify(
     memory: int | None = None,
     run: bool = True,
     strict: bool = True,
+    counterexample: str | os.PathLike[str] | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Verification:
     """Finds out whether two models compute the same.
@@ -75,12 +79,17 @@ def verify(
         run: Whether to run the models as a whole, beside comparing them region by region.
         strict: Refuse a ``before`` that is not valid, and models of versions or domains that ONNX Runtime does not
             know, if it is to run them. Else there is a verdict all the same, on what is left to compare.
+        counterexample: A folder to make if the two are different, with what it takes to see it with other tools.
+        overwrite: The folder may hold another counterexample, which is replaced.
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
         ModelError: A model cannot be read or is refused, or its files changed meanwhile; the two have other inputs or
-            outputs, or data does not fit.
+            outputs, or data does not fit; or the counterexample cannot be written.
     """
+    folder = None if counterexample is None else Path(counterexample)
+    if folder is not None:
+        refuse_occupied(folder, overwrite=overwrite)
     pair = _Pair(before, after, map_output or {})
     ports = sized(required_inputs(pair.left), shapes or {}, dims or {})
     if strict:
@@ -94,7 +103,7 @@ def verify(
     known = {**(samples[0].shapes if samples else {}), **(shapes or {})}
     limits = Limits(timeout, memory)
     generator = Generator(pair.before, known, dims or {}, seed, most=_most_entries(limits))
-    found = _regions(pair, generator, seed, limits, report)
+    found = _regions(pair, generator, seed, limits, report, shown=folder is not None)
     ran, rulings, late = Run(problem="it was not asked for"), None, ""
     deadline = Deadline.after(timeout)
     if run:
@@ -120,7 +129,10 @@ def verify(
         rulings, late = _rulings(pair, ran, replace(limits, seconds=deadline.left), report)
     for model in (pair.left, pair.right):
         model.refuse_changed(at_its_path=True)  # else it was compared with parts of another one
-    return conclusion(found, ran, rulings, pair.notes, seed, late)
+    result = conclusion(found, ran, rulings, pair.notes, seed, late)
+    if folder is None or result.verdict is not Verdict.DIFFERENT:
+        return result
+    return _shown(result, found, of_run(ran, pair.names), folder, overwrite=overwrite)
 
 
 class _Pair:
@@ -190,14 +202,40 @@ def _most_entries(limits: Limits) -> int:
     return of_time if memory is None else min(of_time, memory // _BYTES_AN_ENTRY)
 
 
-def _regions(pair: _Pair, generator: Generator, seed: int, limits: Limits, progress: Progress) -> Comparison:
+def _shown(
+    result: Verification, found: Comparison, whole: Evidence | str, folder: Path, *, overwrite: bool
+) -> Verification:
+    """The result, with what shows the difference in a folder: a region if there is one, else the whole models."""
+    shows = found.evidence if isinstance(found.evidence, Evidence) else whole
+    if isinstance(shows, str):
+        why = f"no counterexample: {found.evidence or shows}"
+        return replace(result, reasons=(*result.reasons, why))
+    write(shows, folder, overwrite=overwrite)
+    return replace(result, counterexample=str(folder))
+
+
+def _evidence(judge: Judge, found: Comparison) -> Evidence | str:
+    """Of the first region that differs, or why there is none."""
+    different = found.having(Outcome.DIFFERENT)
+    try:
+        return judge.evidence(different[0]) if different else ""
+    except (CannotEvaluate, ModelError, Refused) as error:
+        return str(error)
+    except MemoryError:
+        return "there was not enough memory"
+
+
+def _regions(
+    pair: _Pair, generator: Generator, seed: int, limits: Limits, progress: Progress, *, shown: bool
+) -> Comparison:
     deadline = Deadline.after(limits.seconds)
 
     def compared(progress: Progress) -> Comparison:
         stage = scenes(pair.before.model, generator.candidates(), deadline)
         judge = Judge(pair.before, pair.after, stage, seed, deadline)
         try:
-            return compare_regions(pair.before, pair.after, pair.names, judge, progress)
+            found = compare_regions(pair.before, pair.after, pair.names, judge, progress)
+            return replace(found, evidence=_evidence(judge, found)) if shown else found
         except Refused as refused:  # an attribute of a wrong type, say
             return Comparison(problem=str(Refusal(refused.reason, refused.facts)))
 

@@ -58,6 +58,11 @@ class RegionResult:
     axis: int | None = None
     detail: str = ""
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
     @property
     def is_open(self) -> bool:
         """Whether nothing is known of it."""
@@ -147,6 +152,7 @@ class Verification:
         how: How the models were run.
         reasons: Why the verdict is not EQUIVALENT, or what it does not rest on.
         seed: Of the inputs.
+        counterexample: The folder that a counterexample was written to, empty if none was.
     """
 
     verdict: Verdict
@@ -157,6 +163,7 @@ class Verification:
     how: str = ""
     reasons: tuple[str, ...] = ()
     seed: int = 0
+    counterexample: str = ""
 
     @property
     def ok(self) -> bool:

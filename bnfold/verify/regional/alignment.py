@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
 from bnfold.graph import Graph, Op, Scope, Shape, Value
+from bnfold.verify.evidence import Evidence
 from bnfold.verify.regional.judge import Judge
 from bnfold.verify.regional.numbering import Number, Numbering, Table
 from bnfold.verify.regional.regions import Region, balanced, confined_border, dependent_border, named
@@ -34,12 +35,14 @@ class Comparison:
         layers: The operators of AFTER in graph order, those in bodies before the one that has them.
         doubted: Values at which the first try found a difference.
         problem: Why nothing was compared, if so.
+        evidence: Of the first difference, if it is asked for; or why there is none.
     """
 
     regions: list[RegionResult] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
     doubted: set[str] = field(default_factory=set)
     problem: str = ""
+    evidence: Evidence | str = ""
 
     def having(self, outcome: Outcome) -> list[RegionResult]:
         return [region for region in self.regions if region.outcome is outcome]

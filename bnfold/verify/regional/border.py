@@ -35,12 +35,16 @@ class Hints:
         is_smooth: Whether no operator decides by comparing, so that equal numbers are nothing special.
         choices: Integers to try: rows of tables that stand out, and what integers are compared with.
         levels: Numbers to try: on both sides of thresholds.
+        winners: Places to make the largest one, for an ArgMax whose labels differ there.
+        losers: Places to make the smallest one.
     """
 
     reach: float = 0.0
     is_smooth: bool = True
     choices: tuple[int, ...] = ()
     levels: tuple[float, ...] = ()
+    winners: tuple[int, ...] = ()
+    losers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,8 @@ def made_up(
     if hints.levels:
         singles = [_Kind("normal", levels=(level,)) for level in hints.levels] if () in shapes.values() else []
         kinds += [_Kind("normal", levels=hints.levels), *singles]
+    for places, peak in ((hints.winners, _LARGE), (hints.losers, -_LARGE)):
+        kinds += [_Kind("normal", peak=peak, places=places[k : k + rows]) for k in range(0, len(places), max(1, rows))]
     for turn, (place, kind) in itertools.product(range(turns), enumerate(kinds)):
         random = np.random.default_rng([seed, turn, place])
         # of two conditions every combination, of more some
@@ -112,12 +118,17 @@ def made_up(
 
 @dataclass(frozen=True)
 class _Kind:
-    """Of values: how numbers are distributed, their size, and what integers or numbers are drawn from, if so."""
+    """Of values: how numbers are distributed, their size, and what integers or numbers are drawn from, if so.
+
+    With places, sample by sample, what is added there along every axis that has so many.
+    """
 
     name: str
     size: float = 1.0
     choices: Sequence[int] = ()
     levels: Sequence[float] = ()
+    peak: float = 0.0
+    places: Sequence[int] = ()
 
 
 def _shape(scene: Scene, value: Value) -> tuple[int, ...]:
@@ -146,7 +157,12 @@ def _values(
         return np.array(random.choice(np.array(choices), shape)).astype(dtype)
     if kind.levels:
         return np.asarray(random.choice(np.array(kind.levels), shape))
-    return kind.size * _numbers(random, shape, kind.name)
+    numbers = kind.size * _numbers(random, shape, kind.name)
+    for sample, place in zip(numbers, kind.places, strict=False) if numbers.ndim > 1 else ():
+        for axis in range(sample.ndim):
+            if place < sample.shape[axis]:
+                np.moveaxis(sample, axis, 0)[place] += kind.peak
+    return numbers
 
 
 def _numbers(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> FloatArray:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from bnfold.affine import FloatArray
+from bnfold.graph import Op
 from bnfold.verify.float64.kernel import Array
 from bnfold.verify.float64.rules import is_continuous
 from bnfold.verify.regional.border import Hints
@@ -44,7 +45,10 @@ def hints(left: Side, right: Side) -> Hints:
     bounds = [bound for bound in map(abs, [*_bounds(left), *_bounds(right)]) if _REACHED[0] < bound < _REACHED[1]]
     is_smooth = all(is_continuous(op) for side in (left, right) for op in side.region.ops)
     integers = sorted({near for side in (left, right) for k in _integers(side) for near in (k - 1, k, k + 1)})
-    return Hints(max(bounds, default=0.0), is_smooth, (*_rows(left, right), *integers), _levels(left, right))
+    rows = tuple(dict.fromkeys(_rows(left, right)))
+    wanted = {_ends(op) for side in (left, right) for op in side.region.ops}
+    winners, losers = (rows if end in wanted else () for end in ("largest", "smallest"))
+    return Hints(max(bounds, default=0.0), is_smooth, (*rows, *integers), _levels(left, right), winners, losers)
 
 
 def grids(region: Region, numbering: Numbering) -> Counter[tuple[Number | None, ...]]:
@@ -62,6 +66,13 @@ def _windows(region: Region) -> Counter[bytes]:
             node.attribute.extend(attribute for attribute in op.node.attribute if attribute.name != "kernel_shape")
             windows[node.SerializeToString(deterministic=True)] += 1
     return windows
+
+
+def _ends(op: Op) -> str:
+    """Whether an operator says where the largest number is, or where the smallest one is."""
+    if op.type == "TopK":
+        return "largest" if op.attribute("largest", 1) else "smallest"
+    return {"ArgMax": "largest", "ArgMin": "smallest"}.get(op.type, "")
 
 
 def _bounds(side: Side) -> Iterator[float]:

@@ -12,6 +12,7 @@ import onnx
 from bnfold.graph import Graph, Value, is_float
 from bnfold.limits import Deadline
 from bnfold.reasons import Refused
+from bnfold.verify.evidence import Evidence
 from bnfold.verify.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime, is_stored
 from bnfold.verify.float64.how import Coverage, How
 from bnfold.verify.float64.kernel import Array, as_real
@@ -20,10 +21,11 @@ from bnfold.verify.regional.blame import changed_operators, culprit
 from bnfold.verify.regional.border import Hints, made_up
 from bnfold.verify.regional.exercise import rivals
 from bnfold.verify.regional.explain import Finding, compared, is_mostly_finite
+from bnfold.verify.regional.extract import evidence
 from bnfold.verify.regional.hints import grids, hints, is_uniform
 from bnfold.verify.regional.numbering import Numbering
 from bnfold.verify.regional.regions import Region, named
-from bnfold.verify.regional.scenes import Scene
+from bnfold.verify.regional.scenes import Scene, stretched
 from bnfold.verify.regional.side import Given, Side, changed_weights, lone_reads, retuned_operators
 from bnfold.verify.regional.untried import Seen, forced, has_untaken, untried
 from bnfold.verify.result import Outcome, RegionResult
@@ -57,6 +59,8 @@ class Judge:
             for port in required_inputs(before.model)
         )
         self._known: dict[object, RegionResult] = {}
+        self._differing: dict[RegionResult, tuple[Region, Region, Numbering, Numbering, int]] = {}
+        self._telling: tuple[Side, Side, Given] | None = None  # what told the last regions apart
 
     def may_cut(self, value: Value) -> bool:
         """Whether a value of BEFORE can be made up: numbers and truths of known shape; never sizes or positions."""
@@ -73,17 +77,41 @@ class Judge:
         """What the comparison comes to; values are made up so many times."""
         key = (left.target, right.target, left.ops, right.ops, tries)
         if key not in self._known:
-            # Rounding turns the last bit of what goes in into a whole step, here and there, and that would hide what is
-            # off by a few steps everywhere. On the same grids, where what goes in is equal, so is what comes out.
-            how = How(rounds=grids(left, before) != grids(right, after))
-            self._known[key] = self._result(
-                self._side(self._before, left, before, right, after, how),
-                self._side(self._after, right, after, left, before, how),
-                tries,
-            )
-            self._before.forget()
-            self._after.forget()
+            result = self._result(*self._sides(left, right, before, after), tries)
+            self._known[key] = result
+            if result.outcome is Outcome.DIFFERENT:
+                self._differing[result] = left, right, before, after, tries
+            self._forget()
         return self._known[key]
+
+    def evidence(self, result: RegionResult) -> Evidence:
+        """What shows the difference that was found in a region, which is compared once more for it.
+
+        Raises:
+            CannotEvaluate: There is none, or no time for it.
+            ModelError: A weight cannot be read, or there are too many.
+        """
+        self._telling = None
+        left, right, before, after, tries = self._differing[result]
+        self._result(*self._sides(left, right, before, after), tries)
+        if self._telling is None:
+            raise CannotEvaluate("it is not by values that they are told apart")
+        found = evidence((self._graph, self._after_graph), *self._telling, result)
+        self._forget()
+        return found
+
+    def _sides(self, left: Region, right: Region, before: Numbering, after: Numbering) -> tuple[Side, Side]:
+        # Rounding turns the last bit of what goes in into a whole step, here and there, and that would hide what is
+        # off by a few steps everywhere. On the same grids, where what goes in is equal, so is what comes out.
+        how = How(rounds=grids(left, before) != grids(right, after))
+        return (
+            self._side(self._before, left, before, right, after, how),
+            self._side(self._after, right, after, left, before, how),
+        )
+
+    def _forget(self) -> None:
+        self._before.forget()
+        self._after.forget()
 
     def _side(
         self, evaluator: Evaluator, region: Region, numbering: Numbering, other: Region, others: Numbering, how: How
@@ -128,6 +156,8 @@ class Judge:
         if result.outcome is Outcome.EQUAL and (sides := forced(left, right, seen)):
             left, right = sides
             result, seen = self._tried(left, right, result, seen, _TRIES)
+        if result.outcome is Outcome.EQUAL and (longer := self._longer(seen)):
+            result, seen = self._tried(left, right, result, seen, tries, longer)
         if result.outcome is not Outcome.EQUAL:
             return result
         if why := untried(left, right, seen, is_exact=not result.difference):
@@ -139,13 +169,19 @@ class Judge:
             result = replace(result, detail=f"{result.detail}, " * bool(result.detail) + f"error of {names} estimated")
         return result
 
+    def _longer(self, seen: Seen) -> list[Scene]:
+        """The declared shapes, but as long as the tables of which rows were not read."""
+        length = max((len(rival.other) for rival in seen.idle if rival.other.ndim), default=0)
+        scene = stretched(self._graph.model, self._scenes[-1], length) if length else None
+        return [] if scene is None else [scene]
+
     def _tried(
-        self, left: Side, right: Side, result: RegionResult, seen: Seen, tries: int
+        self, left: Side, right: Side, result: RegionResult, seen: Seen, tries: int, scenes: Sequence[Scene] = ()
     ) -> tuple[RegionResult, Seen]:
         """What the scenes say, the worst of them; as many as it takes to see all of the region."""
         problem, saw_all = "", False
         one_is_enough, tips = is_uniform(left.region, right.region), hints(left, right)
-        for scene in self._scenes:
+        for scene in scenes or self._scenes:
             if saw_all and (one_is_enough or not scene.is_small):
                 break
             try:
@@ -165,6 +201,7 @@ class Judge:
             if result.outcome is Outcome.NOT_EVALUATED or found.ratio > result.error:
                 result = _with(result, found)
             if result.outcome is Outcome.DIFFERENT:
+                self._telling = left, right, given
                 op = culprit(left, right, given)
                 return (result if op is None else replace(result, suspect=named(op))), seen
         if result.outcome is Outcome.NOT_EVALUATED:

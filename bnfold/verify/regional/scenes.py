@@ -32,6 +32,7 @@ _ROWS = 4, 5, 3  # samples at the first of these sizes, at the second, and at th
 _FEW_ROWS, _MANY = 3, 100_000  # samples where the inputs have so many entries
 _MOST_CANDIDATES = 24
 _MOST_DECLARED = 3
+_LONGEST, _MOST_STRETCHED = 4096, 1_000_000  # positions, and entries in the inputs
 
 
 class Scene:
@@ -41,12 +42,13 @@ class Scene:
         inputs: The shapes of the inputs.
         is_small: Whether they are smaller than declared, on purpose.
         is_allowed: Whether the model allows a caller to give them.
+        deadline: For evaluating the model where shapes cannot be inferred.
     """
 
     def __init__(
         self, model: Model, inputs: Mapping[str, Shape], *, is_small: bool, deadline: Deadline = NEVER
     ) -> None:
-        self._deadline = deadline
+        self.deadline = deadline
         self.is_small = is_small
         self.is_allowed = not is_small or all(
             port.accepts(replace(port, shape=inputs.get(port.name))) for port in required_inputs(model)
@@ -82,7 +84,7 @@ class Scene:
             for port in required_inputs(self._graph.model)
             if port.kind == "tensor" and type_name(port.elem_type) not in ("", "STRING")
         }
-        return Evaluator(self._graph.model, self._deadline).shapes(self._graph, feed)
+        return Evaluator(self._graph.model, self.deadline).shapes(self._graph, feed)
 
     @cached_property
     def unknown(self) -> int:
@@ -130,6 +132,25 @@ def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]], deadline: De
         if is_sound or not scene.unknown or scene.unknown <= min(other.unknown for other in full):
             fit.append(scene)
     return [*fit, *full]
+
+
+def stretched(model: Model, declared: Scene, length: int) -> Scene | None:
+    """The declared shapes, but at least so long wherever the model leaves it open; None if there is nothing to change.
+
+    A table of positions is read up to the length of the input. The number of samples stays what it is.
+    """
+    inputs = {
+        port.name: tuple(
+            size if not axis or isinstance(dim, int) else max(size, length)
+            for axis, (dim, size) in enumerate(zip(port.shape, declared.inputs[port.name], strict=True))
+        )
+        for port in required_inputs(model)
+        if port.shape is not None and port.name in declared.inputs
+    }
+    inputs = {**declared.inputs, **inputs}
+    if length > _LONGEST or inputs == declared.inputs or sum(map(math.prod, inputs.values())) > _MOST_STRETCHED:
+        return None
+    return Scene(model, inputs, is_small=False, deadline=declared.deadline)
 
 
 def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:

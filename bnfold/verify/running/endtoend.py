@@ -100,8 +100,8 @@ def _compared(runner: Runner, setup: _Setup, samples: Sequence[Sample], toleranc
     usable = [number for number in ran if not after[number].is_exhausted]
     if not usable:
         return Run(problem=f"AFTER: {after[ran[0]].error}" if ran else before[0].error)
-    if failed := [after[number].error for number in usable if after[number].error]:
-        return Run(failure=failed[0], how=how)
+    if failed := [number for number in usable if after[number].error]:
+        return Run(failure=after[failed[0]].error, failed_on=samples[failed[0]], how=how)
     pairs = [Pair(samples[number], before[number], after[number]) for number in usable]
     variants = {samples[number].name: [before[len(samples) + number]] for number in usable}
     while True:

@@ -72,6 +72,7 @@ class Run:
         how: How they were run.
         problem: Why BEFORE could not be run; then nothing is known.
         failure: Why AFTER could not be run where BEFORE could.
+        failed_on: The inputs that it could not be run on.
         disputes: The runs that were not accepted.
         is_final: Whether the user says what is accepted.
     """
@@ -80,6 +81,7 @@ class Run:
     how: str = ""
     problem: str = ""
     failure: str = ""
+    failed_on: Sample | None = None
     disputes: tuple[Dispute, ...] = ()
     is_final: bool = False
 
