@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Protocol
+from typing import TYPE_CHECKING, BinaryIO
 
 import onnx
 
@@ -19,25 +18,13 @@ from bnfold.fold.keep import check_patterns
 from bnfold.fold.options import DEFAULT_GROWTH
 from bnfold.fold.record import Plan
 from bnfold.limits import Deadline
-from bnfold.model_io import Model, ModelError, check_output, load, staged, sweep, to_proto, write_stream
+from bnfold.model_io import Model, ModelError, ModelLike, check_output, load, staged, sweep, to_proto, write_stream
 from bnfold.model_io.tensors import all_tensors, is_external
 from bnfold.model_io.wire import size
 from bnfold.report import Checked, Optimized
 
 if TYPE_CHECKING:
     from bnfold.calibrate.data import Data
-
-
-class IrModel(Protocol):
-    """An `onnx_ir.Model`, known by its looks: this package does without onnx_ir."""
-
-    @property
-    def opset_imports(self) -> dict[str, int]:
-        """The operator sets by their domains."""
-
-
-Source = str | os.PathLike[str] | bytes | onnx.ModelProto | IrModel
-"""A path, a model in memory, or the bytes of one."""
 
 
 class VerifyMode(StrEnum):
@@ -65,7 +52,7 @@ class NotEquivalent(NotVerified):
 
 
 def plan(
-    model: Source,
+    model: ModelLike,
     *,
     keep: Sequence[str] = (),
     assume_constant: bool = False,
@@ -76,7 +63,7 @@ def plan(
     """Finds out what would become of each affine node, and changes nothing.
 
     Args:
-        model: A path or a model in memory.
+        model: A path, bytes, a file object, an `onnx.ModelProto`, an `onnx_ir.Model` or torch's `ONNXProgram`.
         keep: A list of names of nodes that must stay as they are; `*`, `?` and `[…]` match as in file names. A node
             without a name goes by that of its first output, as in reports.
         assume_constant: Fold also what a caller could override: initializers that are inputs of the graph too.
@@ -92,11 +79,11 @@ def plan(
         ValueError: `leftover` or `max_growth` is none of those.
     """
     options = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
-    return make_plan(_load(model), options)
+    return make_plan(load(model), options)
 
 
 def fold(
-    model: Source,
+    model: ModelLike,
     *,
     keep: Sequence[str] = (),
     assume_constant: bool = False,
@@ -121,7 +108,7 @@ def fold(
 
 
 def check(
-    model: Source,
+    model: ModelLike,
     *,
     keep: Sequence[str] = (),
     assume_constant: bool = False,
@@ -137,11 +124,11 @@ def check(
         ModelError: The model cannot be read, or a pattern in `keep` matches no node.
     """
     options = FoldOptions(keep, assume_constant, Leftover.KEEP, max_growth, inside_patterns)
-    return Checked(_name(model), make_plan(_load(model), options, Deadline.after(timeout)))
+    return Checked(_name(model), make_plan(load(model), options, Deadline.after(timeout)))
 
 
 def optimize(
-    model: Source,
+    model: ModelLike,
     output: str | os.PathLike[str] | BinaryIO | None = None,
     *,
     in_place: bool = False,
@@ -163,7 +150,7 @@ def optimize(
     """Folds a model, compares the result with the original, and writes it if they are equivalent.
 
     Args:
-        model: A path or a model in memory, which is not changed.
+        model: As in `plan`; one in memory is not changed.
         output: Where to write the folded model; replaced if it exists. By default `NAME.folded.onnx` beside
             `NAME.onnx`; a model in memory is written nowhere by default (see `Optimized.proto`).
         in_place: Write over the model itself.
@@ -192,7 +179,7 @@ def optimize(
     """
     mode = VerifyMode(verify)
     asked = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
-    loaded = _load(model)
+    loaded = load(model)
     target = _target(model, loaded, output, in_place=in_place, overwrite=overwrite)
     draft = None
     if certificate is not None:
@@ -257,7 +244,7 @@ def _calibrated(model: Model, data: Data) -> Model:
 def _accepted(result: Optimized, mode: VerifyMode) -> Optimized:
     """The result, if it may be written."""
     assert result.verification is not None
-    if not result.verification.ok:
+    if result.verification.is_different:
         raise NotEquivalent(replace(result, output=None))
     if not result.verification.passed and mode is VerifyMode.REQUIRE:
         raise NotVerified(replace(result, output=None))
@@ -265,7 +252,7 @@ def _accepted(result: Optimized, mode: VerifyMode) -> Optimized:
 
 
 def _target(
-    model: Source,
+    model: ModelLike,
     loaded: Model,
     output: str | os.PathLike[str] | BinaryIO | None,
     *,
@@ -288,22 +275,7 @@ def _target(
     return target
 
 
-def _load(model: Source) -> Model:
-    return load(_plain(model))
-
-
-def _plain(model: Source) -> str | os.PathLike[str] | bytes | onnx.ModelProto:
-    """The model without the wrapping of onnx_ir, which must have been imported if somebody has such a model."""
-    if isinstance(model, str | os.PathLike | bytes | onnx.ModelProto):
-        return model
-    onnx_ir = sys.modules.get("onnx_ir")
-    if onnx_ir is None or not isinstance(model, onnx_ir.Model):
-        raise TypeError(f"expected a path, a ModelProto, bytes or an onnx_ir.Model, got {type(model).__name__}")
-    proto: onnx.ModelProto = onnx_ir.to_proto(model)
-    return proto
-
-
-def _name(model: Source) -> str:
+def _name(model: ModelLike) -> str:
     return os.fspath(model) if isinstance(model, str | os.PathLike) else "model"
 
 

@@ -66,6 +66,7 @@ MAY_IMPORT = {
     },
     # the verbs, and the command line, which knows nothing but the verbs and their reports
     "api": {"calibrate", "certificate", "fold", "limits", "model_io", "report", "verify"},
+    "passes": {""},
     "commands": {"", "escape", "limits", "malloc", "model_io", "report"},
     "": {"api", "calibrate", "certificate", "fold", "model_io", "reasons", "report", "verify"},
 }

@@ -22,7 +22,6 @@ from enum import Enum
 from functools import cached_property
 
 import numpy as np
-import onnx
 
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
@@ -32,7 +31,7 @@ from bnfold.calibrate.measure import Report, Running
 from bnfold.calibrate.moments import Statistics
 from bnfold.calibrate.place import Choice, Place, measuring, named
 from bnfold.calibrate.targets import Skipped
-from bnfold.model_io import Model, load
+from bnfold.model_io import Model, ModelLike, load
 
 LEAST_SAMPLES = 32
 """Under this, sampling alone moves scores past the first band."""
@@ -128,6 +127,14 @@ class Drift:
             return Verdict.FINE
         return Verdict.LOOK if self.score < recalibrate else Verdict.RECALIBRATE
 
+    @property
+    def ok(self) -> bool:
+        """Whether the data looks like what the statistics were made from, as far as that is known."""
+        return self.verdict is Verdict.FINE
+
+    def __bool__(self) -> bool:
+        return self.ok
+
     def __str__(self) -> str:
         from bnfold.report.calibration import drift_report  # noqa: PLC0415 -- it imports this module
 
@@ -140,7 +147,7 @@ class Drift:
 
 
 def drift(
-    model: str | os.PathLike[str] | bytes | onnx.ModelProto | Model,
+    model: ModelLike | Model,
     data: Data,
     *,
     batch_size: int | None = None,
@@ -176,7 +183,7 @@ def drift(
         ModelError: the model or the data cannot be read or do not fit each other (`CalibrationError`, `DataError`).
     """
     started = time.monotonic()
-    loaded = model if isinstance(model, Model) else load(model)
+    loaded = load(model)
     place = Place(workers, threads, executor, dask, work_dir, Running(provider, arithmetic, progress))
     with measuring(loaded, data, Choice(batch_size, max_samples, seed), place) as (subject, _):
         for target in subject.targets:

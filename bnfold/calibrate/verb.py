@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import onnx
 
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
@@ -27,7 +26,7 @@ from bnfold.calibrate.result import Calibration, Layer, enough, residual
 from bnfold.calibrate.rewrite import with_statistics
 from bnfold.calibrate.sequential import sequential
 from bnfold.calibrate.targets import Target
-from bnfold.model_io import Model, check_output, load, staged, write_stream
+from bnfold.model_io import Model, ModelLike, check_output, load, staged, write_stream
 
 ERROR_LIMIT = 0.05
 """A standard error of a mean above this many standard deviations is warned of."""
@@ -50,7 +49,7 @@ class Options:
 
 
 def calibrate(
-    model: str | os.PathLike[str] | bytes | onnx.ModelProto | Model,
+    model: ModelLike | Model,
     data: Data,
     output: str | os.PathLike[str] | BinaryIO | None = None,
     *,
@@ -112,7 +111,7 @@ def calibrate(
     """
     started = time.monotonic()
     options = _options(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
-    loaded = model if isinstance(model, Model) else load(model)
+    loaded = load(model)
     target = _target(loaded, output, in_place=in_place)
     place = Place(workers, threads, executor, dask, work_dir, Running(provider, arithmetic, progress))
     choice = Choice(batch_size, max_samples, seed)

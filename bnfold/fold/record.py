@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from bnfold.affine import Affine
-from bnfold.model_io import Model
+from bnfold.model_io import Holder, Model
 from bnfold.reasons import Refusal
 
 
@@ -106,7 +106,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Holder):
     """Every affine node in graph order, and the model in which the folds are done.
 
     Attributes:
@@ -120,6 +120,10 @@ class Plan:
     nodes_before: int
     nodes_after: int
     model: Model
+
+    @property
+    def _held(self) -> Model:
+        return self.model
 
     @property
     def changes(self) -> bool:

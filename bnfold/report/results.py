@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx
-
 from bnfold.fold.record import Outcome, Plan
-from bnfold.model_io import to_proto
+from bnfold.model_io import Holder, Model
 from bnfold.reasons import Reason
 from bnfold.report.markup import html
 from bnfold.report.schema import plan_dict
@@ -30,6 +28,14 @@ class Result:
     def to_dict(self) -> dict[str, object]:
         """The result as plain data: a member of `models` in docs/json.md."""
         raise NotImplementedError
+
+    @property
+    def ok(self) -> bool:
+        """The answer; `bool(result)` is the same."""
+        raise NotImplementedError
+
+    def __bool__(self) -> bool:
+        return self.ok
 
     def __str__(self) -> str:
         return text(self.summary())
@@ -66,7 +72,7 @@ class Checked(Result):
 
 
 @dataclass(frozen=True)
-class Optimized(Result):
+class Optimized(Holder, Result):
     """What became of each affine node of a model, and where the folded model is.
 
     Attributes:
@@ -85,13 +91,14 @@ class Optimized(Result):
     bytes_after: int
     verification: Verification | None = None
 
-    def proto(self) -> onnx.ModelProto:
-        """The folded model in memory.
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against the folded model; it need not have been verified."""
+        return self.verification is None or not self.verification.is_different
 
-        Raises:
-            ModelError: It is over 2 GiB, or the file that it was read from is damaged.
-        """
-        return to_proto(self.plan.model)
+    @property
+    def _held(self) -> Model:
+        return self.plan.model
 
     def summary(self, *, verbose: bool = False) -> Summary:
         parts = [headline(self.plan, "folded"), _sizes(self.bytes_before, self.bytes_after), self._verified()]
@@ -104,7 +111,7 @@ class Optimized(Result):
             "error": None,
             "output": str(self.output) if self.output else None,
             "bytes": {"before": self.bytes_before, "after": self.bytes_after},
-            "verification": self.verification.to_dict() if self.verification else None,
+            "verification": self.verification.to_dict() if self.verification is not None else None,
             **plan_dict(self.plan),
         }
 
@@ -123,6 +130,10 @@ class Failed(Result):
     source: str
     error: str
     exit_code: int = 2
+
+    @property
+    def ok(self) -> bool:
+        return False
 
     def summary(self, *, verbose: bool = False) -> Summary:  # noqa: ARG002 -- there is nothing to say of its nodes
         return Summary(f"{self.source}: {self.error}", ())

@@ -156,8 +156,16 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing speaks against the two being the same."""
-        return self.verdict is not Verdict.DIFFERENT
+        """Whether they were compared and found equivalent, which `bnfold verify` says with exit code 0."""
+        return self.passed
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    @property
+    def is_different(self) -> bool:
+        """Whether something speaks against the two being the same."""
+        return self.verdict is Verdict.DIFFERENT
 
     @property
     def passed(self) -> bool:
