@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +16,8 @@ from bnfold.fold import FoldOptions, Leftover
 from bnfold.fold import plan as make_plan
 from bnfold.fold.keep import check_patterns
 from bnfold.fold.options import DEFAULT_GROWTH
-from bnfold.fold.record import Plan
+from bnfold.fold.record import Entry, Outcome, Plan
+from bnfold.gate import FailOn, Gate
 from bnfold.limits import Deadline
 from bnfold.model_io import Model, ModelError, ModelLike, check_output, load, staged, sweep, to_proto, write_stream
 from bnfold.model_io.tensors import all_tensors, is_external
@@ -27,12 +28,31 @@ if TYPE_CHECKING:
     from bnfold.calibrate.data import Data
 
 
+_SHOWN = 3  # names of nodes, in a line
+
+
 class VerifyMode(StrEnum):
     """What to do about comparing the folded model with the original."""
 
     AUTO = "auto"  # compare; write the model even if nothing can evaluate it, or exercise a difference
     REQUIRE = "require"  # compare; write nothing if that is not possible
     OFF = "off"
+
+
+class NotAllFolded(Exception):
+    """A BatchNormalization stays, and none was to stay. Nothing was written.
+
+    Attributes:
+        result: What would have been written.
+        left: The nodes that stay.
+    """
+
+    def __init__(self, result: Optimized, left: Sequence[Entry]) -> None:
+        count = f"{len(left)} BatchNormalization{'s stay' if len(left) > 1 else ' stays'}"
+        names = ", ".join(entry.node for entry in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
+        super().__init__(f"{result.source}: not written: {count}: {names}")
+        self.result = result
+        self.left = tuple(left)
 
 
 class NotVerified(Exception):
@@ -115,16 +135,29 @@ def check(
     max_growth: int | str | None = DEFAULT_GROWTH,
     inside_patterns: bool = False,
     timeout: float = math.inf,
+    fail_on: Collection[FailOn | str] = Gate.fail_on,
+    allow: Sequence[str] = (),
 ) -> Checked:
-    """Tells which BatchNormalizations would fold and why others stay; arguments as in `plan`.
+    """Tells which BatchNormalizations would fold and why others stay.
 
-    After ``timeout`` seconds, what has not been decided stays, for that reason.
+    Args:
+        model: As in `plan`.
+        keep: As in `plan`.
+        assume_constant: As in `plan`.
+        max_growth: As in `plan`.
+        inside_patterns: As in `plan`.
+        timeout: Seconds, after which what has not been decided stays, for that reason.
+        fail_on: What there may not be, for the result to be `ok`: "foldable" BatchNormalizations, those in "training"
+            mode, other "affines" that could fold, or "any" BatchNormalization. Mul and Add that spell one out are one.
+        allow: Exceptions: names of nodes or globs of them, and names of reasons such as TRAINING_MODE.
 
     Raises:
         ModelError: The model cannot be read, or a pattern in `keep` matches no node.
+        ValueError: There is no such thing to fail on, or `max_growth` is none.
     """
+    gate = Gate(fail_on, allow)
     options = FoldOptions(keep, assume_constant, Leftover.KEEP, max_growth, inside_patterns)
-    return Checked(_name(model), make_plan(load(model), options, Deadline.after(timeout)))
+    return Checked(_name(model), make_plan(load(model), options, Deadline.after(timeout)), gate)
 
 
 def optimize(
@@ -143,6 +176,8 @@ def optimize(
     dims: Mapping[str, int] | None = None,
     calibrate: Data | None = None,
     certificate: str | os.PathLike[str] | None = None,
+    require_none: bool = False,
+    allow: Sequence[str] = (),
     timeout: float = 300.0,
     memory: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -167,6 +202,8 @@ def optimize(
             model is then compared with the calibrated one.
         certificate: Where to write a record that `verify_certificate` can check; it needs two files, and so is not for
             models in memory, in place, or while calibrating.
+        require_none: Write nothing if an operator BatchNormalization stays, for compilers that know none.
+        allow: Exceptions to that, as in `check`.
         timeout: Seconds for deciding what to fold, as many for comparing region by region, and as many for running the
             models. If they run out, what is not decided stays, and what is not compared is not verified.
         memory: Bytes for each process that compares; None for as much as there is.
@@ -174,10 +211,12 @@ def optimize(
 
     Raises:
         ModelError: The model cannot be read, a pattern in `keep` matches no node, or the output cannot be written.
+        NotAllFolded: A BatchNormalization stays, and `require_none` is set.
         NotEquivalent: The folded model computes something else.
         NotVerified: The models could not be compared, and `verify` is "require".
     """
     mode = VerifyMode(verify)
+    gate = Gate((FailOn.ANY,), allow)
     asked = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
     loaded = load(model)
     target = _target(model, loaded, output, in_place=in_place, overwrite=overwrite)
@@ -194,6 +233,10 @@ def optimize(
         reference = loaded = _calibrated(loaded, calibrate)
     planned = make_plan(loaded, asked, Deadline.after(timeout))
     unchanged = not planned.changes and calibrate is None
+    left = [entry for entry in gate.stopped(planned) if entry.is_batchnorm and entry.outcome is Outcome.KEPT]
+    if require_none and left:
+        result = Optimized(_name(model), planned, None, before, _nbytes(planned.model, None))
+        raise NotAllFolded(result, left)
 
     def verified(after: Path | None) -> Optimized:
         # of a file that was written, what it says itself: folded tensors have moved to another data file

@@ -26,6 +26,7 @@ MAY_IMPORT = {
     # what operators can do, and when it is done
     "ops": {"affine", "batchnorm", "graph", "reasons", "rounding"},
     "fold": {"affine", "batchnorm", "graph", "limits", "model_io", "ops", "reasons", "rounding"},
+    "gate": {"fold.record", "reasons"},
     # what measures and what checks knows nothing of folding
     "calibrate": {
         "",
@@ -60,12 +61,13 @@ MAY_IMPORT = {
         "calibrate.shift",
         "escape",
         "fold.record",
+        "gate",
         "model_io",
         "reasons",
         "verify.result",
     },
     # the verbs, and the command line, which knows nothing but the verbs and their reports
-    "api": {"calibrate", "certificate", "fold", "limits", "model_io", "report", "verify"},
+    "api": {"calibrate", "certificate", "fold", "gate", "limits", "model_io", "report", "verify"},
     "passes": {""},
     "commands": {"", "escape", "limits", "malloc", "model_io", "report"},
     "": {"api", "calibrate", "certificate", "fold", "model_io", "reasons", "report", "verify"},

@@ -11,6 +11,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.errors import explained, tell
+from bnfold.commands.settings import Settled
 from bnfold.commands.show import show
 from bnfold.limits import held_to
 
@@ -18,12 +19,14 @@ if TYPE_CHECKING:
     from bnfold.report import Checked, Failed
 
 
-@click.command
+@click.command(cls=Settled)
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True)
 @options.keep
 @options.assume_constant
 @options.max_growth
 @options.inside_patterns
+@options.fail_on
+@options.allow
 @options.timeout(300.0, "each model; what is not decided by then stays")
 @options.memory
 @options.report_format
@@ -39,8 +42,10 @@ def check(
 ) -> None:
     """Tell which BatchNormalizations of each MODEL would fold, and why others stay.
 
-    Exit codes: 0 nothing is left to fold; 1 some model has a BatchNormalization that could fold, or time or memory did
-    not suffice to find out; 2 a model cannot be read, which does not keep the others from being checked.
+    Defaults may stand in [tool.bnfold] of a pyproject.toml here or in a folder above.
+
+    Exit codes: 0 there is nothing of what --fail-on says; 1 there is, or time or memory did not suffice to find out;
+    2 a model cannot be read, which does not keep the others from being checked.
     """
     with held_to(memory):
         results = [_checked(model, asked) for model in models]

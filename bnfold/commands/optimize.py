@@ -10,13 +10,14 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.errors import complain
+from bnfold.commands.settings import Settled
 from bnfold.commands.show import show
 from bnfold.limits import held_to
 
 _MODES = ("auto", "require", "off")
 
 
-class _Verifying(click.Command):
+class _Verifying(Settled):
     """Takes `--verify` without a value, for which click would take MODEL, and `--no-verify`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -58,6 +59,8 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     metavar="DATA",
     help="First take the statistics from this data (.npy, .npz, a folder, script.py:function); see bnfold calibrate.",
 )
+@click.option("--require-none", is_flag=True, help="Write nothing if an operator BatchNormalization stays.")
+@options.allow
 @options.keep
 @options.assume_constant
 @options.leftover
@@ -78,6 +81,8 @@ def optimize(
     timeout: float,
     memory: int | None,
     calibrate: Sequence[str],
+    require_none: bool,
+    allow: Sequence[str],
     keep: Sequence[str],
     assume_constant: bool,
     leftover: str,
@@ -91,7 +96,8 @@ def optimize(
 
     `-` reads standard input, and writes to standard output; the report is then on standard error.
 
-    Exit codes: 0 done, also if there is nothing to fold; 1 the folded model is not equivalent, nothing is written;
+    Exit codes: 0 done, also if there is nothing to fold; 1 the folded model is not equivalent, or a BatchNormalization
+    stays and --require-none is given, nothing is written;
     2 usage or input error.
     """
     from bnfold.report.progress import Progress  # noqa: PLC0415 -- imports onnx, which --help must not
@@ -116,9 +122,11 @@ def optimize(
                 memory=memory,
                 calibrate=list(calibrate) or None,
                 certificate=certificate,
+                require_none=require_none,
+                allow=allow,
                 progress=progress,
             )
-    except bnfold.NotVerified as error:
+    except (bnfold.NotAllFolded, bnfold.NotVerified) as error:
         show([error.result], report_format, verbose=verbose, quiet=quiet, stderr=piped)
         complain(str(error))
         raise click.exceptions.Exit(1) from error

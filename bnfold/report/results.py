@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnfold.fold.record import Outcome, Plan
+from bnfold.fold.record import Entry, Plan
+from bnfold.gate import Gate
 from bnfold.model_io import Holder, Model
-from bnfold.reasons import Reason
 from bnfold.report.markup import html
 from bnfold.report.schema import plan_dict
 from bnfold.report.summary import Summary, headline, rows
@@ -51,24 +52,30 @@ class Checked(Result):
     Attributes:
         source: The model's path as it was given, or `model` if it had none.
         plan: What was found.
+        gate: What there may not be.
     """
 
     source: str
     plan: Plan
+    gate: Gate = field(default_factory=Gate)
 
     @property
     def ok(self) -> bool:
-        """Whether no BatchNormalization is left that could fold, as far as there was time to find out."""
-        entries = [entry for entry in self.plan.entries if entry.is_batchnorm]
-        are_decided = all(refusal.reason is not Reason.OUT_OF_TIME for entry in entries for refusal in entry.refusals)
-        return are_decided and all(entry.outcome is Outcome.KEPT for entry in entries)
+        """Whether there is nothing that the gate does not let pass."""
+        return not self.stopped
+
+    @cached_property
+    def stopped(self) -> tuple[Entry, ...]:
+        """What the gate does not let pass."""
+        return self.gate.stopped(self.plan)
 
     def summary(self, *, verbose: bool = False) -> Summary:
         line = headline(self.plan, "would fold")
         return Summary(f"{self.source}: {line}", rows(self.plan, verbose=verbose))
 
     def to_dict(self) -> dict[str, object]:
-        return {"model": self.source, "error": None, **plan_dict(self.plan)}
+        stopped = [entry.node for entry in self.stopped]
+        return {"model": self.source, "error": None, "ok": self.ok, "stopped": stopped, **plan_dict(self.plan)}
 
 
 @dataclass(frozen=True)
