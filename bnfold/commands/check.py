@@ -10,9 +10,9 @@ import click
 
 import bnfold
 from bnfold.commands import options
-from bnfold.commands.errors import explained, tell
+from bnfold.commands.errors import complain, failed
 from bnfold.commands.settings import Settled
-from bnfold.commands.show import show
+from bnfold.commands.show import show_checked
 from bnfold.limits import held_to
 
 if TYPE_CHECKING:
@@ -49,22 +49,18 @@ def check(
     """
     with held_to(memory):
         results = [_checked(model, asked) for model in models]
-    show(results, report_format, verbose=verbose, quiet=quiet)
+    show_checked(results, report_format, verbose=verbose, quiet=quiet)
     raise click.exceptions.Exit(max(_exit_code(result) for result in results))
 
 
 def _checked(model: str, asked: dict[str, Any]) -> Checked | Failed:
-    from bnfold.report import Failed  # noqa: PLC0415 -- imports onnx, which --help must not
-
     source = sys.stdin.buffer.read() if model == "-" else model
     try:
         return bnfold.check(source, **asked)
     except Exception as error:  # even one in bnfold itself does not keep the others from being checked
-        line, code = explained(error)
-        if not isinstance(error, bnfold.ModelError | OSError):  # which say where
-            line = f"{model}: {line}"
-        tell(error, line)
-        return Failed(model, line, code)
+        result = failed(model, error)
+        complain(result.error)
+        return result
 
 
 def _exit_code(result: Checked | Failed) -> int:

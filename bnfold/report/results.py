@@ -108,7 +108,7 @@ class Optimized(Holder, Result):
         return self.plan.model
 
     def summary(self, *, verbose: bool = False) -> Summary:
-        parts = [headline(self.plan, "folded"), _sizes(self.bytes_before, self.bytes_after), self._verified()]
+        parts = [headline(self.plan, "folded"), sizes(self.bytes_before, self.bytes_after), self._verified()]
         notes = (f"written to {self.output}",) if self.output else ()
         return Summary(f"{self.source}: {'; '.join(parts)}", rows(self.plan, verbose=verbose), notes)
 
@@ -149,8 +149,43 @@ class Failed(Result):
         return {"model": self.source, "error": self.error}
 
 
-def _sizes(before: int, after: int) -> str:
-    """Both in the unit that suits the larger one."""
+@dataclass(frozen=True)
+class Told(Result):
+    """What there is to say of a result: plain data, which one process can send to another.
+
+    Attributes:
+        source: The model's path as it was given.
+        told: Its report.
+        data: The same for programs.
+        error: Why nothing was written; empty if it was.
+    """
+
+    source: str
+    told: Summary
+    data: dict[str, object]
+    error: str = ""
+
+    @classmethod
+    def of(cls, result: Optimized, *, verbose: bool, error: str = "") -> Told:
+        return cls(result.source, result.summary(verbose=verbose), result.to_dict(), error)
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+    @property
+    def exit_code(self) -> int:
+        return int(not self.ok)
+
+    def summary(self, *, verbose: bool = False) -> Summary:  # noqa: ARG002 -- that was decided where it was made
+        return self.told
+
+    def to_dict(self) -> dict[str, object]:
+        return self.data
+
+
+def sizes(before: int, after: int) -> str:
+    """Two sizes of a model, both in the unit that suits the larger one."""
     power, unit = next((p, u) for p, u in ((3, "GB"), (2, "MB"), (1, "KB"), (0, "bytes")) if before >= 1000**p or not p)
     digits = 1 if power else 0
     grown = f" ({100 * after / before - 100:.1f} % larger)" if after > before else ""
