@@ -313,7 +313,9 @@ def _target(
     else:
         target = source if in_place else source.with_suffix(".folded.onnx")
         if target.exists() and not (in_place or overwrite):
-            raise ModelError(f"{target}: already exists; give it as the output (-o) to replace it")
+            raise ModelError(
+                f"{target}: already exists; --force (overwrite=True) replaces it, and -o OUT writes to another place"
+            )
     check_output(target, loaded.path, in_place=in_place, overwrite=True)
     return target
 

@@ -69,6 +69,7 @@ MAY_IMPORT = {
     # the verbs, and the command line, which knows nothing but the verbs and their reports
     "api": {"calibrate", "certificate", "fold", "gate", "limits", "model_io", "report", "verify"},
     "passes": {""},
+    "__main__": {"commands"},
     "commands": {"", "escape", "limits", "malloc", "model_io", "report"},
     "": {"api", "calibrate", "certificate", "fold", "model_io", "reasons", "report", "verify"},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -83,6 +84,7 @@ class Calibration(Holder):
         warnings: what the user should know, a line each.
         seconds: of wall time.
         cuts: what was kept between segments (sequential only).
+        output: where it was written; None if it was not written to a file.
     """
 
     source: str
@@ -95,6 +97,7 @@ class Calibration(Holder):
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     cuts: Cuts | None = field(default=None, repr=False)
+    output: Path | None = None
 
     @property
     def residual(self) -> float | None:

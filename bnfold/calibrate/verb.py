@@ -128,6 +128,7 @@ def calibrate(
         skipped=subject.survey.skipped,
         seconds=time.monotonic() - started,
         cuts=cuts,
+        output=target if isinstance(target, Path) else None,
     )
     result = replace(result, warnings=tuple(_warnings(result, subject, options)))
     _write(result.model, target)

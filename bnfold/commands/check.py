@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Settled)
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=options.path)
 @options.keep
 @options.assume_constant
 @options.max_growth

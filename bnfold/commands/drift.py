@@ -20,7 +20,7 @@ def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) ->
 
 
 @click.command
-@click.argument("model")
+@click.argument("model", type=options.path)
 @samples
 @click.option("--fail-above", type=float, metavar="SCORE", callback=_score, help="Exit 1 if the score is higher.")
 @click.option("--plot", metavar="FILE.svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw it.")

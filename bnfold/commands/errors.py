@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from typing import TYPE_CHECKING
 
 import click
 
-import bnfold
 from bnfold import escape
 
 if TYPE_CHECKING:
@@ -35,12 +35,13 @@ def trace(error: Exception) -> None:
         click.echo("\n".join(map(escape.printable, lines)), err=True)
 
 
-def failed(model: str, error: Exception) -> Failed:
-    """What becomes of one model of several that an error ended; with --debug, its traceback is shown."""
+def failed(model: str, error: Exception, output: object = None) -> Failed:
+    """What becomes of one model of several that an error ended: its line names it, once. With --debug, shows more."""
     from bnfold.report import Failed  # noqa: PLC0415 -- imports onnx, which --help must not
 
     line, code = explained(error)
-    if not isinstance(error, bnfold.ModelError | OSError):  # which say where
+    places = [model, os.path.abspath(model), *([str(output)] if output else [])]
+    if not any(line.startswith(place) for place in places) and not (isinstance(error, OSError) and error.filename):
         line = f"{model}: {line}"
     trace(error)
     return Failed(model, line, code)

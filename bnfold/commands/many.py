@@ -51,7 +51,7 @@ class Job:
         except (bnfold.NotAllFolded, bnfold.NotVerified) as error:
             return Told.of(error.result, verbose=self.verbose, error=str(error))
         except Exception as error:  # even one in bnfold itself
-            return failed(self.model, error)
+            return failed(self.model, error, self.output)
 
     def _optimized(self) -> bnfold.Optimized:
         if self.output is not None and self.output.exists() and not self.options["overwrite"]:

@@ -37,9 +37,17 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 
 
 @click.command(cls=_Verifying)
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
-@click.option("-o", "--output", metavar="OUT", help="Where to write.  [default: MODEL.folded.onnx, if that is free]")
-@click.option("--output-dir", metavar="DIR", help="Where to write several models, under their own names.")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=options.path)
+@click.option(
+    "-o",
+    "--output",
+    type=options.path,
+    metavar="OUT",
+    help="Where to write.  [default: MODEL.folded.onnx, if that is free]",
+)
+@click.option(
+    "--output-dir", type=options.path, metavar="DIR", help="Where to write several models, under their own names."
+)
 @click.option("--in-place", is_flag=True, help="Write over MODEL.")
 @click.option("--force", is_flag=True, help="Replace the default output, or what is in DIR, if it exists.")
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Models at a time.")
@@ -51,7 +59,12 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     help="Compare with the original before anything is written. `require`: and write nothing that is not verified. "
     "`--no-verify` stands for off.",
 )
-@click.option("--certificate", metavar="FILE", help="Write a record that `bnfold verify --certificate` can check.")
+@click.option(
+    "--certificate",
+    type=options.path,
+    metavar="FILE",
+    help="Write a record that `bnfold verify --certificate` can check.",
+)
 @options.shapes
 @options.dims
 @options.timeout(300.0, "deciding what to fold, as many for comparing region by region and for running the models")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+path = click.Path(readable=False)  # for the completion of a shell; what is there, and may be read, is told later
 _Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
 
 

@@ -38,7 +38,9 @@ class Settled(click.Command):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Reads the table first."""
-        return super().make_context(info_name, args, parent, default_map=settings_for(self, Path.cwd()), **extra)
+        if not extra.get("resilient_parsing"):  # a shell that completes a word wants no error
+            extra["default_map"] = settings_for(self, Path.cwd())
+        return super().make_context(info_name, args, parent, **extra)
 
 
 def settings_for(command: click.Command, folder: Path) -> dict[str, Any]:

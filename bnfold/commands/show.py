@@ -20,19 +20,19 @@ def show(
     """Prints what the verbs returned, in the form that was asked for."""
     from bnfold.report import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
 
-    if not quiet:
-        click.echo(FORMATS[report_format](results, verbose), err=stderr)
+    if not quiet and (told := FORMATS[report_format](results, verbose)):
+        click.echo(told, err=stderr)
 
 
 def show_checked(results: Sequence[Checked | Failed], report_format: str, *, verbose: bool, quiet: bool) -> None:
     """Prints several; on a terminal those that have findings, or all if verbose, and how many there are."""
-    from bnfold.report import total  # noqa: PLC0415
+    from bnfold.report import Failed, total  # noqa: PLC0415 -- imports onnx, which --help must not
 
     if report_format != "text" or len(results) == 1:
         show(results, report_format, verbose=verbose, quiet=quiet)
         return
-    if told := [result for result in results if verbose or not result.ok]:
-        show(told, report_format, verbose=verbose, quiet=quiet)
+    told = [result for result in results if not isinstance(result, Failed) and (verbose or not result.ok)]
+    show(told, report_format, verbose=verbose, quiet=quiet)
     if not quiet:
         click.echo(f"\n{total.checked(results)}" if told else total.checked(results))
 

@@ -199,7 +199,8 @@ class Verification:
             equal = sum(region.outcome in (Outcome.EQUAL, Outcome.REDEFINED) for region in self.regions)
             unknown = sum(region.is_open for region in self.regions)
             rest = f" ({unknown} left to the runs)" if unknown else ""
-            parts.append(f"{equal} of {len(self.regions)} changed regions equal in float64{rest}")
+            changed = f"{len(self.regions)} changed region{'s' * (len(self.regions) != 1)}"
+            parts.append(f"{equal} of {changed} equal in float64{rest}")
         if self.outputs:
             apart = f"{max(output.max_rel for output in self.outputs):.1e} of max |y|"
             passed = all(output.passed for output in self.outputs)
