@@ -222,7 +222,7 @@ def campaign(scenario: Scenario, work: Path) -> Tally:
             trial.reset()
             trace = ("strace", "-qq", "-o", "/dev/null", "-e", f"trace={name}")
             code = trial.run(*trace, "-e", f"inject={name}:{effect}:when={number}")
-            tally.killed += code == _KILLED
+            tally.killed += code == _KILLED and effect == "signal=SIGKILL"
             tally.failed += code == 2
             trial.look(tally, f"{name} number {number}, {effect}")
     for limit in _sizes(trial.after):

@@ -8,10 +8,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import onnx
 
+from bnfold import escape
 from bnfold.fold import FoldOptions, Leftover
 from bnfold.fold import plan as make_plan
 from bnfold.fold.keep import check_patterns
@@ -25,6 +26,7 @@ from bnfold.model_io.wire import size
 from bnfold.report import Checked, Optimized
 
 if TYPE_CHECKING:
+    from bnfold.calibrate import Calibration
     from bnfold.calibrate.data import Data
 
 
@@ -63,7 +65,7 @@ class NotVerified(Exception):
     """
 
     def __init__(self, result: Optimized) -> None:
-        super().__init__(f"{result.source}: not written: {result.verification}")
+        super().__init__(escape.line(f"{result.source}: not written: {result.verification}"))
         self.result = result
 
 
@@ -175,6 +177,7 @@ def optimize(
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
     calibrate: Data | None = None,
+    calibration: Mapping[str, Any] | None = None,
     certificate: str | os.PathLike[str] | None = None,
     require_none: bool = False,
     allow: Sequence[str] = (),
@@ -200,13 +203,14 @@ def optimize(
         dims: Sizes of named dimensions to compare on.
         calibrate: Data to take the BatchNormalizations' statistics from first, as `bnfold.calibrate` does; the folded
             model is then compared with the calibrated one.
+        calibration: Arguments of `bnfold.calibrate` beside model, data and output, for instance `{"method": "paper"}`.
         certificate: Where to write a record that `verify_certificate` can check; it needs two files, and so is not for
             models in memory, in place, or while calibrating.
         require_none: Write nothing if an operator BatchNormalization stays, for compilers that know none.
         allow: Exceptions to that, as in `check`.
-        timeout: Seconds for deciding what to fold, as many for comparing region by region, and as many for running the
-            models. If they run out, what is not decided stays, and what is not compared is not verified.
-        memory: Bytes for each process that compares; None for as much as there is.
+        timeout: Seconds for calibrating, as many for deciding what to fold, for comparing region by region, and for
+            running the models. If they run out, what is not decided stays, and what is not compared is not verified.
+        memory: Bytes for each process that measures or compares; None for as much as there is.
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
@@ -214,6 +218,7 @@ def optimize(
         NotAllFolded: A BatchNormalization stays, and `require_none` is set.
         NotEquivalent: The folded model computes something else.
         NotVerified: The models could not be compared, and `verify` is "require".
+        TimeoutError, MemoryError: There was not enough for calibrating.
     """
     mode = VerifyMode(verify)
     gate = Gate((FailOn.ANY,), allow)
@@ -228,9 +233,12 @@ def optimize(
         draft = Draft(Path(certificate), loaded if calibrate is None else None, target, options)
     before = _nbytes(loaded, loaded.path)
     reference = loaded.path or loaded
+    calibrated = None
     if calibrate is not None:
         check_patterns(loaded, asked.keep)
-        reference = loaded = _calibrated(loaded, calibrate)
+        how = {"timeout": timeout, "memory": memory, "progress": progress, **(calibration or {})}
+        calibrated = _calibrated(loaded, calibrate, how, _name(model))
+        reference = loaded = calibrated.model
     planned = make_plan(loaded, asked, Deadline.after(timeout))
     unchanged = not planned.changes and calibrate is None
     left = [entry for entry in gate.stopped(planned) if entry.is_batchnorm and entry.outcome is Outcome.KEPT]
@@ -241,7 +249,8 @@ def optimize(
     def verified(after: Path | None) -> Optimized:
         # of a file that was written, what it says itself: folded tensors have moved to another data file
         written = load(after) if after is not None and planned.model.has_data_files else planned.model
-        result = Optimized(_name(model), planned, target, before, _nbytes(written, after))
+        size_after = _nbytes(written, after)
+        result = Optimized(_name(model), planned, target, before, size_after, calibration=calibrated)
         if mode is VerifyMode.OFF or not planned.changes:
             return result
         from bnfold.verify import Verdict, Verification  # noqa: PLC0415 -- takes long, and is not always needed
@@ -278,10 +287,12 @@ def optimize(
     return result
 
 
-def _calibrated(model: Model, data: Data) -> Model:
+def _calibrated(model: Model, data: Data, options: Mapping[str, Any], name: str) -> Calibration:
     from bnfold.calibrate import calibrate  # noqa: PLC0415 -- takes long, and is rarely asked for
 
-    return calibrate(model, data).model
+    if stray := {"model", "data", "output", "in_place"} & options.keys():
+        raise TypeError(f"calibration takes no {min(stray)!r}: that is an argument of its own")
+    return replace(calibrate(model, data, **options), source=name)
 
 
 def _accepted(result: Optimized, mode: VerifyMode) -> Optimized:

@@ -30,8 +30,30 @@ class Deadline:
     def is_over(self) -> bool:
         return self.left <= 0
 
+    def heed(self) -> None:
+        """To be asked between steps of what is worth nothing unless it comes to its end.
+
+        Raises:
+            TimeoutError: The time is over.
+        """
+        if self.is_over:
+            raise TimeoutError
+
 
 NEVER = Deadline()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What some work may take: seconds, and bytes of memory for the process that does it (None: what there is)."""
+
+    seconds: float = 1800.0
+    memory: int | None = None
+
+    @property
+    def allowed(self) -> int | None:
+        """The limit of memory, None where it is not known what there is."""
+        return self.memory or _available()
 
 
 @contextmanager
@@ -59,3 +81,13 @@ def _held() -> int | None:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * resource.getpagesize()
     except OSError:
         return None
+
+
+def _available() -> int | None:
+    """Bytes of memory that processes can still have, None if this system does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    found = dict(line.split(":") for line in lines)
+    return int(found["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in found else None

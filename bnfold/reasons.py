@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from bnfold import escape
+
 
 class Reason(Enum):
     """Names are public: reports, docs/reasons.md and tests refer to them. Never rename one."""
@@ -74,6 +76,12 @@ class Refusal:
     towards: str = field(default="", compare=False)
 
     def __str__(self) -> str:
+        """A sentence, in which names are escaped."""
+        return escape.line(self.text)
+
+    @property
+    def text(self) -> str:
+        """The sentence with names as they are."""
         text = self.reason.value.format(**self.facts)
         return f"{text} ({self.node})" if self.node else text
 

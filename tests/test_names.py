@@ -14,7 +14,9 @@ import pytest
 from click.testing import CliRunner, Result
 from onnx import TensorProto, helper, numpy_helper
 
+from bnfold import ModelError, NotVerified, Refusal, check, optimize, verify
 from bnfold.commands import program
+from bnfold.reasons import Reason
 
 NASTY = (
     "\x1b]0;pwned\x07\x1b[2J\x9b1m",
@@ -234,3 +236,27 @@ def test_usage_errors(name, bnfold):
     bnfold("verify", FILE, FILE, "--no-run", "--map-output", f"{name}=y", code=None)
     bnfold(f"--{name}", "check", code=2)
     bnfold(name, code=2)
+
+
+@pytest.mark.usefixtures("bnfold")
+def test_python():
+    """What results and errors say of themselves is a line each."""
+    checked = check(FILE)
+    folded = optimize(FILE)
+    verification = verify(FILE, folded.proto())
+    entries = [entry for entry in checked.plan.entries if entry.refusals]
+    refusals = [refusal for entry in entries for refusal in entry.refusals]
+    assert refusals
+    assert verification.regions
+    for told in (checked, verification, *entries, *refusals, *verification.regions, *verification.layers):
+        assert repr(told).isprintable()  # a Python literal, with commands as they are
+        if type(told).__str__ is not object.__str__:
+            assert_inert(str(told))
+    for refusal in (*refusals, Refusal(Reason.BRANCHES, {"value": NASTY[0], "readers": 2}, NASTY[10])):
+        assert "\n" not in str(refusal)
+    with pytest.raises(ModelError) as error:
+        check(f"no{FILE}")
+    assert_inert(str(error.value))
+    with pytest.raises(NotVerified) as unverified:
+        raise NotVerified(folded)
+    assert_inert(str(unverified.value))

@@ -14,9 +14,10 @@ Means of single samples come from a training node too, of the value as `[1, N·C
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -64,12 +65,16 @@ class Builder:
         graph: its index.
         prefix: what no name of the model starts with.
         arithmetic: never use a training-mode BatchNormalization.
+        literal: let a BatchNormalization be one, whose rounding is that of the model where it runs.
     """
 
-    def __init__(self, model: Model, graph: Graph, prefix: str, *, arithmetic: bool = False) -> None:
+    def __init__(
+        self, model: Model, graph: Graph, prefix: str, *, arithmetic: bool = False, literal: bool = False
+    ) -> None:
         self._model = model
         self._opset = graph.main.opsets.get("", 0)
         self._arithmetic = arithmetic
+        self._literal = literal
         self._nodes: list[NodeProto] = []
         self._constants: dict[tuple[bytes, str, tuple[int, ...]], str] = {}
         self._initializers: list[TensorProto] = []
@@ -78,13 +83,24 @@ class Builder:
 
     # --- nodes of the model ------------------------------------------------------------------------------
 
-    def copy(self, op: Op) -> None:
-        """The node as it is, but for a Dropout, which drops nothing."""
+    def copy(self, op: Op, renamed: Mapping[str, str] = MappingProxyType({})) -> None:
+        """The node as it is, but for a Dropout, which drops nothing, and outputs that ONNX Runtime needs.
+
+        Args:
+            op: the node.
+            renamed: what it reads in place of some values.
+        """
         node = NodeProto()
         node.CopyFrom(op.node)
         if drops(op):
             del node.input[:]
             node.input.extend(stop_dropping(op))
+        elif batchnorm.is_batchnorm(op) and batchnorm.is_training(op):
+            outputs = 3 if self._opset >= _TRAINING_ATTRIBUTE_FROM else 5
+            spare = [f"{self._prefix}_kept_{len(self._nodes)}_{index}" for index in range(outputs)]
+            node.output[:] = [name or spare[i] for i, name in enumerate([*node.output, *spare[len(node.output) :]])]
+            self._outputs += node.output[1:]
+        node.input[:] = [renamed.get(name, name) for name in node.input]
         self._nodes.append(node)
 
     def identity(self, op: Op) -> None:
@@ -210,7 +226,7 @@ class Builder:
 
         It does so too late to fuse the activation behind it: done here, a pass takes a fifth less on MobileNetV2.
         """
-        if self._arithmetic or form != Form(TensorProto.FLOAT, 4) or target.channels % _BLOCK:
+        if self._arithmetic or self._literal or form != Form(TensorProto.FLOAT, 4) or target.channels % _BLOCK:
             return None
         try:
             return target.affine(mean, var)

@@ -21,10 +21,19 @@ from typing import Any
 
 import bnfold
 from bnfold import malloc, telemetry
+from bnfold.limits import held_to
 
 
 class WorkerDied(Exception):
-    """The process that ran a task ended without an answer; the text says how."""
+    """The process that ran a task ended without an answer; the text says how.
+
+    Attributes:
+        is_for_memory: whether it may have been for want of memory: the system killed it.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(_how(code))
+        self.is_for_memory = code == -signal.SIGKILL
 
 
 class Children(Executor):
@@ -32,11 +41,12 @@ class Children(Executor):
 
     Args:
         count: how many.
+        memory: bytes that each of them may have, None for what there is.
     """
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, memory: int | None = None) -> None:
         self._tasks: SimpleQueue[tuple[Future[Any], bytes] | None] = SimpleQueue()
-        self._children = [_Child() for _ in range(count)]
+        self._children = [_Child(memory) for _ in range(count)]
         self._threads = [threading.Thread(target=self._serve, args=(child,), daemon=True) for child in self._children]
         for thread in self._threads:
             thread.start()
@@ -81,12 +91,13 @@ class Children(Executor):
 
 
 class _Child:
-    def __init__(self) -> None:
+    def __init__(self, memory: int | None) -> None:
+        self._memory = memory
         self.process: subprocess.Popen[bytes] | None = None
 
     def ask(self, call: bytes) -> tuple[Any, BaseException | None]:
         if self.process is None:
-            self.process = _start()
+            self.process = _start(self._memory)
         process = self.process
         assert process.stdin is not None
         assert process.stdout is not None
@@ -97,7 +108,7 @@ class _Child:
         except (EOFError, OSError, pickle.UnpicklingError, ValueError):
             code = process.wait()
             self.end()
-            raise WorkerDied(_how(code)) from None
+            raise WorkerDied(code) from None
         return answer
 
     def end(self) -> None:
@@ -110,13 +121,13 @@ class _Child:
                     stream and stream.close()
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(memory: int | None) -> subprocess.Popen[bytes]:
     """A process that imports this very package, wherever it was found."""
     folder = str(Path(bnfold.__file__).parent.parent)
     paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(
-        [sys.executable, "-c", "from bnfold.calibrate.children import serve; serve()"],
+        [sys.executable, "-c", f"from bnfold.calibrate.children import serve; serve({memory})"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env={**telemetry.environment(), **malloc.ENVIRONMENT, **own},
@@ -131,23 +142,28 @@ def _how(code: int) -> str:
     return f"it was ended by signal {-code}"
 
 
-def serve() -> None:
+def serve(memory: int | None) -> None:
     """What a child does: answers calls until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
     calls: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_listen, args=(calls,), daemon=True).start()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what anybody prints must not mix with answers
-    while True:
-        call = calls.get()
-        answer: tuple[Any, BaseException | None]
-        try:
-            function, args, kwargs = pickle.loads(call)  # if it cannot, that is an error of this task alone
-            answer = function(*args, **kwargs), None
-        except Exception as error:
-            answer = None, error
-        pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
-        answers.flush()
+    with held_to(memory):
+        while True:
+            answer = _answer(calls.get())
+            pickle.dump(answer, answers, protocol=pickle.HIGHEST_PROTOCOL)
+            answers.flush()
+
+
+def _answer(call: bytes) -> tuple[Any, BaseException | None]:
+    try:
+        function, args, kwargs = pickle.loads(call)  # if it cannot, that is an error of this task alone
+        return function(*args, **kwargs), None
+    except MemoryError as error:
+        return None, MemoryError(str(error))  # numpy has one of its own
+    except Exception as error:
+        return None, error
 
 
 def _listen(calls: SimpleQueue[bytes]) -> None:

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from bnfold.calibrate.segments import START, Segments
 from bnfold.graph import Op, Value
+from bnfold.limits import NEVER, Deadline, Limits
 
 _WORK_PER_BYTE = 1.0
 """Multiply-adds in the time that an elementwise operator takes for a byte: 10 GB/s beside 10 GMAC/s, one thread."""
@@ -53,7 +54,12 @@ class Cuts:
 
 
 def choose(
-    segments: Segments, sizes: Mapping[str, int], shapes: Mapping[str, Sequence[int]], samples: int, budget: Budget
+    segments: Segments,
+    sizes: Mapping[str, int],
+    shapes: Mapping[str, Sequence[int]],
+    samples: int,
+    budget: Budget,
+    deadline: Deadline = NEVER,
 ) -> Cuts:
     """The cheapest cuts that `samples` samples fit through.
 
@@ -63,12 +69,17 @@ def choose(
         shapes: the shape of each value for one sample, by name.
         samples: how many samples there are.
         budget: where activations may go.
+        deadline: when it has to be done.
+
+    Raises:
+        TimeoutError: the time is over.
     """
-    work = [sum(_work(op, sizes, shapes) for op in segments.segment(number)) for number in range(segments.count)]
+    work = [sum(_work(op, sizes, shapes) for op in ops) for ops in segments.alone()]
     held = [sum(sizes.get(value.name, 0) for value in segments.crossing(cut)) for cut in range(segments.count)]
     best: list[float] = [0.0]  # of the first k segments, k = 0 …
     origin: list[int] = [START]
     for stop in range(segments.count):
+        deadline.heed()
         spilled = max(0, held[stop] * samples - budget.memory)
         price = math.inf if spilled > budget.disk else _WORK_PER_SPILLED_BYTE * spilled / max(samples, 1)
         ways = ((best[start + 1] + chunk, start) for start, chunk in _chunks(work, stop))
@@ -82,9 +93,10 @@ def choose(
     return Cuts(tuple(reversed(chosen)), best[-1], sum(work), max((held[cut] for cut in chosen), default=0))
 
 
-def default_budget(folder: Path) -> Budget:
-    """A quarter of the memory that is free, and a quarter of the disk that holds `folder`."""
-    return Budget(_free_memory() // _SHARE_OF_FREE, shutil.disk_usage(folder).free // _SHARE_OF_FREE)
+def default_budget(folder: Path, limits: Limits) -> Budget:
+    """A quarter of the memory that is free, or may be had, and a quarter of the disk that holds `folder`."""
+    memory = min(_free_memory(), limits.memory or _free_memory())
+    return Budget(memory // _SHARE_OF_FREE, shutil.disk_usage(folder).free // _SHARE_OF_FREE)
 
 
 def _chunks(work: Sequence[float], stop: int) -> Iterator[tuple[int, float]]:

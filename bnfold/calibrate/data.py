@@ -23,6 +23,7 @@ from bnfold.calibrate.scratch import created
 from bnfold.data import DataError, Dataset, Feed, lengths, open_data, rows_of
 from bnfold.data.sources import Script
 from bnfold.graph import Graph, Shape
+from bnfold.limits import NEVER, Deadline
 
 _ORIGIN = "the data"
 _FEW = 2
@@ -101,8 +102,8 @@ def _input(name: str, dtype: np.dtype[Any] | None, shape: Shape | None) -> Input
 
 
 def _sizes(shape: Shape | None) -> tuple[int | None, ...] | None:
-    """Fixed sizes; what has but a name is open."""
-    return None if shape is None else tuple(size if isinstance(size, int) else None for size in shape)
+    """Fixed sizes; what has but a name is open, and so is -1, which some exporters write."""
+    return None if shape is None else tuple(size if isinstance(size, int) and size > 0 else None for size in shape)
 
 
 def prepare(
@@ -112,6 +113,7 @@ def prepare(
     batch_size: int | None = None,
     max_samples: int | None = None,
     seed: int | None = None,
+    deadline: Deadline = NEVER,
 ) -> Samples:
     """Checks the data and writes its batches into a folder.
 
@@ -122,9 +124,11 @@ def prepare(
         batch_size: samples in a batch; 32 where the model leaves it open.
         max_samples: take no more, evenly spread, or drawn with `seed`.
         seed: of the draw.
+        deadline: when it has to be done.
 
     Raises:
         DataError: it does not fit, is empty, cannot be read, or holds NaN or infinity: where is said.
+        TimeoutError: the time is over.
     """
     names = [entry.name for entry in inputs]
     fixed = fixed_batch(inputs)
@@ -135,6 +139,7 @@ def prepare(
     where = partial(dataset.where, max_samples=max_samples, seed=seed)
     few: Feed = {}
     for feed in dataset.batches(size, max_samples=max_samples, seed=seed):
+        deadline.heed()
         _check(feed, inputs, samples + left_over, where)
         rows = _rows(feed)
         if fixed and rows != fixed and len(lengths(feed)) == 1:

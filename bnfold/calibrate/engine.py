@@ -15,6 +15,7 @@ from bnfold.calibrate import worker
 from bnfold.calibrate.children import Children, WorkerDied
 from bnfold.calibrate.error import CalibrationError
 from bnfold.calibrate.program import Batch, Cache, Outcome, Program
+from bnfold.limits import NEVER, Deadline
 
 _TRIES = 3
 _BATCHES_AHEAD = 4
@@ -32,12 +33,23 @@ class Engine:
         workers: child processes, if there is no executor.
         threads: batches at a time, in all.
         executor: anything with `submit`; it stays open.
+        limit: bytes that each process of our own may have, None for what there is.
+        deadline: when all has to be done.
     """
 
     def __init__(
-        self, folder: Path, *, memory: int = 0, workers: int = 1, threads: int = 1, executor: Executor | None = None
+        self,
+        folder: Path,
+        *,
+        memory: int = 0,
+        workers: int = 1,
+        threads: int = 1,
+        executor: Executor | None = None,
+        limit: int | None = None,
+        deadline: Deadline = NEVER,
     ) -> None:
-        self._executor = executor or Children(workers)
+        self._executor = executor or Children(workers, limit)
+        self.deadline = deadline
         self._is_ours = executor is None
         self._stays = self._is_ours and workers == 1  # tasks meet what earlier ones left in memory
         self._threads = max(1, threads // workers) if self._is_ours else 1
@@ -59,6 +71,8 @@ class Engine:
 
         Raises:
             CalibrationError: ONNX Runtime refuses or crashes.
+            TimeoutError: the time is over.
+            MemoryError: there was not enough for ONNX Runtime.
         """
         size = self._threads * _BATCHES_AHEAD if self._threads > 1 else _BATCHES_AHEAD
         tasks = [batches[at : at + size] for at in range(0, len(batches), size)]
@@ -90,7 +104,7 @@ class Engine:
     def _result(self, future: Future[list[Outcome]], program: Program, batches: Sequence[Batch]) -> list[Outcome]:
         for _ in range(_TRIES - 1):
             try:
-                return future.result()
+                return self._awaited(future)
             except WorkerDied:
                 if self._stays:  # and with it what it held in memory
                     break
@@ -98,6 +112,12 @@ class Engine:
             except BrokenExecutor as error:
                 raise CalibrationError(f"the executor broke: {error}") from error
         try:
-            return future.result()
+            return self._awaited(future)
         except WorkerDied as died:
+            if died.is_for_memory:
+                raise MemoryError(str(died)) from died
             raise CalibrationError(f"the process that ran ONNX Runtime died: {died}") from died
+
+    def _awaited(self, future: Future[list[Outcome]]) -> list[Outcome]:
+        self.deadline.heed()
+        return future.result(None if self.deadline == NEVER else max(self.deadline.left, 0.0))

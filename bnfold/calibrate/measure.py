@@ -19,7 +19,7 @@ from bnfold.calibrate.methods import Estimator
 from bnfold.calibrate.moments import Moments, Statistics
 from bnfold.calibrate.program import Described, Measured, Program, Reading
 from bnfold.calibrate.segments import START, Segments, is_fed, reads
-from bnfold.calibrate.targets import Survey, Target, survey
+from bnfold.calibrate.targets import ALL, Selection, Survey, Target, survey
 from bnfold.calibrate.weights import with_shared_weights
 from bnfold.graph import Graph, Op, Value
 from bnfold.model_io import Model
@@ -30,7 +30,7 @@ LARGE_MEAN = 100.0
 Report = Callable[[str, int, int], None]
 """Called as work goes on: what is done, samples done, samples in all."""
 
-_CPU = "CPUExecutionProvider"
+CPU = "CPUExecutionProvider"
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
 _KINDS = {
     "float": TensorProto.FLOAT, "double": TensorProto.DOUBLE, "float16": TensorProto.FLOAT16,
@@ -51,13 +51,13 @@ class Running:
         report: told of progress.
     """
 
-    provider: str = _CPU
+    provider: str = CPU
     arithmetic: bool = False
     report: Report | None = None
 
     @property
     def providers(self) -> tuple[str, ...]:
-        return (self.provider,) if self.provider == _CPU else (self.provider, _CPU)
+        return (self.provider,) if self.provider == CPU else (self.provider, CPU)
 
 
 class Subject:
@@ -68,21 +68,30 @@ class Subject:
         samples: the data.
         engine: where programs run.
         running: how.
+        selection: which BatchNormalizations.
 
     Raises:
         CalibrationError: there is nothing to measure, or ONNX Runtime cannot run the model on this data.
     """
 
-    def __init__(self, model: Model, graph: Graph, samples: Samples, engine: Engine, running: Running) -> None:
+    def __init__(
+        self,
+        model: Model,
+        graph: Graph,
+        samples: Samples,
+        engine: Engine,
+        running: Running,
+        selection: Selection = ALL,
+    ) -> None:
         self.graph = graph
         self.samples = samples
         self.engine = engine
-        self.survey: Survey = survey(graph)
+        self.survey: Survey = survey(graph, selection)
         self.targets = self.survey.targets
         self.segments = Segments(graph, self.targets)
         self._model = with_shared_weights(model, engine.folder)
         self._running = running
-        self._arithmetic = running.arithmetic or running.provider != _CPU
+        self._arithmetic = running.arithmetic or running.provider != CPU
         self._numbers = count()
         self._prefix = "bnfold"
         while any(name.startswith(self._prefix) for name in graph.names):
@@ -133,7 +142,9 @@ class Subject:
     # --- programs ----------------------------------------------------------------------------------------
 
     def builder(self) -> Builder:
-        return Builder(self._model, self.graph, self._prefix, arithmetic=self._arithmetic)
+        return Builder(
+            self._model, self.graph, self._prefix, arithmetic=self._arithmetic, literal=self.survey.has_steps
+        )
 
     def emit(self, builder: Builder, ops: Iterable[Op], frozen: dict[int, tuple[FloatArray, FloatArray]]) -> None:
         """Adds nodes; targets in inference mode with the given statistics."""
@@ -212,7 +223,7 @@ class Subject:
         inputs = [target.x for target in self.targets if target.x.producer is None]
         names = {builder.node("Identity", [value.name]): value.name for value in dict.fromkeys(inputs)}
         program = self.program(builder, ops, inputs, describes=[*(value.name for value in made), *names])
-        program = replace(program, providers=(_CPU,))  # others stumble over graphs whose outputs are all values
+        program = replace(program, providers=(CPU,))  # others stumble over graphs whose outputs are all values
         (outcome,) = self.engine.run(program, [self.samples.few])
         return {names.get(entry.name, entry.name): entry for entry in outcome.described}
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bnfold.calibrate.cuts import Budget, default_budget
@@ -14,18 +14,21 @@ from bnfold.calibrate.dask import dask_executor
 from bnfold.calibrate.data import Data, inputs_of, prepare
 from bnfold.calibrate.engine import Engine
 from bnfold.calibrate.error import CalibrationError
-from bnfold.calibrate.measure import Running, Subject
+from bnfold.calibrate.measure import CPU, Running, Subject
+from bnfold.calibrate.targets import ALL, Selection
 from bnfold.graph import Graph
+from bnfold.limits import Deadline, Limits
 from bnfold.model_io import Model, temporary_folder
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which samples, in batches of what size; see `calibrate`."""
+    """Which samples, in batches of what size, and which BatchNormalizations; see `calibrate`."""
 
     batch_size: int | None = None
     max_samples: int | None = None
     seed: int | None = None
+    selection: Selection = ALL
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Place:
     dask: str | None
     work_dir: str | os.PathLike[str] | None
     running: Running
+    limits: Limits = field(default_factory=Limits)
 
 
 @contextmanager
@@ -56,7 +60,9 @@ def measuring(
 
     Raises:
         ModelError: data and model do not fit, or there is nothing to measure, or nothing to run on.
+        TimeoutError, MemoryError: there was not enough.
     """
+    deadline = Deadline.after(place.limits.seconds)
     _refuse_less(0, seed=choice.seed, cache_memory=memory, cache_disk=disk)
     _refuse_less(1, batch_size=choice.batch_size, max_samples=choice.max_samples)
     _refuse_less(1, workers=place.workers, threads=place.threads)
@@ -64,12 +70,20 @@ def measuring(
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(place.work_dir))
         executor = place.executor if place.dask is None else stack.enter_context(dask_executor(place.dask))
-        samples = prepare(data, inputs_of(graph), folder, choice.batch_size, choice.max_samples, choice.seed)
-        free = default_budget(folder)
+        samples = prepare(data, inputs_of(graph), folder, choice.batch_size, choice.max_samples, choice.seed, deadline)
+        free = default_budget(folder, place.limits)
         budget = Budget(free.memory if memory is None else memory, free.disk if disk is None else disk)
         threads = place.threads or usable_cores()
-        engine = Engine(folder, memory=budget.memory, workers=place.workers, threads=threads, executor=executor)
-        subject = Subject(model, graph, samples, stack.enter_context(engine), place.running)
+        engine = Engine(
+            folder,
+            memory=budget.memory,
+            workers=place.workers,
+            threads=threads,
+            executor=executor,
+            limit=place.limits.allowed if place.running.provider == CPU else place.limits.memory,
+            deadline=deadline,
+        )
+        subject = Subject(model, graph, samples, stack.enter_context(engine), place.running, choice.selection)
         yield subject, budget
 
 

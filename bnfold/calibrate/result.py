@@ -114,10 +114,20 @@ class Calibration(Holder):
     def _held(self) -> Model:
         return self.model
 
-    def __str__(self) -> str:
-        from bnfold.report.calibration import calibration_report  # noqa: PLC0415 -- it imports this module
+    def to_dict(self) -> dict[str, object]:
+        """What `--format json` prints of it, but for the versions."""
+        from bnfold.report.calibration import calibration_dict  # noqa: PLC0415 -- it imports this module
 
-        return calibration_report(self).text()
+        return calibration_dict(self)
+
+    def lines(self, *, verbose: bool = False) -> tuple[str, ...]:
+        """The report as lines; if verbose, with one for each layer."""
+        from bnfold.report.calibration import calibration_report  # noqa: PLC0415
+
+        return calibration_report(self, verbose=verbose).lines_of_text()
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
 
     def _repr_html_(self) -> str:
         from bnfold.report.calibration import calibration_report  # noqa: PLC0415

@@ -10,32 +10,35 @@ from onnx import numpy_helper
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibrate.error import CalibrationError
-from bnfold.calibrate.targets import Target, drops, stop_dropping, survey
+from bnfold.calibrate.targets import ALL, Selection, Target, drops, stop_dropping, survey
 from bnfold.graph import Graph, Op, Value
 from bnfold.model_io import Model
 
 
-def with_statistics(model: Model, mean: Sequence[FloatArray], var: Sequence[FloatArray]) -> Model:
+def with_statistics(
+    model: Model, mean: Sequence[FloatArray], var: Sequence[FloatArray], selection: Selection = ALL
+) -> Model:
     """A copy of the model with these statistics, in inference mode.
 
     Args:
         model: the model that was measured.
         mean: of each target, in the order of `survey`.
         var: likewise.
+        selection: which were measured.
 
     Raises:
         CalibrationError: a statistic does not fit the type that the model stores it in.
     """
     result = model.copy()
     graph = Graph(result, assume_constant=True)
-    for target, *statistics in zip(survey(graph).targets, mean, var, strict=True):
+    for target, *statistics in zip(survey(graph, selection).targets, mean, var, strict=True):
         for index, values in zip((batchnorm.MEAN, batchnorm.VAR), statistics, strict=True):
             _store(graph, target, index, values)
-        _to_inference(graph, target.op)
+        to_inference(graph, target.op)
     for op in graph.ops():
         if drops(op):
             for index in range(len(stop_dropping(op)), len(op.inputs)):
-                _detach(graph, op, index)
+                detach(graph, op, index)
             del op.node.input[len(stop_dropping(op)) :]
     graph.commit()
     return result
@@ -51,7 +54,7 @@ def _store(graph: Graph, target: Target, index: int, values: FloatArray) -> None
         old.tensor.CopyFrom(numpy_helper.from_array(array, old.name))  # under its own name, where nobody else reads it
         return
     hint = f"{target.name}_{'mean' if index == batchnorm.MEAN else 'var'}"
-    _detach(graph, target.op, index)
+    detach(graph, target.op, index)
     graph.set_input(target.op, index, _constant(graph, target.op, hint, array))
 
 
@@ -62,7 +65,7 @@ def _constant(graph: Graph, op: Op, hint: str, array: np.ndarray) -> Value:
     return value
 
 
-def _to_inference(graph: Graph, op: Op) -> None:
+def to_inference(graph: Graph, op: Op) -> None:
     """One output, no training attribute; the statistics that were outputs of the graph are none any more."""
     if not batchnorm.is_training(op):
         return
@@ -80,7 +83,7 @@ def _to_inference(graph: Graph, op: Op) -> None:
     op.forget_attributes()
 
 
-def _detach(graph: Graph, op: Op, index: int) -> None:
+def detach(graph: Graph, op: Op, index: int) -> None:
     """Cuts an input off, and removes what nothing reads any more."""
     value = op.input(index)
     graph.set_input(op, index, None)
@@ -91,10 +94,14 @@ def _detach(graph: Graph, op: Op, index: int) -> None:
             continue
         if value.tensor is not None:
             _remove_initializer(value)
-        elif value.producer is not None and not any(v is not None and v.readers for v in value.producer.outputs):
+        elif value.producer is not None and not any(map(_is_used, value.producer.outputs)):
             producer = value.producer
             waiting += [v for v in producer.inputs if v is not None]
             graph.remove(producer)
+
+
+def _is_used(value: Value | None) -> bool:
+    return value is not None and bool(value.readers or value.is_output)
 
 
 def _remove_initializer(value: Value) -> None:

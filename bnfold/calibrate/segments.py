@@ -62,9 +62,12 @@ class Segments:
             waiting += [value.producer for value in self._reads[op]]
         return [op for op in self._runs_in if op in needed]
 
-    def segment(self, number: int) -> list[Op]:
-        """The nodes that run in a segment when nothing is computed twice."""
-        return [op for op, segment in self._runs_in.items() if segment == number]
+    def alone(self) -> list[list[Op]]:
+        """The nodes of each segment when nothing is computed twice."""
+        ops: list[list[Op]] = [[] for _ in range(self.count + 1)]
+        for op, segment in self._runs_in.items():
+            ops[segment].append(op)
+        return ops[: self.count]
 
     def _depths(self, numbers: dict[Op, int]) -> list[int]:
         depth: dict[Op, int] = {}

@@ -60,6 +60,7 @@ def _segment(
     subject: Subject, start: int, segment: int, frozen: dict[int, tuple[FloatArray, FloatArray]], *, saves: bool
 ) -> dict[int, Statistics]:
     """Runs from the cut `start` to the end of a segment; with `saves`, its cut becomes the next start."""
+    subject.engine.deadline.heed()
     numbers = subject.segments.measured(segment)
     before = subject.segments.crossing(start)
     after = subject.segments.crossing(segment) if saves else []
@@ -81,7 +82,7 @@ def _cuts(subject: Subject, budget: Budget) -> Cuts:
     rows = max(subject.samples.few.rows, 1)
     sizes = {name: nbytes(described) // rows for name, described in subject.values.items()}
     shapes = {name: (1, *described.shape[1:]) for name, described in subject.values.items()}
-    return choose(subject.segments, sizes, shapes, subject.samples.count, budget)
+    return choose(subject.segments, sizes, shapes, subject.samples.count, budget, subject.engine.deadline)
 
 
 def _refuse_single(subject: Subject, number: int, statistics: Statistics) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
+from onnx import TensorProto
 
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
@@ -22,16 +23,22 @@ from bnfold.calibrate.measure import Report, Running, Subject
 from bnfold.calibrate.methods import BATCH_METHODS, Ema, Estimator, Method
 from bnfold.calibrate.moments import Statistics
 from bnfold.calibrate.place import Choice, Place, measuring, named
+from bnfold.calibrate.ready import ready
 from bnfold.calibrate.result import Calibration, Layer, enough, residual
 from bnfold.calibrate.rewrite import with_statistics
 from bnfold.calibrate.sequential import sequential
-from bnfold.calibrate.targets import Target
+from bnfold.calibrate.targets import Selection, Target, shared
+from bnfold.limits import Limits
 from bnfold.model_io import Model, ModelLike, check_output, load, staged, write_stream
 
 ERROR_LIMIT = 0.05
 """A standard error of a mean above this many standard deviations is warned of."""
 RESIDUAL_LIMIT = 1e-5
-"""A residual above this is warned of: quantised and float16 activations round differently in different segments."""
+"""A residual above this is warned of."""
+_NARROW_LIMITS: dict[int, float] = {
+    TensorProto.FLOAT16: 2e-3,
+    TensorProto.BFLOAT16: 2e-2,
+}  # two units in the last place of activations
 _FEW_BATCHES = 8  # the spread between fewer batches says little
 _EMA_FORGETS = 5  # time constants until the start of a moving average is forgotten: e^-5 = 0.7 %
 
@@ -62,6 +69,8 @@ def calibrate(
     unbiased: bool = False,
     prior: float = 0.0,
     reset: bool = False,
+    only: Sequence[str] = (),
+    keep: Sequence[str] = (),
     check: bool = True,
     cache_memory: int | None = None,
     cache_disk: int | None = None,
@@ -72,6 +81,8 @@ def calibrate(
     work_dir: str | os.PathLike[str] | None = None,
     provider: str = "CPUExecutionProvider",
     arithmetic: bool = False,
+    timeout: float = 3600.0,
+    memory: int | None = None,
     progress: Report | None = None,
 ) -> Calibration:
     """Gives the BatchNormalizations of a model the statistics of some data, and puts them in inference mode.
@@ -94,6 +105,8 @@ def calibrate(
         prior: this many pseudo-samples of the stored statistics are blended in: (prior·old + n·new) / (prior + n),
             means and variances each (Schneider et al. 2020).
         reset: forget the stored statistics: mean 0, variance 1. Matters to `ema`, which starts from them.
+        only: calibrate none but the BatchNormalizations whose names match one of these patterns (`*`, `?`, `[…]`).
+        keep: and not those that match one of these. Others stay as they are, as a frozen backbone does.
         check: measure once more, on the calibrated model, and give the residual (sequential only).
         cache_memory: bytes of activations that `sequential` may hold in memory; a quarter of what is free by default.
         cache_disk: bytes beyond that on disk; a quarter of what is free by default.
@@ -104,23 +117,30 @@ def calibrate(
         work_dir: for files; a temporary folder in it is removed at the end.
         provider: an execution provider of ONNX Runtime; off the CPU, statistics are measured in arithmetic.
         arithmetic: do that on the CPU too.
+        timeout: seconds for all of it.
+        memory: bytes for each process that ONNX Runtime runs in; by default what there is.
         progress: called with what is being done, samples done and samples in all.
 
     Raises:
         ModelError: the model or the data cannot be read or do not fit each other (`CalibrationError`, `DataError`).
+        TimeoutError: it would take longer.
+        MemoryError: it would need more.
     """
     started = time.monotonic()
     options = _options(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
     loaded = load(model)
     target = _target(loaded, output, in_place=in_place)
-    place = Place(workers, threads, executor, dask, work_dir, Running(provider, arithmetic, progress))
-    choice = Choice(batch_size, max_samples, seed)
+    selection = _selection(only, keep)
+    loaded, notes = ready(loaded, selection)
+    running, limits = Running(provider, arithmetic, progress), Limits(timeout, memory)
+    place = Place(workers, threads, executor, dask, work_dir, running, limits)
+    choice = Choice(batch_size, max_samples, seed, selection)
     with measuring(loaded, data, choice, place, cache_memory, cache_disk) as (subject, budget):
         layers, cuts = _measure(subject, options, budget)
         samples = subject.samples
     result = Calibration(
         source=named(model),
-        model=with_statistics(loaded, [layer.mean for layer in layers], [layer.var for layer in layers]),
+        model=with_statistics(loaded, [layer.mean for layer in layers], [layer.var for layer in layers], selection),
         method=options.method,
         samples=samples.count,
         batch_size=max(batch.rows for batch in samples.batches),
@@ -130,9 +150,15 @@ def calibrate(
         cuts=cuts,
         output=target if isinstance(target, Path) else None,
     )
-    result = replace(result, warnings=tuple(_warnings(result, subject, options)))
+    result = replace(result, warnings=(*notes, *_warnings(result, subject, options)))
     _write(result.model, target)
     return result
+
+
+def _selection(only: Sequence[str], keep: Sequence[str]) -> Selection:
+    if isinstance(only, str) or isinstance(keep, str):
+        raise CalibrationError("only and keep are lists of patterns: a text would be taken for its letters")
+    return Selection(tuple(only), tuple(keep))
 
 
 def _target(
@@ -179,7 +205,8 @@ def _options(
 def _measure(subject: Subject, options: Options, budget: Budget) -> tuple[tuple[Layer, ...], Cuts | None]:
     if options.prior or (options.method is Method.EMA and not options.reset):
         for target in subject.targets:
-            target.refuse_senseless()
+            if options.prior or target.is_known:  # a moving average can start from 0 and 1
+                target.refuse_senseless()
     if options.method is Method.SEQUENTIAL:
         run = sequential(subject, budget, lambda *found: _held(subject, options, *found))
         held = [_held(subject, options, number, statistics) for number, statistics in enumerate(run.measured)]
@@ -236,6 +263,7 @@ def _checked(subject: Subject, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 
 def _warnings(result: Calibration, subject: Subject, options: Options) -> Iterator[str]:
     yield from subject.survey.notes
+    yield from shared(subject.targets)
     if left_over := subject.samples.left_over:
         yield f"{left_over} samples did not fill a batch of {result.batch_size}, which the model insists on"
     if idle := [layer.name for layer in result.layers if not layer.measured.count]:
@@ -244,7 +272,8 @@ def _warnings(result: Calibration, subject: Subject, options: Options) -> Iterat
     if dead := [(layer.name, len(layer.dead)) for layer in measured if layer.dead]:
         channels = ", ".join(f"{name} ({count})" for name, count in dead)
         yield f"channels that hardly vary are scaled up by gamma / sqrt(epsilon): {channels}"
-    if result.residual is not None and result.residual > RESIDUAL_LIMIT:
+    limit = max(_NARROW_LIMITS.get(form.kind, RESIDUAL_LIMIT) for form in subject.forms)
+    if result.residual is not None and not result.residual <= limit:
         yield f"the calibrated model meets other statistics than it holds: they differ by up to {result.residual:.1e}"
     yield from _about_precision(result, measured, options, len(subject.samples.batches))
 

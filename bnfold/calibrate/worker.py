@@ -23,6 +23,7 @@ from bnfold.calibrate.program import Batch, Cache, Described, Measured, Outcome,
 from bnfold.calibrate.scratch import created
 from bnfold.calibrate.selftest import check_runtime
 
+_NO_MEMORY = ("bad_alloc", "Failed to allocate memory", "Unable to allocate")
 _FATAL = 4  # what is less is raised, and ONNX Runtime would print it too
 
 
@@ -31,6 +32,7 @@ def run(program: Program, batches: Sequence[Batch], cache: Cache | None, threads
 
     Raises:
         CalibrationError: ONNX Runtime refuses the graph or the data.
+        MemoryError: there was not enough for it.
     """
     if program.trains:
         check_runtime()
@@ -50,7 +52,7 @@ def _run(session: ort.InferenceSession, program: Program, batch: Batch, cache: C
     try:
         results = dict(zip(wanted, session.run_with_ort_values(wanted, feeds), strict=True))
     except Exception as error:  # ONNX Runtime has a dozen classes of its own
-        raise CalibrationError(f"ONNX Runtime failed: {_short(error)}") from error
+        raise _told("ONNX Runtime failed", error) from error
     spilled = 0
     if cache is not None:
         for name in program.frees:
@@ -105,7 +107,7 @@ def _new_session(path: str, providers: Sequence[str], arena: bool) -> ort.Infere
     try:
         return ort.InferenceSession(path, options, providers=list(providers))
     except Exception as error:
-        raise CalibrationError(f"ONNX Runtime does not take the model: {_short(error)}") from error
+        raise _told("ONNX Runtime does not take the model", error) from error
 
 
 # --- the cache of activations ------------------------------------------------------------------------------
@@ -158,6 +160,12 @@ def path(cache: Cache, batch: Batch, name: str) -> Path:
     return Path(cache.folder) / f"{batch.number}-{sha256(name.encode()).hexdigest()[:24]}.npy"
 
 
-def _short(error: Exception) -> str:
+def _told(what: str, error: Exception) -> Exception:
     text = " ".join(str(error).split())
+    if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+        return MemoryError(text)
+    return CalibrationError(f"{what}: {_short(text)}")
+
+
+def _short(text: str) -> str:
     return text if len(text) < 400 else f"{text[:150]} … {text[-250:]}"  # the reason stands at either end

@@ -11,6 +11,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, samples
+from bnfold.limits import held_to
 
 
 def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) -> float | None:
@@ -22,8 +23,16 @@ def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) ->
 @click.command
 @click.argument("model", type=options.path)
 @samples
-@click.option("--fail-above", type=float, metavar="SCORE", callback=_score, help="Exit 1 if the score is higher.")
+@click.option(
+    "--fail-above",
+    type=float,
+    metavar="SCORE",
+    callback=_score,
+    help="Exit 1 if the score is higher by more than sampling explains.",
+)
 @click.option("--plot", metavar="FILE.svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw it.")
+@options.timeout(3600.0, "measuring")
+@options.memory
 @options.report_format
 @options.verbose
 @options.quiet
@@ -38,16 +47,16 @@ def drift(
 ) -> None:
     """Tell how far the statistics that MODEL holds are from some data, layer by layer.
 
-    Exit codes: 0 done; 1 the score is above --fail-above; 2 usage or input error.
+    Exit codes: 0 done; 1 the score is above --fail-above, or time or memory did not suffice; 2 usage or input error.
     """
     from bnfold.report.calibration import render  # noqa: PLC0415 -- imports onnx, which --help must not
     from bnfold.report.plot import drift_svg  # noqa: PLC0415
 
-    with arguments(given, quiet=quiet) as resolved:
+    with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.drift(sys.stdin.buffer.read() if model == "-" else model, **resolved)
     if plot is not None:
         plot.write_text(drift_svg(result), encoding="utf-8")
     if not quiet:
         click.echo(render(result, report_format, verbose=verbose))
-    if fail_above is not None and result.score > fail_above:
+    if fail_above is not None and result.excess > fail_above:
         raise click.exceptions.Exit(1)

@@ -55,6 +55,8 @@ def explained(error: Exception) -> tuple[str, int]:
         return error.format_message(), error.exit_code
     if isinstance(error, ModelError):
         return str(error), 2
+    if isinstance(error, TimeoutError) and error.errno is None:  # ours, and not of a file system
+        return "not enough time (--timeout)", 1
     if isinstance(error, OSError):
         return f"{error.filename or 'input or output'}: {error.strerror or error}", 2
     if isinstance(error, MemoryError):

@@ -11,11 +11,28 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.errors import complain
+from bnfold.commands.samples import calibrating, refuse_given
 from bnfold.commands.settings import Settled
 from bnfold.commands.show import show, show_lines
 from bnfold.limits import held_to
 
 _MODES = ("auto", "require", "off")
+_OF_THE_FOLD = (
+    "allow",
+    "assume_constant",
+    "certificate",
+    "dims",
+    "inside_patterns",
+    "keep",
+    "leftover",
+    "max_growth",
+    "memory",
+    "require_none",
+    "shapes",
+    "timeout",
+    "verify",
+)
+"""Options that `bnfold.optimize` takes as they are; all others are for the calibration before it."""
 
 
 class _Verifying(Settled):
@@ -67,16 +84,22 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 )
 @options.shapes
 @options.dims
-@options.timeout(300.0, "deciding what to fold, as many for comparing region by region and for running the models")
+@options.timeout(
+    300.0, "calibrating, as many for deciding what to fold, for comparing region by region and for running the models"
+)
 @options.memory
 @click.option(
     "--calibrate",
     multiple=True,
     metavar="DATA",
-    help="First take the statistics from this data (.npy, .npz, a folder, script.py:function); see bnfold calibrate.",
+    help="First take the statistics from this data (.npy, .npz, a folder, script.py:function), as bnfold calibrate "
+    "does; the options from --method to --arithmetic are for that.",
 )
 @click.option("--require-none", is_flag=True, help="Write nothing if an operator BatchNormalization stays.")
 @options.allow
+@click.option("--calibrate-only", multiple=True, metavar="GLOB", help="BatchNormalizations to calibrate, no others.")
+@click.option("--calibrate-keep", multiple=True, metavar="GLOB", help="Those that keep their statistics.")
+@calibrating
 @options.keep
 @options.assume_constant
 @options.leftover
@@ -96,7 +119,7 @@ def optimize(
     report_format: str,
     verbose: bool,
     quiet: bool,
-    **asked: Any,
+    **given: Any,
 ) -> None:
     """Fold the BatchNormalizations of MODEL away, verify the result and write it.
 
@@ -108,7 +131,16 @@ def optimize(
     Exit codes: 0 done, also if there is nothing to fold; 1 the folded model is not equivalent, or a BatchNormalization
     stays and --require-none is given, nothing is written; 2 usage or input error.
     """
-    asked |= {"in_place": in_place, "overwrite": force, "calibrate": list(calibrate) or None}
+    calibration = {name: value for name, value in given.items() if name not in _OF_THE_FOLD}
+    if not calibrate:
+        refuse_given(click.get_current_context(), calibration, "--calibrate")
+    asked = {
+        **{name: given[name] for name in _OF_THE_FOLD},
+        "in_place": in_place,
+        "overwrite": force,
+        "calibrate": list(calibrate) or None,
+        "calibration": {name.removeprefix("calibrate_"): value for name, value in calibration.items()},
+    }
     if output_dir is not None and (output is not None or in_place or "-" in models):
         raise click.UsageError("--output-dir names the outputs: -o, --in-place and standard input do not go with it")
     if len(models) == 1 and output_dir is None:

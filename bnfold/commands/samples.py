@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import click
 
 import bnfold
 
-_OPTIONS = (
+_DATA = (
     click.option(
         "--data",
         multiple=True,
@@ -27,6 +27,8 @@ _OPTIONS = (
         "--layout", type=click.Choice(["NCHW", "NHWC"]), default="NCHW", show_default=True, help="Of the input."
     ),
     click.option("--rgb/--bgr", default=True, show_default=True, help="Order of colours."),
+)
+_RUNNING = (
     click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Samples in a batch.  [default: 32]"),
     click.option("--max-samples", type=click.IntRange(1), metavar="N", help="No more than these, evenly spread."),
     click.option("--seed", type=click.IntRange(0), metavar="N", help="Draw --max-samples at random instead."),
@@ -37,14 +39,74 @@ _OPTIONS = (
     click.option("--provider", default="CPUExecutionProvider", show_default=True, help="Of ONNX Runtime."),
     click.option("--arithmetic", is_flag=True, help="Measure without training-mode nodes, as off the CPU."),
 )
+
+
+def _bytes(_ctx: click.Context, _param: click.Parameter, text: str | None) -> int | None:
+    if text is None:
+        return None
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    try:
+        size = int(float(number) * _UNITS[unit])
+    except (KeyError, ValueError, OverflowError):
+        size = -1
+    if size < 0:
+        raise click.BadParameter(f"{text!r} is no size: 500M and 2G are")
+    return size
+
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_METHOD = (
+    click.option(
+        "--method",
+        type=click.Choice(["sequential", "paper", "pooled", "ema"]),
+        default="sequential",
+        show_default=True,
+        help="How statistics are found.",
+    ),
+    click.option("--momentum", type=float, default=0.9, show_default=True, help="Of ema: the share of the old value."),
+    click.option("--unbiased", is_flag=True, help="Of ema: m/(m-1)·var, as PyTorch has it."),
+    click.option("--prior", type=float, default=0.0, metavar="N", help="Blend in the stored statistics as N samples."),
+    click.option("--reset", is_flag=True, help="Forget the stored statistics: mean 0, variance 1."),
+    click.option("--check/--no-check", default=True, show_default=True, help="Measure the residual afterwards."),
+    click.option(
+        "--cache-memory", metavar="SIZE", callback=_bytes, help="For activations.  [default: 1/4 of the free]"
+    ),
+    click.option("--cache-disk", metavar="SIZE", callback=_bytes, help="Beyond that.  [default: 1/4 of the free]"),
+)
 _IMAGES = ("images", "size", "mean", "std", "layout", "rgb")
 
 
 def samples(command: Callable[..., None]) -> Callable[..., None]:
     """Adds the options."""
-    for option in reversed(_OPTIONS):
+    return _with((*_DATA, *_RUNNING), command)
+
+
+def method(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds those that say how statistics are found."""
+    return _with(_METHOD, command)
+
+
+def calibrating(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds what `calibrate` takes beside its data, for a command of which calibration is but one step."""
+    return _with((*_METHOD, *_RUNNING), command)
+
+
+def _with(made: Sequence[Callable[..., Callable[..., None]]], command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(made):
         command = option(command)
     return command
+
+
+def refuse_given(context: click.Context, names: Iterable[str], needed: str) -> None:
+    """Options of a step that is not asked for are a mistake.
+
+    Raises:
+        UsageError: one of them was given.
+    """
+    for param in context.command.params:
+        source = context.get_parameter_source(param.name or "")
+        if param.name in names and source is not click.core.ParameterSource.DEFAULT:
+            raise click.UsageError(f"{param.opts[0]} is for {needed}, which is not given")
 
 
 @contextmanager

@@ -61,16 +61,19 @@ def beside(op: Op, source: Value, affine: Affine) -> Way:
     branches = branches_of(op.output)
     refused = Refused(Reason.NO_CONV_BESIDE, value=source.name)
     guest = next((branch for branch in branches if branch.value is op.output), None)
-    if guest is not None and guest.is_read_once:
-        for host in branches:
-            if host.conv is not None and host.conv.input(0) is source:
-                try:
-                    signed = _signed(affine, host, guest)
-                    edits = conv_absorbs_beside(host.conv, signed)
-                    return _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
-                except Refused as error:
-                    refused = error
-    raise refused
+    try:
+        if guest is not None and guest.is_read_once:
+            for host in branches:
+                if host.conv is not None and host.conv.input(0) is source:
+                    try:
+                        signed = _signed(affine, host, guest)
+                        edits = conv_absorbs_beside(host.conv, signed)
+                        return _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
+                    except Refused as error:
+                        refused = error
+        raise refused
+    finally:
+        del refused  # see walk._answers_alone
 
 
 def mergers(add: Op) -> Iterator[tuple[Op, Way]]:

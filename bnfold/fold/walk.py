@@ -206,8 +206,10 @@ class Walk:
             raise Blocked(Refused(Reason.TOO_FAR, op_type=op.type), op)
         try:
             yield RULES.get(op.type, _NO_RULE)
+        except Blocked:
+            raise
         except Refused as refused:
-            raise refused if isinstance(refused, Blocked) else Blocked(refused, op) from refused
+            raise Blocked(refused, op) from refused
         finally:
             self._depth -= 1
 
@@ -264,29 +266,35 @@ def _answers(op: Op, rule: OpRule, arrived: Arrived) -> Sequence[Answer]:
 
 def _answers_alone(op: Op, rule: OpRule, index: int, affine: Affine) -> Sequence[Answer]:
     refused = Refused(Reason.NO_RULE, op_type=op.type)
-    if rule.absorb_input is not None:
-        try:
-            return [(Ability.TOOK_INPUT, rule.absorb_input, Step({}, rule.absorb_input(op, index, affine)))]
-        except Refused as error:
-            refused = error
-    steps = rule.sink(op, index, affine) if rule.sink is not None else ()
-    if not steps:
-        raise refused
-    return [(Ability.SANK, rule.sink, step) for step in steps]
+    try:
+        if rule.absorb_input is not None:
+            try:
+                return [(Ability.TOOK_INPUT, rule.absorb_input, Step({}, rule.absorb_input(op, index, affine)))]
+            except Refused as error:
+                refused = error
+        steps = rule.sink(op, index, affine) if rule.sink is not None else ()
+        if not steps:
+            raise refused
+        return [(Ability.SANK, rule.sink, step) for step in steps]
+    finally:
+        del refused  # a frame that holds its own exception is garbage only a collector finds, with all of the walk
 
 
 def _first(op: Op, ways: Iterator[Callable[[], Way]]) -> Way:
     """The first way that succeeds; else the refusal of the last, which came furthest."""
     refused = Refused(Reason.NO_RULE, op_type=op.type)
-    while True:
-        try:
-            way = next(ways, None)  # a rule may refuse as soon as it is asked
-            if way is None:
-                break
-            return way()
-        except Refused as error:
-            refused = error
-    raise refused
+    try:
+        while True:
+            try:
+                way = next(ways, None)  # a rule may refuse as soon as it is asked
+                if way is None:
+                    break
+                return way()
+            except Refused as error:
+                refused = error
+        raise refused
+    finally:
+        del refused  # as above
 
 
 def _moved(op: Op, constant: Constant, affine: Affine) -> Exact:

@@ -8,6 +8,8 @@ wait for ``commit``, which writes each changed list once.
 from __future__ import annotations
 
 import gc
+import sys
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -42,9 +44,11 @@ class Graph:
     def __init__(self, model: Model, *, assume_constant: bool = False) -> None:
         self.model = model
         self.scopes: list[Scope] = []
-        self.names: set[str] = set()
+        # before there are ops: an empty field that is looked at takes memory as long as something holds its node
+        self.names = set(mentioned(model.proto))
         self.has_kept = False  # whether any op is kept
         self._bodies_with: dict[str, list[Scope]] = {}  # by name, the bodies that have a value of their own by it
+        self.part_sizes: dict[Op, list[int]] = {}  # what rules need to know of each Concat, once they do
         self.released: dict[Value, None] = {}  # values that lost their last reader to an edit
         self._local_functions = {(function.domain, function.name) for function in model.proto.functions}
         legacy = model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR
@@ -58,7 +62,6 @@ class Graph:
             if (value := self.main.values.get(name)) is not None:
                 value.is_output = True
         self._mark_shadowed()
-        self.names.update(mentioned(model.proto))
 
     # --- questions ---------------------------------------------------------------------------------------
 
@@ -132,7 +135,7 @@ class Graph:
         old, op.node.input[index] = op.node.input[index], value.name if value is not None else ""
         follow_rename(op.node, old, op.node.input[index])
         if value is not None:
-            value.readers[Use(op, index)] = None
+            value.gain(Use(op, index))
         self._constants.forget(op)
 
     def set_output(self, op: Op, index: int, value: Value) -> None:
@@ -196,7 +199,7 @@ class Graph:
         else:
             node = onnx.helper.make_node("Constant", [], [value.name], value=tensor)
             value.tensor = node.attribute[0].t
-            scope.ops.insert(0, self._new_op(scope, node, (scope.number,)))
+            scope.ops.insert(0, self._new_op(scope, node, ()))
             scope.is_edited = True
         return value
 
@@ -209,7 +212,7 @@ class Graph:
     def add_op(self, after: Op, node: NodeProto) -> Op:
         """Adds a node of ``after``'s scope behind it; its inputs and outputs are looked up by name."""
         followers = after.scope.followers.setdefault(after, [])
-        op = self._new_op(after.scope, node, (*after.place, -len(followers)))
+        op = self._new_op(after.scope, node, (*after.position, -len(followers)))
         followers.insert(0, op)
         after.scope.is_edited = True
         return op
@@ -237,16 +240,14 @@ class Graph:
 
     def commit(self) -> None:
         """Writes the lists of nodes back. The index must not be used after this."""
-        for scope in reversed(self.scopes):  # an outer one copies the nodes that hold its inner ones
+        for scope in self.scopes:
             if scope.is_edited:
-                nodes = [op.node for op in scope.live_ops()]
-                del scope.proto.node[:]
-                scope.proto.node.extend(nodes)
+                _put_in_order(scope.proto.node, scope.live_ops())
 
     def _unread(self, op: Op, index: int) -> None:
         value = op.inputs[index]
         if value is not None:
-            del value.readers[Use(op, index)]
+            value.lose(Use(op, index))
             if not value.readers:
                 self.released[value] = None
 
@@ -287,23 +288,21 @@ class Graph:
 
     def _index_nodes(self, scope: Scope, nodes: Sequence[NodeProto]) -> None:
         for index, node in enumerate(nodes):
-            scope.ops.append(self._new_op(scope, node, (scope.number, index)))
+            scope.ops.append(self._new_op(scope, node, index))
 
-    def _new_op(self, scope: Scope, node: NodeProto, place: tuple[int, ...]) -> Op:
-        op = Op(self, scope, node, self._type_of(node), place)
-        self.names.add(node.name)
-        for index, name in enumerate(node.input[:]):
-            value = scope.lookup(name) if name else None
-            op.inputs.append(value)
+    def _new_op(self, scope: Scope, node: NodeProto, position: int | tuple[int, ...]) -> Op:
+        op = Op(self, scope, node, self._type_of(node), position)
+        self.names.add(op.label)
+        op.inputs = [scope.lookup(name) if name else None for name in node.input[:]]
+        for index, value in enumerate(op.inputs):
             if value is not None:
-                value.readers[Use(op, index)] = None
+                value.gain(Use(op, index))
         if may_hold_graphs(node):
             op.bodies = [self._index_graph(body, scope, scope.opsets) for body in bodies(node)]
             for body in op.bodies:
                 body.owner = op
-        for index, name in enumerate(node.output[:]):
-            value = scope.own(name) if name else None
-            op.outputs.append(value)
+        op.outputs = [scope.own(name) if name else None for name in node.output[:]]
+        for index, value in enumerate(op.outputs):
             if value is not None:
                 value.producer, value.index = op, index
         return op
@@ -318,7 +317,21 @@ class Graph:
         domain, op_type = node.domain, node.op_type
         if (domain, op_type) in self._local_functions:
             return f"function {domain}::{op_type}"
-        return op_type if domain in STANDARD_DOMAINS else f"{domain}::{op_type}"
+        return sys.intern(op_type) if domain in STANDARD_DOMAINS else f"{domain}::{op_type}"
+
+
+def _put_in_order(nodes: Any, ops: Sequence[Op]) -> None:
+    """Makes a list of nodes that of the ops, without copying those that are in it already."""
+    places = array("q", [len(ops)]) * len(nodes)
+    for place, op in enumerate(ops):
+        if len(op.position) == 1:
+            places[op.position[0]] = place
+        else:
+            nodes.append(op.node)
+            places.append(place)
+    each = iter(places)
+    nodes.sort(key=lambda _: next(each))  # asked once for each node, from the first to the last
+    del nodes[len(ops) :]
 
 
 def _sees(scope: Scope, value: Value) -> bool:

@@ -48,7 +48,7 @@ def _read_in(graph: GraphProto) -> Iterator[str]:
 
 def follow_rename(node: NodeProto, old: str, new: str) -> None:
     """Lets what a node says of a value's sharding follow the value that it now reads or makes; none for ""."""
-    if old in (*node.input, *node.output):
+    if not node.device_configurations or old in (*node.input, *node.output):
         return
     for configuration in node.device_configurations:
         specs = configuration.sharding_spec

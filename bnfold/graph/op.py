@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN = object()
 _MISTYPED = object()
+_FEW = 4
 
 
 class Use(NamedTuple):
@@ -39,7 +40,7 @@ class Value:
         self.scope = scope
         self.producer: Op | None = None
         self.index = 0  # which output of the producer
-        self.readers: dict[Use, None] = {}
+        self.readers: tuple[Use, ...] | dict[Use, None] = ()
         self.is_input = False
         self.is_output = False
         self.tensor: TensorProto | None = None  # the initializer it is read from
@@ -47,6 +48,21 @@ class Value:
 
     def __repr__(self) -> str:
         return f"Value({self.name!r})"
+
+    def gain(self, use: Use) -> None:
+        """Adds a reader. Most values have one, some a hundred thousand."""
+        if len(self.readers) < _FEW:
+            self.readers = (*self.readers, use)
+        else:
+            self.readers = self.readers if isinstance(self.readers, dict) else dict.fromkeys(self.readers)
+            self.readers[use] = None
+
+    def lose(self, use: Use) -> None:
+        """Takes a reader away."""
+        if isinstance(self.readers, dict):
+            del self.readers[use]
+        else:
+            self.readers = tuple(other for other in self.readers if other != use)
 
 
 class Scope:
@@ -136,6 +152,7 @@ class Op:
 
     __slots__ = (
         "_attributes",
+        "_position",
         "bodies",
         "graph",
         "inputs",
@@ -144,23 +161,24 @@ class Op:
         "label",
         "node",
         "outputs",
-        "place",
         "scope",
         "shadowed",
         "type",
     )
 
-    def __init__(self, graph: Graph, scope: Scope, node: NodeProto, op_type: str, place: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, graph: Graph, scope: Scope, node: NodeProto, op_type: str, position: int | tuple[int, ...] = 0
+    ) -> None:
         self.graph = graph
         self.scope = scope
         self.node = node
         self.type = op_type
         # what a report calls it: the node's name, or that of its first output where it has none, before any edit
         self.label = node.name or next((name for name in node.output if name), "")
-        self.place = place  # its position in the model: what reads a result comes later than what makes it
+        self._position = position
         self.inputs: list[Value | None] = []
         self.outputs: list[Value | None] = []
-        self.bodies: list[Scope] = []
+        self.bodies: Sequence[Scope] = ()
         self.is_kept = False  # the user wants it as it is
         self.shadowed = ""  # a name that it reads or makes, and that does not mean the same to all runtimes
         self.is_removed = False
@@ -168,6 +186,16 @@ class Op:
 
     def __repr__(self) -> str:
         return f"Op({self.type} {self.label!r})"
+
+    @property
+    def place(self) -> tuple[int, ...]:
+        """Its position in the model: what reads a result comes later than what makes it."""
+        return (self.scope.number, *self.position)
+
+    @property
+    def position(self) -> tuple[int, ...]:
+        """Its position in its scope."""
+        return (self._position,) if isinstance(self._position, int) else self._position
 
     @property
     def opset(self) -> int:

@@ -8,6 +8,7 @@ that a caller may override, or that a training step assigns to, the declared sha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -187,10 +188,19 @@ def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
     except Exception:  # it has many: for an opset or a domain that it does not know, for what it finds invalid
         inferred = model
-    return [
-        {entry.name: entry.type for entries in (graph.value_info, graph.input, graph.output) for entry in entries}
-        for graph in _graphs(inferred.graph)
-    ]
+    shared: dict[bytes, TypeProto] = {}
+    return [_types(graph, shared) for graph in _graphs(inferred.graph)]
+
+
+def _types(graph: GraphProto, shared: dict[bytes, TypeProto]) -> dict[str, TypeProto]:
+    """The types of a graph's values. Few are different, and one of its own would keep all that was inferred."""
+    types = {}
+    for entry in chain(graph.value_info, graph.input, graph.output):
+        key = entry.type.SerializeToString()
+        if key not in shared:
+            shared[key] = TypeProto.FromString(key)
+        types[entry.name] = shared[key]
+    return types
 
 
 def _forget_vague_outputs(graph: GraphProto) -> None:

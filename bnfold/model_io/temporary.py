@@ -106,13 +106,13 @@ def _remove(stem: Path, lock: BinaryIO) -> None:
     model = stem.with_suffix(".onnx")
     useless = b"new" if model.exists() else b"old"
     lock.seek(0)
-    for line in lock.read(_MOST_NOTED).splitlines():
-        if (noted := _NOTED.fullmatch(line)) and noted[1] == useless:
-            stamp = int(noted[2]), int(noted[3]), int(noted[4])
-            remove_unnamed(stem.with_name(os.fsdecode(noted[5])), stamp, apart_from=model)
-    for suffix in _SUFFIXES:
-        with contextlib.suppress(OSError):
-            stem.with_suffix(suffix).unlink()
+    with contextlib.suppress(OSError):  # what cannot be removed keeps its lock, and the next run tries again
+        for line in lock.read(_MOST_NOTED).splitlines():
+            if (noted := _NOTED.fullmatch(line)) and noted[1] == useless:
+                stamp = int(noted[2]), int(noted[3]), int(noted[4])
+                remove_unnamed(stem.with_name(os.fsdecode(noted[5])), stamp, apart_from=model)
+        for suffix in _SUFFIXES:
+            stem.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _sweep_folders(parent: Path) -> None:

@@ -28,11 +28,16 @@ def remove_unnamed(data: Path, stamp: tuple[int, int, int], apart_from: Path) ->
         data: one that we made.
         stamp: its inode, size and time of modification: if it has others by now, it is another file.
         apart_from: a model that does not count.
+
+    Raises:
+        OSError: it cannot be removed now.
     """
-    with alone(data.parent) as ours, contextlib.suppress(OSError, ModelError):  # what cannot be read may need the data
-        if ours and Stamp.of(data.lstat())[1:] == stamp:
+    with alone(data.parent) as ours, contextlib.suppress(FileNotFoundError, ModelError):
+        if not ours:
+            raise BlockingIOError
+        if Stamp.of(data.lstat())[1:] == stamp:
             models = (path for path in data.parent.glob("*.onnx*") if path != apart_from and path.is_file())
-            if not any(_names(model, data) for model in models):
+            if not any(_names(model, data) for model in models):  # what cannot be read may need the data
                 data.unlink()
 
 

@@ -28,8 +28,7 @@ def concat_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
     inputs = range(len(op.inputs))
     if affine.shape[axis] == 1:
         return [Step(dict.fromkeys(inputs, affine))]
-    sizes = [_size(op, op.shape(index), axis, index) for index in inputs]
-    return [Step(dict(enumerate(_cut(op, affine, axis, sizes))))]
+    return [Step(dict(enumerate(_cut(op, affine, axis, _sizes(op, axis)))))]
 
 
 def concat_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
@@ -49,8 +48,7 @@ def concat_meets(op: Op, affines: Mapping[int, Affine]) -> Sequence[Step]:
         edits = _constants_adapt(op, rest, first)
         if edits or not rest:
             return [Step({0: first}, edits)]
-    sizes = [_size(op, op.shape(part), axis, part) for part in range(len(op.inputs))]
-    return [Step({0: _between_identities(op, affines, axis, sizes)})]
+    return [Step({0: _between_identities(op, affines, axis, _sizes(op, axis))})]
 
 
 def _concat_axis(op: Op, affine: Affine) -> int:
@@ -58,14 +56,21 @@ def _concat_axis(op: Op, affine: Affine) -> int:
     return _axis(op, affine, op.attribute("axis", default))
 
 
+def _sizes(op: Op, axis: int) -> Sequence[int]:
+    """The sizes of all inputs; no fold changes them, and each affine that comes to one of them asks."""
+    known = op.graph.part_sizes.setdefault(op, [])
+    for part in range(len(known), len(op.inputs)):  # one that is not known refuses, and the next affine asks from there
+        known.append(_size(op, op.shape(part), axis, part))
+    return known
+
+
 def _constants_adapt(op: Op, others: Iterable[int], affine: Affine) -> list[Edit]:
     """Other inputs as A⁻¹ of what they are; nothing where one is computed or A has no inverse."""
-    others = list(others)
-    constants = [op.graph.constant(op.data(other)) for other in others]
     if not affine.scale.all():
         return []
     edits: list[Edit] = []
-    for other, constant in zip(others, constants, strict=True):
+    for other in others:
+        constant = op.graph.constant(op.data(other))
         if constant is None or len(constant.shape) != affine.rank:
             return []
         values = affine.inverse()(constant.float64())

@@ -6,18 +6,21 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from bnfold import __version__, escape
 from bnfold.calibrate.result import Calibration, Layer
-from bnfold.calibrate.shift import BANDS, LEAST_SAMPLES, Drift, LayerDrift, Verdict
+from bnfold.calibrate.shift import BANDS, Drift, LayerDrift, Verdict
 from bnfold.report.summary import plural
 
 SCHEMA = 1
 _WORST_CHANNELS = 5
+_WRONG_SCALE = 0.4  # of a logarithm of variances: values that spread a fifth more or less
 _MEANING = {
     Verdict.FINE: "the data looks like what the statistics were made from",
     Verdict.LOOK: "the data differs; look at the layers with the highest scores",
     Verdict.RECALIBRATE: "the data differs so much that accuracy is likely to suffer: recalibrate, or mend the input",
-    Verdict.UNKNOWN: f"no verdict under {LEAST_SAMPLES} samples",
+    Verdict.UNKNOWN: "so few samples cannot tell",
 }
 
 
@@ -41,6 +44,10 @@ class Report:
 
     def text(self) -> str:
         """For a terminal."""
+        return "\n".join(self.lines_of_text())
+
+    def lines_of_text(self) -> tuple[str, ...]:
+        """The lines of `text`."""
         table = [self.columns, *(tuple(map(escape.line, row)) for row in self.rows)] if self.rows else []
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         aligned = (
@@ -48,7 +55,8 @@ class Report:
             for row in table
         )
         notes = (f"warning: {note}" for note in self.notes)
-        return "\n".join(map(escape.line, [self.headline, *(f"  {line}" for line in (*self.lines, *aligned)), *notes]))
+        below = (f"  {line}" for line in (*self.lines, *aligned))
+        return tuple(map(escape.line, [self.headline, *below, *notes]))
 
     def markdown(self) -> str:
         """For a pull request."""
@@ -96,6 +104,8 @@ def calibration_report(result: Calibration, *, verbose: bool = False) -> Report:
 
 
 def _calibration_lines(result: Calibration) -> Iterator[str]:
+    if kept := sum(entry.is_asked for entry in result.skipped):
+        yield f"{kept} {'keeps its' if kept == 1 else 'keep their'} statistics, as asked"
     farthest = max(result.layers, key=lambda layer: layer.moved)
     yield f"means moved by up to {_number(farthest.moved)} standard deviations ({farthest.name})"
     errors = [layer.error for layer in result.layers], [layer.var_error for layer in result.layers]
@@ -132,6 +142,7 @@ def calibration_dict(result: Calibration) -> dict[str, object]:
         "samples": result.samples,
         "batch_size": result.batch_size,
         "seconds": round(result.seconds, 3),
+        "mean_error": _json(result.error),
         "residual": result.residual,
         "layers": [
             {
@@ -168,14 +179,43 @@ def drift_report(result: Drift, *, verbose: bool = False) -> Report:
 
 
 def _drift_lines(result: Drift) -> Iterator[str]:
-    yield _MEANING[result.verdict]
+    unknown = result.verdict is Verdict.UNKNOWN
+    yield _MEANING[result.verdict] + (f": take {result.samples_needed} or more" if unknown else "")
     look, recalibrate = BANDS
     yield f"score: fine under {look:g}, look under {recalibrate:g}; sampling alone explains {_number(result.floor)}"
     first = result.first
     yield (
-        f"first layer ({first.name}): means off by up to {_number(float(first.mean_shift.max()))} standard deviations"
-        f"{': is the input scaled and normalised as in training?' if first.mean_shift.max() > 1 else ''}"
+        f"first layer ({first.name}): means off by up to {_number(float(first.mean_shift.max()))} standard deviations, "
+        f"variances {_ratio(first)}"
     )
+    if result.fault:
+        yield f"the input: {result.fault}"
+    elif result.verdict in (Verdict.LOOK, Verdict.RECALIBRATE):
+        yield from _hint(first)
+    if result.verdict in (Verdict.LOOK, Verdict.RECALIBRATE):
+        yield f"next: {'mend the input, or ' * bool(result.fault)}bnfold calibrate {_path(result)} --data DATA"
+
+
+def _path(result: Drift) -> str:
+    return result.source if result.source != "the model" else "MODEL"
+
+
+def _ratio(layer: LayerDrift) -> str:
+    """By how much variances are off: the channel that is farthest."""
+    return f"by up to a factor of {_number(float(layer.variance_ratio[layer.log_variance.argmax()]))}"
+
+
+def _hint(first: LayerDrift) -> Iterator[str]:
+    """What the first layer says of the input where no known mistake explains it."""
+    logs = np.log(first.variance_ratio)
+    common = float(np.median(logs))
+    if abs(common) > _WRONG_SCALE and float(np.abs(logs - common).max()) < abs(common) / 2:
+        yield (
+            f"the input: values spread {_number(math.exp(common / 2))} times as far in every channel: is the standard "
+            "deviation (or the scale) that of training?"
+        )
+    elif first.mean_shift.max() > 1:
+        yield "the input: is it scaled and normalised as in training?"
 
 
 def _drift_row(layer: LayerDrift) -> tuple[str, ...]:
@@ -192,15 +232,20 @@ def drift_dict(result: Drift) -> dict[str, object]:
         "score": result.score,
         "worst_score": result.worst.score,
         "floor": _json(result.floor),
+        "excess": result.excess,
         "samples": result.samples,
+        "samples_needed": result.samples_needed,
         "seconds": round(result.seconds, 3),
         "first": result.first.name,
+        "fault": result.fault,
         "layers": [
             {
                 "name": layer.name,
                 "score": layer.score,
+                "floor": _json(float(layer.floor.mean())),
                 "mean_shift": layer.mean_shift.tolist(),
                 "log_variance": layer.log_variance.tolist(),
+                "variance_ratio": layer.variance_ratio.tolist(),
                 "divergence": layer.divergence.tolist(),
                 "distance": layer.distance.tolist(),
                 "ranked_channels": layer.ranked(),
@@ -216,7 +261,7 @@ def drift_dict(result: Drift) -> dict[str, object]:
 
 
 def _skipped(result: Calibration | Drift) -> Iterator[str]:
-    yield from (f"{entry.name} {entry.why}; it is left as it is" for entry in result.skipped)
+    yield from (f"{entry.name} {entry.why}; it is left as it is" for entry in result.skipped if not entry.is_asked)
 
 
 def _number(value: float) -> str:

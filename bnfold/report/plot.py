@@ -13,7 +13,7 @@ _COLOURS = "#4c956c", "#e9c46a", "#d1495b"
 
 
 def drift_svg(result: Drift) -> str:
-    """The picture. Scores under 1e-4 and over 100 stand at the ends of the scale."""
+    """The picture. Scores under 1e-4 and over 100 stand at the ends of the scale; a tick is what sampling explains."""
     height = _TOP + _ROW * len(result.layers) + 24
     head = f"{result.source}: {result.verdict.value}, score {result.score:.2g} on {result.samples} samples"
     parts = [f'<text x="8" y="20" font-weight="bold">{html(head)}</text>']
@@ -26,6 +26,8 @@ def drift_svg(result: Drift) -> str:
             f'fill="{colour}"/>',
             f'<text x="{_x(layer.score) + 4:.1f}" y="{y + 12}">{layer.score:.2g}</text>',
         ]
+        if math.isfinite(floor := float(layer.floor.mean())):
+            parts.append(f'<line x1="{_x(floor):.1f}" x2="{_x(floor):.1f}" y1="{y}" y2="{y + _ROW}" stroke="black"/>')
     for value, dashed in [(10.0**power, False) for power in range(-4, 3)] + [(band, True) for band in BANDS]:
         dash = ' stroke-dasharray="4 3"' if dashed else ""
         parts.append(

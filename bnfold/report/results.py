@@ -16,6 +16,7 @@ from bnfold.report.summary import Summary, headline, rows
 from bnfold.report.text import text
 
 if TYPE_CHECKING:  # `optimize --no-verify` does without what verification imports
+    from bnfold.calibrate.result import Calibration
     from bnfold.verify.result import Verification
 
 
@@ -89,6 +90,7 @@ class Optimized(Holder, Result):
         bytes_before: Size of the model, data files included.
         bytes_after: Size of the folded model, data files included.
         verification: How the two compare; None if they were not compared, or nothing folded.
+        calibration: What was measured first; None if it was not asked for.
     """
 
     source: str
@@ -97,6 +99,7 @@ class Optimized(Holder, Result):
     bytes_before: int
     bytes_after: int
     verification: Verification | None = None
+    calibration: Calibration | None = None
 
     @property
     def ok(self) -> bool:
@@ -110,6 +113,7 @@ class Optimized(Holder, Result):
     def summary(self, *, verbose: bool = False) -> Summary:
         parts = [headline(self.plan, "folded"), sizes(self.bytes_before, self.bytes_after), self._verified()]
         notes = (f"written to {self.output}",) if self.output else ()
+        notes = (*self._calibrated(verbose=verbose), *notes)
         return Summary(f"{self.source}: {'; '.join(parts)}", rows(self.plan, verbose=verbose), notes)
 
     def to_dict(self) -> dict[str, object]:
@@ -119,12 +123,16 @@ class Optimized(Holder, Result):
             "output": str(self.output) if self.output else None,
             "bytes": {"before": self.bytes_before, "after": self.bytes_after},
             "verification": self.verification.to_dict() if self.verification is not None else None,
+            "calibration": self.calibration.to_dict() if self.calibration is not None else None,
             **plan_dict(self.plan),
         }
 
+    def _calibrated(self, *, verbose: bool) -> tuple[str, ...]:
+        return self.calibration.lines(verbose=verbose) if self.calibration else ()
+
     def _verified(self) -> str:
         if not self.plan.changes:
-            return "nothing to fold, the model is as it was"
+            return f"nothing to fold, the model is {'calibrated' if self.calibration else 'as it was'}"
         if self.verification is None:
             return "not verified"
         return f"verified {self.verification}" if self.verification.passed else str(self.verification)

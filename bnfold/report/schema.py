@@ -54,7 +54,7 @@ def entry_dict(entry: Entry) -> dict[str, object]:
 def _refusal(refusal: Refusal) -> dict[str, object]:
     return {
         "reason": refusal.reason.name,
-        "text": str(refusal),
+        "text": refusal.text,
         "facts": refusal.facts,
         "node": refusal.node,
         "towards": refusal.towards,

@@ -129,6 +129,6 @@ def _obstacle(entries: Sequence[Entry], towards: str, words: str) -> str:
     if met[0] is None:
         return ""
     if len(entries) == 1:
-        return f"{words}{met[0]}"
+        return f"{words}{met[0].text}"
     alike = all(other is not None and (other.reason, other.facts) == (met[0].reason, met[0].facts) for other in met)
-    return f"{words}{'' if alike else 'e.g. '}{replace(met[0], node='')}"
+    return f"{words}{'' if alike else 'e.g. '}{replace(met[0], node='').text}"

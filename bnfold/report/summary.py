@@ -115,7 +115,7 @@ def _alone(entry: Entry) -> Row:
     left = ", ".join(f"{left.op_type} {left.node}" for left in entry.left)
     notes = [_way([entry], by_name=True), left and f"left: {left}"]
     notes += [f"{kind.name}: {kind.remedy}" if (kind := kind_of(entry)) is not None else ""]
-    notes += (f"{refusal.reason.name}: {refusal}" for refusal in entry.refusals)
+    notes += (f"{refusal.reason.name}: {refusal.text}" for refusal in entry.refusals)
     notes += [f"{old} is now {new}" for old, new in entry.renamed.items()]
     notes += [f"{name} is shared, and was copied ({nbytes} bytes)" for name, nbytes in entry.copied.items()]
     return Row(entry.outcome.value, entry.node, entry.op_type, tuple(filter(None, notes)))

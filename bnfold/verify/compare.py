@@ -7,11 +7,11 @@ from dataclasses import replace
 from functools import cached_property
 
 from bnfold.graph import Graph, inlined
-from bnfold.limits import Deadline
+from bnfold.limits import Deadline, Limits
 from bnfold.model_io import Model, ModelLike, load
 from bnfold.reasons import Refusal, Refused
 from bnfold.verify.conclusion import conclusion
-from bnfold.verify.confined import Exhausted, Limits, Progress, confined
+from bnfold.verify.confined import Exhausted, Progress, confined
 from bnfold.verify.float64.evaluate import CannotEvaluate, OutOfTime
 from bnfold.verify.ports import invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
 from bnfold.verify.regional.alignment import Comparison, compare_regions

@@ -14,12 +14,10 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, Pipe
-from pathlib import Path
 from typing import Any, TypeVar
 
-from bnfold.limits import Deadline, held_to
+from bnfold.limits import Deadline, Limits, held_to
 
 Progress = Callable[[str, int, int], None]
 _Result = TypeVar("_Result")
@@ -30,19 +28,6 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 class Exhausted(Exception):
     """Time or memory ran out, so nothing is known. The text says which."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What some work may take: seconds, and bytes of memory for the process that does it (None: what there is)."""
-
-    seconds: float = 1800.0
-    memory: int | None = None
-
-    @property
-    def allowed(self) -> int | None:
-        """The limit of memory, None where it is not known what there is."""
-        return self.memory or _available()
 
 
 def confined(work: Callable[[Progress], _Result], limits: Limits, progress: Progress) -> _Result:
@@ -116,13 +101,3 @@ def _portable(error: Exception) -> Exception:
     except Exception:  # whatever its class makes of that
         return RuntimeError(f"{type(error).__name__}: {error}")
     return error
-
-
-def _available() -> int | None:
-    """Bytes of memory that processes can still have, None if this system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = dict(line.split(":") for line in lines)
-    return int(found["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in found else None

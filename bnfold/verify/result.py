@@ -64,6 +64,10 @@ class RegionResult:
         return self.outcome in (Outcome.NOT_EVALUATED, Outcome.NOT_EXERCISED)
 
     def __str__(self) -> str:
+        """One line, in which names are escaped."""
+        return escape.line(self._told())
+
+    def _told(self) -> str:
         if self.is_open:
             return f"{self.suspect}: {self.outcome.value}: {self.detail}"
         place = f", channel {self.channel}" if self.channel is not None else ""

@@ -271,3 +271,10 @@ def test_a_graph_input_that_is_an_initializer_is_not_asked_for(here):
     model = bn_model()
     model.graph.input.append(helper.make_tensor_value_info("gamma", onnx.TensorProto.FLOAT, [3]))
     np.testing.assert_allclose(mean_of(X, here, model), moments(X)[0], atol=1e-6)
+
+
+def test_a_size_of_minus_one_is_open(here):
+    """Some exporters write it for any size."""
+    model = bn_model(batch=-1)
+    data = np.random.default_rng(0).normal(size=(5, 3, 4, 4)).astype(np.float32)
+    assert calibrate(model, data, executor=here).samples == 5

@@ -85,11 +85,100 @@ def test_verdicts(digits, here):
     images, _ = digits
     model = MODELS / "digits_resnet.onnx"
     assert drift(model, TEST, executor=here).verdict is Verdict.FINE
-    assert drift(model, images[:31], executor=here).verdict is Verdict.UNKNOWN
+    assert drift(model, images[:7] * 16, executor=here).verdict is Verdict.UNKNOWN
     result = drift(model, images * 16, executor=here)
     assert result.verdict is Verdict.RECALIBRATE
     assert result.first.mean_shift.max() > 1
-    assert "is the input scaled and normalised as in training?" in str(result)
+    assert "the input: values spread 16 times as far in every channel" in str(result)
+    assert f"next: bnfold calibrate {model} --data DATA" in str(result)
+
+
+@pytest.mark.parametrize("samples", [8, 16, 32, 64])
+@pytest.mark.parametrize("name", ["digits_resnet", "digits_mlp", "digits_preact"])
+def test_sampling_alone_is_no_drift(name, samples, here):
+    """On draws of a network's own training data there is no alarm, and what cannot be told says how many would do."""
+    images, draws = np.load(TRAIN)["image"], np.random.default_rng(0)
+    model = MODELS / f"{name}.onnx"
+    found = [drift(model, images[draws.choice(1000, samples, replace=False)], executor=here) for _ in range(10)]
+    assert sum(each.verdict in (Verdict.LOOK, Verdict.RECALIBRATE) for each in found) == 0
+    unknown = [each for each in found if each.verdict is Verdict.UNKNOWN]
+    assert all(each.samples_needed > samples for each in unknown)
+    assert all(f"so few samples cannot tell: take {each.samples_needed} or more" in str(each) for each in unknown)
+
+
+def test_samples_needed_are_enough(here):
+    """With as many as it asks for, the verdict is there."""
+    images = np.load(TRAIN)["image"]
+    few = drift(MODELS / "digits_mlp.onnx", images[:64], executor=here)
+    assert few.verdict is Verdict.UNKNOWN
+    assert drift(MODELS / "digits_mlp.onnx", images[: few.samples_needed], executor=here).verdict is Verdict.FINE
+
+
+def test_drift_is_found_on_few_samples(digits, here):
+    """Whatever sampling adds, another scale is more."""
+    images, _ = digits
+    for samples in (8, 32):
+        result = drift(MODELS / "digits_resnet.onnx", images[:samples] * 16, executor=here)
+        assert result.verdict is Verdict.RECALIBRATE
+        assert 0 < result.excess < result.score
+
+
+MEAN, STD = (np.array(values)[:, None, None] for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+
+
+def pixels():
+    """Smooth images from 0 to 1, with colours of their own."""
+    rng = np.random.default_rng(0)
+    coarse = rng.uniform(size=(256, 3, 3, 3)) * np.array([0.9, 0.5, 0.3])[:, None, None] + 0.1 * rng.uniform(
+        size=(256, 1, 1, 1)
+    )
+    return np.repeat(np.repeat(coarse, 4, 2), 4, 3) * np.linspace(0.2, 1, 12)
+
+
+def first_layer(x, here):
+    """A Conv and a BatchNormalization that holds the statistics of some images."""
+    model = bn_model(channels=3, before=[("Conv", {})])
+    weight = np.random.default_rng(1).normal(size=(3, 3, 3, 3)).astype(np.float32)
+    model.graph.initializer.append(numpy_helper.from_array(weight, "weight"))
+    model.graph.node[0].input.append("weight")
+    return calibrate(model, x.astype(np.float32), executor=here, check=False).proto()
+
+
+@pytest.mark.parametrize(
+    ("taken", "given", "fault"),
+    [
+        pytest.param(lambda p: p, lambda p: p * 255, "divide by 255", id="255"),
+        pytest.param(lambda p: p * 255, lambda p: p, "multiply by 255", id="1/255"),
+        pytest.param(lambda p: p, lambda p: p[:, ::-1], "RGB for BGR", id="bgr"),
+        pytest.param(lambda p: p, lambda p: p.transpose(0, 2, 3, 1).reshape(p.shape), "reshaped to NCHW", id="nhwc"),
+        pytest.param(lambda p: p, lambda p: p.transpose(0, 1, 3, 2), "height and width", id="sides"),
+        pytest.param(lambda p: 2 * p - 1, lambda p: p, "where the network takes -1 to 1", id="half"),
+        pytest.param(lambda p: p, lambda p: 2 * p - 1, "where the network takes 0 to 1", id="unhalf"),
+        pytest.param(lambda p: 2 * p - 1, lambda p: 255 * p, "0 to 255 where the network takes -1", id="half-255"),
+        pytest.param(lambda p: (p - MEAN) / STD, lambda p: p, "of ImageNet are not applied", id="imagenet"),
+        pytest.param(lambda p: p, lambda p: (p - MEAN) / STD, "are applied, and should not be", id="unimagenet"),
+        pytest.param(lambda p: (p - MEAN) / STD, lambda p: 255 * p, "without mean and standard", id="imagenet-255"),
+        pytest.param(lambda p: (p - MEAN) / STD, lambda p: p - MEAN, "standard deviation of ImageNet is not", id="std"),
+    ],
+)
+def test_faults_are_named(taken, given, fault, here):
+    """What undoes a mistake is told, since it was tried; the score that it would give is beside it."""
+    model = first_layer(taken(pixels()), here)
+    result = drift(model, given(pixels()).astype(np.float32), executor=here)
+    assert fault in result.fault
+    assert f"the input: {result.fault}" in str(result)
+    assert "next: mend the input, or bnfold calibrate MODEL --data DATA" in str(result)
+    assert drift(model, taken(pixels()).astype(np.float32), executor=here).fault == ""
+
+
+def test_an_unknown_fault_is_described(here):
+    """Variances that are off alike in every channel are a scale; what has no such sign is asked about."""
+    model = first_layer(pixels() - pixels().mean((0, 2, 3), keepdims=True), here)
+    data = 3 * (pixels() - pixels().mean((0, 2, 3), keepdims=True))
+    result = drift(model, data.astype(np.float32), executor=here)
+    assert result.fault == ""
+    assert "variances by up to a factor of 9" in str(result)
+    assert "values spread 3 times as far in every channel" in str(result)
 
 
 def test_nothing_is_farther_than_the_floor(here):
@@ -147,5 +236,8 @@ def test_reports(here):
     assert [len(layer["ranked_channels"]) for layer in document["layers"]] == [16, 16, 16, 24, 24, 24, 48, 32]
     assert render(result, "markdown").count("\n| ") == 10
     assert result.worst.name in str(result)
+    assert document["floor"] == pytest.approx(np.mean([layer["floor"] for layer in document["layers"]]))
+    assert document["excess"] == result.excess
     assert drift_svg(result).count("<rect") == 9
+    assert drift_svg(result).count('stroke="black"') == 8
     assert "<td>" in result._repr_html_()

@@ -1,6 +1,7 @@
 """An output exists whole or not at all, and the old one is there until the new one counts."""
 
 import errno
+import fcntl
 import os
 import signal
 import stat
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 
 from bnfold.model_io import Model, ModelError, check_output, load, staged
+from bnfold.model_io import lock as locks
 
 OLD, NEW = np.zeros(3000, np.float32), np.ones(3000, np.float32)
 
@@ -205,6 +207,35 @@ def test_the_data_of_others_outlives_our_leftovers(apart, data):
         assert made.exists() == (taken_up is not None)
         apart.with_name("other.onnx").unlink(missing_ok=True)
         made.unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("busy", [False, True])
+def test_what_cannot_be_removed_now_is_removed_later(apart, data, monkeypatch, busy):
+    """Because the system does not let us, or another run is at the data files of the folder."""
+    (before,) = apart.parent.glob("model-*.data")
+    unlink = os.unlink
+
+    def fail(path, *args, **kwargs):
+        if Path(path) == before:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        unlink(path, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(locks, "_PATIENCE", 0.0)
+        with staged(edited(apart, data), apart):
+            if busy:
+                held = os.open(apart.parent, os.O_RDONLY)
+                fcntl.flock(held, fcntl.LOCK_EX)
+            else:
+                patch.setattr(os, "unlink", fail)
+    if busy:
+        os.close(held)
+    np.testing.assert_array_equal(weights(apart), NEW)
+    assert before.exists()
+    with staged(load(apart), apart.with_name("other.onnx"), unchanged=True):
+        assert not before.exists()
+    assert len(list(apart.parent.glob("model-*.data"))) == 1
+    assert not list(apart.parent.glob(".bnfold-*"))
 
 
 def test_a_file_that_cannot_be_read_may_name_the_data(apart, data):

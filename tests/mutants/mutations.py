@@ -29,7 +29,15 @@ Field = tuple[Message, FieldDescriptor]
 def mutant(originals: Sequence[bytes], number: int) -> bytes:
     """The model of that number: one of the originals, changed in one to four places."""
     rng = random.Random(number)
-    data = rng.choice(originals)
+    return changed(rng.choice(originals), rng)
+
+
+def changed(data: bytes, rng: random.Random) -> bytes:
+    """A model, changed in one to four places.
+
+    Raises:
+        DecodeError: it is none.
+    """
     if rng.random() < _BYTES_ONLY:
         return _bytes_changed(data, rng)
     model = onnx.load_from_string(data)

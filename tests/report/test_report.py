@@ -229,6 +229,7 @@ def test_json_is_what_the_docs_say():
         "output": None,
         "bytes": {"before": 10, "after": 9},
         "verification": None,
+        "calibration": None,
         "batchnorms": {"folded": 1, "reduced": 1, "kept": 1, "replaced": 0},
         "spelt_out": 0,
         "affines": {"folded": 0, "reduced": 0, "kept": 0, "replaced": 0},

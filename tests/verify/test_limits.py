@@ -12,12 +12,12 @@ from onnx import numpy_helper
 
 from bnfold.fold import plan
 from bnfold.graph import Graph
-from bnfold.limits import Deadline
+from bnfold.limits import Deadline, Limits
 from bnfold.model_io import load, to_proto
 from bnfold.reasons import Reason, Refused
 from bnfold.verify import Outcome, Verdict, Verification, verify
 from bnfold.verify.conclusion import conclusion
-from bnfold.verify.confined import Exhausted, Limits, confined
+from bnfold.verify.confined import Exhausted, confined
 from bnfold.verify.regional.alignment import Comparison, compare_regions
 from bnfold.verify.regional.judge import Judge
 from bnfold.verify.regional.scenes import scenes

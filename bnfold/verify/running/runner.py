@@ -18,10 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold import malloc, telemetry
-from bnfold.limits import Deadline
+from bnfold.limits import Deadline, Limits
 from bnfold.model_io import Model, staged, temporary_folder
 from bnfold.model_io.tensors import all_tensors
-from bnfold.verify.confined import Limits
 
 Array = npt.NDArray[Any]
 Feed = Mapping[str, Array]
