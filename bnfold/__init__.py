@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from bnfold.api import NotEquivalent, NotVerified, VerifyMode, check, fold, optimize, plan
+    from bnfold.api import NotAllFolded, NotEquivalent, NotVerified, VerifyMode, check, fold, optimize, plan
     from bnfold.calibrate import Calibration, Drift, Images, calibrate, drift
     from bnfold.certificate import CertificateCheck, verify_certificate
     from bnfold.fold import Entry, Leftover, Outcome, Plan
@@ -34,6 +34,7 @@ __all__ = [
     "Images",
     "Leftover",
     "ModelError",
+    "NotAllFolded",
     "NotEquivalent",
     "NotVerified",
     "Optimized",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import onnx
 
@@ -18,9 +17,10 @@ from bnfold.fold import FoldOptions, Leftover
 from bnfold.fold import plan as make_plan
 from bnfold.fold.keep import check_patterns
 from bnfold.fold.options import DEFAULT_GROWTH
-from bnfold.fold.record import Plan
+from bnfold.fold.record import Entry, Outcome, Plan
+from bnfold.gate import FailOn, Gate
 from bnfold.limits import Deadline
-from bnfold.model_io import Model, ModelError, check_output, load, staged, sweep, to_proto, write_stream
+from bnfold.model_io import Model, ModelError, ModelLike, check_output, load, staged, sweep, to_proto, write_stream
 from bnfold.model_io.tensors import all_tensors, is_external
 from bnfold.model_io.wire import size
 from bnfold.report import Checked, Optimized
@@ -30,16 +30,7 @@ if TYPE_CHECKING:
     from bnfold.calibrate.data import Data
 
 
-class IrModel(Protocol):
-    """An `onnx_ir.Model`, known by its looks: this package does without onnx_ir."""
-
-    @property
-    def opset_imports(self) -> dict[str, int]:
-        """The operator sets by their domains."""
-
-
-Source = str | os.PathLike[str] | bytes | onnx.ModelProto | IrModel
-"""A path, a model in memory, or the bytes of one."""
+_SHOWN = 3  # names of nodes, in a line
 
 
 class VerifyMode(StrEnum):
@@ -48,6 +39,22 @@ class VerifyMode(StrEnum):
     AUTO = "auto"  # compare; write the model even if nothing can evaluate it, or exercise a difference
     REQUIRE = "require"  # compare; write nothing if that is not possible
     OFF = "off"
+
+
+class NotAllFolded(Exception):
+    """A BatchNormalization stays, and none was to stay. Nothing was written.
+
+    Attributes:
+        result: What would have been written.
+        left: The nodes that stay.
+    """
+
+    def __init__(self, result: Optimized, left: Sequence[Entry]) -> None:
+        count = f"{len(left)} BatchNormalization{'s stay' if len(left) > 1 else ' stays'}"
+        names = ", ".join(entry.node for entry in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
+        super().__init__(f"{result.source}: not written: {count}: {names}")
+        self.result = result
+        self.left = tuple(left)
 
 
 class NotVerified(Exception):
@@ -67,7 +74,7 @@ class NotEquivalent(NotVerified):
 
 
 def plan(
-    model: Source,
+    model: ModelLike,
     *,
     keep: Sequence[str] = (),
     assume_constant: bool = False,
@@ -78,7 +85,7 @@ def plan(
     """Finds out what would become of each affine node, and changes nothing.
 
     Args:
-        model: A path or a model in memory.
+        model: A path, bytes, a file object, an `onnx.ModelProto`, an `onnx_ir.Model` or torch's `ONNXProgram`.
         keep: A list of names of nodes that must stay as they are; `*`, `?` and `[…]` match as in file names. A node
             without a name goes by that of its first output, as in reports.
         assume_constant: Fold also what a caller could override: initializers that are inputs of the graph too.
@@ -94,11 +101,11 @@ def plan(
         ValueError: `leftover` or `max_growth` is none of those.
     """
     options = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
-    return make_plan(_load(model), options)
+    return make_plan(load(model), options)
 
 
 def fold(
-    model: Source,
+    model: ModelLike,
     *,
     keep: Sequence[str] = (),
     assume_constant: bool = False,
@@ -123,27 +130,40 @@ def fold(
 
 
 def check(
-    model: Source,
+    model: ModelLike,
     *,
     keep: Sequence[str] = (),
     assume_constant: bool = False,
     max_growth: int | str | None = DEFAULT_GROWTH,
     inside_patterns: bool = False,
     timeout: float = math.inf,
+    fail_on: Collection[FailOn | str] = Gate.fail_on,
+    allow: Sequence[str] = (),
 ) -> Checked:
-    """Tells which BatchNormalizations would fold and why others stay; arguments as in `plan`.
+    """Tells which BatchNormalizations would fold and why others stay.
 
-    After ``timeout`` seconds, what has not been decided stays, for that reason.
+    Args:
+        model: As in `plan`.
+        keep: As in `plan`.
+        assume_constant: As in `plan`.
+        max_growth: As in `plan`.
+        inside_patterns: As in `plan`.
+        timeout: Seconds, after which what has not been decided stays, for that reason.
+        fail_on: What there may not be, for the result to be `ok`: "foldable" BatchNormalizations, those in "training"
+            mode, other "affines" that could fold, or "any" BatchNormalization. Mul and Add that spell one out are one.
+        allow: Exceptions: names of nodes or globs of them, and names of reasons such as TRAINING_MODE.
 
     Raises:
         ModelError: The model cannot be read, or a pattern in `keep` matches no node.
+        ValueError: There is no such thing to fail on, or `max_growth` is none.
     """
+    gate = Gate(fail_on, allow)
     options = FoldOptions(keep, assume_constant, Leftover.KEEP, max_growth, inside_patterns)
-    return Checked(_name(model), make_plan(_load(model), options, Deadline.after(timeout)))
+    return Checked(_name(model), make_plan(load(model), options, Deadline.after(timeout)), gate)
 
 
 def optimize(
-    model: Source,
+    model: ModelLike,
     output: str | os.PathLike[str] | BinaryIO | None = None,
     *,
     in_place: bool = False,
@@ -160,6 +180,8 @@ def optimize(
     calibration: Mapping[str, Any] | None = None,
     certificate: str | os.PathLike[str] | None = None,
     counterexample: str | os.PathLike[str] | None = None,
+    require_none: bool = False,
+    allow: Sequence[str] = (),
     timeout: float = 300.0,
     memory: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -167,7 +189,7 @@ def optimize(
     """Folds a model, compares the result with the original, and writes it if they are equivalent.
 
     Args:
-        model: A path or a model in memory, which is not changed.
+        model: As in `plan`; one in memory is not changed.
         output: Where to write the folded model; replaced if it exists. By default `NAME.folded.onnx` beside
             `NAME.onnx`; a model in memory is written nowhere by default (see `Optimized.proto`).
         in_place: Write over the model itself.
@@ -186,6 +208,8 @@ def optimize(
         certificate: Where to write a record that `verify_certificate` can check; it needs two files, and so is not for
             models in memory, in place, or while calibrating.
         counterexample: A folder to make if the folded model is not equivalent; see `verify`.
+        require_none: Write nothing if an operator BatchNormalization stays, for compilers that know none.
+        allow: Exceptions to that, as in `check`.
         timeout: Seconds for calibrating, as many for deciding what to fold, for comparing region by region, and for
             running the models. If they run out, what is not decided stays, and what is not compared is not verified.
         memory: Bytes for each process that measures or compares; None for as much as there is.
@@ -193,13 +217,15 @@ def optimize(
 
     Raises:
         ModelError: The model cannot be read, a pattern in `keep` matches no node, or the output cannot be written.
+        NotAllFolded: A BatchNormalization stays, and `require_none` is set.
         NotEquivalent: The folded model computes something else.
         NotVerified: The models could not be compared, and `verify` is "require".
         TimeoutError, MemoryError: There was not enough for calibrating.
     """
     mode = VerifyMode(verify)
+    gate = Gate((FailOn.ANY,), allow)
     asked = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
-    loaded = _load(model)
+    loaded = load(model)
     target = _target(model, loaded, output, in_place=in_place, overwrite=overwrite)
     draft = None
     if certificate is not None:
@@ -219,6 +245,10 @@ def optimize(
         reference = loaded = calibrated.model
     planned = make_plan(loaded, asked, Deadline.after(timeout))
     unchanged = not planned.changes and calibrate is None
+    left = [entry for entry in gate.stopped(planned) if entry.is_batchnorm and entry.outcome is Outcome.KEPT]
+    if require_none and left:
+        result = Optimized(_name(model), planned, None, before, _nbytes(planned.model, None))
+        raise NotAllFolded(result, left)
 
     def verified(after: Path | None) -> Optimized:
         # of a file that was written, what it says itself: folded tensors have moved to another data file
@@ -274,7 +304,7 @@ def _calibrated(model: Model, data: Data, options: Mapping[str, Any], name: str)
 def _accepted(result: Optimized, mode: VerifyMode) -> Optimized:
     """The result, if it may be written."""
     assert result.verification is not None
-    if not result.verification.ok:
+    if result.verification.is_different:
         raise NotEquivalent(replace(result, output=None))
     if not result.verification.passed and mode is VerifyMode.REQUIRE:
         raise NotVerified(replace(result, output=None))
@@ -282,7 +312,7 @@ def _accepted(result: Optimized, mode: VerifyMode) -> Optimized:
 
 
 def _target(
-    model: Source,
+    model: ModelLike,
     loaded: Model,
     output: str | os.PathLike[str] | BinaryIO | None,
     *,
@@ -300,27 +330,14 @@ def _target(
     else:
         target = source if in_place else source.with_suffix(".folded.onnx")
         if target.exists() and not (in_place or overwrite):
-            raise ModelError(f"{target}: already exists; give it as the output (-o) to replace it")
+            raise ModelError(
+                f"{target}: already exists; --force (overwrite=True) replaces it, and -o OUT writes to another place"
+            )
     check_output(target, loaded.path, in_place=in_place, overwrite=True)
     return target
 
 
-def _load(model: Source) -> Model:
-    return load(_plain(model))
-
-
-def _plain(model: Source) -> str | os.PathLike[str] | bytes | onnx.ModelProto:
-    """The model without the wrapping of onnx_ir, which must have been imported if somebody has such a model."""
-    if isinstance(model, str | os.PathLike | bytes | onnx.ModelProto):
-        return model
-    onnx_ir = sys.modules.get("onnx_ir")
-    if onnx_ir is None or not isinstance(model, onnx_ir.Model):
-        raise TypeError(f"expected a path, a ModelProto, bytes or an onnx_ir.Model, got {type(model).__name__}")
-    proto: onnx.ModelProto = onnx_ir.to_proto(model)
-    return proto
-
-
-def _name(model: Source) -> str:
+def _name(model: ModelLike) -> str:
     return os.fspath(model) if isinstance(model, str | os.PathLike) else "model"
 
 

@@ -91,23 +91,6 @@ def test_every_form_of_a_model_folds_alike(form, proto):
     assert bnfold.check(form(MODEL)).plan.count(Outcome.FOLDED) == batchnorms(proto)
 
 
-def test_an_onnx_ir_model_folds(proto, monkeypatch):
-    """It is turned into a ModelProto by the onnx_ir that made it."""
-
-    class Model:
-        opset_imports: dict[str, int] = {}  # noqa: RUF012 -- never written to
-
-    onnx_ir = types.SimpleNamespace(Model=Model, to_proto=lambda model: proto)
-    monkeypatch.setitem(sys.modules, "onnx_ir", onnx_ir)
-    assert bnfold.fold(Model()) == bnfold.fold(proto)
-
-
-def test_no_model_at_all():
-    """A wrong argument is named."""
-    with pytest.raises(TypeError, match="got int"):
-        bnfold.fold(3)
-
-
 def test_plan_changes_nothing(model):
     """A plan is a record."""
     before = model.read_bytes()

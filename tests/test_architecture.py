@@ -26,6 +26,7 @@ MAY_IMPORT = {
     # what operators can do, and when it is done
     "ops": {"affine", "batchnorm", "graph", "reasons", "rounding"},
     "fold": {"affine", "batchnorm", "graph", "limits", "model_io", "ops", "reasons", "rounding"},
+    "gate": {"fold.record", "reasons"},
     # what measures and what checks knows nothing of folding
     "calibrate": {
         "",
@@ -61,12 +62,15 @@ MAY_IMPORT = {
         "calibrate.shift",
         "escape",
         "fold.record",
+        "gate",
         "model_io",
         "reasons",
         "verify.result",
     },
     # the verbs, and the command line, which knows nothing but the verbs and their reports
-    "api": {"calibrate", "certificate", "escape", "fold", "limits", "model_io", "report", "verify"},
+    "api": {"calibrate", "certificate", "escape", "fold", "gate", "limits", "model_io", "report", "verify"},
+    "passes": {""},
+    "__main__": {"commands"},
     "commands": {"", "escape", "limits", "malloc", "model_io", "report"},
     "": {"api", "calibrate", "certificate", "fold", "model_io", "reasons", "report", "verify"},
 }

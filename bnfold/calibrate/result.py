@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import onnx
 
 from bnfold.affine import FloatArray
 from bnfold.calibrate.cuts import Cuts
 from bnfold.calibrate.methods import Method
 from bnfold.calibrate.moments import Statistics
 from bnfold.calibrate.targets import Skipped
-from bnfold.model_io import Model, check_output, staged, to_proto
+from bnfold.model_io import Holder, Model
 
 _DEAD = 0.01
 
@@ -72,7 +70,7 @@ class Layer:
 
 
 @dataclass(frozen=True, eq=False)
-class Calibration:
+class Calibration(Holder):
     """A calibrated model and how it came to be.
 
     Attributes:
@@ -86,6 +84,7 @@ class Calibration:
         warnings: what the user should know, a line each.
         seconds: of wall time.
         cuts: what was kept between segments (sequential only).
+        output: where it was written; None if it was not written to a file.
     """
 
     source: str
@@ -98,6 +97,7 @@ class Calibration:
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
     cuts: Cuts | None = field(default=None, repr=False)
+    output: Path | None = None
 
     @property
     def residual(self) -> float | None:
@@ -110,23 +110,9 @@ class Calibration:
         """The largest standard error of a mean, in standard deviations."""
         return max(layer.error for layer in self.layers)
 
-    def proto(self) -> onnx.ModelProto:
-        """The calibrated model in memory.
-
-        Raises:
-            ModelError: it is over 2 GiB.
-        """
-        return to_proto(self.model)
-
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Writes the calibrated model, whole or not at all.
-
-        Raises:
-            ModelError: it cannot be written there.
-        """
-        check_output(Path(path), self.model.path, in_place=False, overwrite=overwrite)
-        with staged(self.model, Path(path)):
-            pass
+    @property
+    def _held(self) -> Model:
+        return self.model
 
     def to_dict(self) -> dict[str, object]:
         """What `--format json` prints of it, but for the versions."""

@@ -25,7 +25,6 @@ from enum import Enum
 from functools import cached_property
 
 import numpy as np
-import onnx
 
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
@@ -38,7 +37,7 @@ from bnfold.calibrate.place import Choice, Place, measuring, named
 from bnfold.calibrate.ready import ready
 from bnfold.calibrate.targets import Skipped, Target
 from bnfold.limits import Limits
-from bnfold.model_io import Model, load
+from bnfold.model_io import Model, ModelLike, load
 
 LEAST_SAMPLES = 8
 """Under this, the floor itself is not known."""
@@ -153,6 +152,14 @@ class Drift:
             return Verdict.UNKNOWN
         return Verdict.LOOK if self.score - self.floor < recalibrate else Verdict.RECALIBRATE
 
+    @property
+    def ok(self) -> bool:
+        """Whether the data looks like what the statistics were made from, as far as that is known."""
+        return self.verdict is Verdict.FINE
+
+    def __bool__(self) -> bool:
+        return self.ok
+
     def __str__(self) -> str:
         from bnfold.report.calibration import drift_report  # noqa: PLC0415 -- it imports this module
 
@@ -165,7 +172,7 @@ class Drift:
 
 
 def drift(
-    model: str | os.PathLike[str] | bytes | onnx.ModelProto | Model,
+    model: ModelLike | Model,
     data: Data,
     *,
     batch_size: int | None = None,
@@ -207,7 +214,7 @@ def drift(
         MemoryError: it would need more.
     """
     started = time.monotonic()
-    loaded, _ = ready(model if isinstance(model, Model) else load(model))
+    loaded, _ = ready(load(model))
     running, limits = Running(provider, arithmetic, progress), Limits(timeout, memory)
     place = Place(workers, threads, executor, dask, work_dir, running, limits)
     with measuring(loaded, data, Choice(batch_size, max_samples, seed), place) as (subject, _):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import onnx
 from onnx import TensorProto
 
 from bnfold import batchnorm
@@ -30,7 +29,7 @@ from bnfold.calibrate.rewrite import with_statistics
 from bnfold.calibrate.sequential import sequential
 from bnfold.calibrate.targets import Selection, Target, shared
 from bnfold.limits import Limits
-from bnfold.model_io import Model, check_output, load, staged, write_stream
+from bnfold.model_io import Model, ModelLike, check_output, load, staged, write_stream
 
 ERROR_LIMIT = 0.05
 """A standard error of a mean above this many standard deviations is warned of."""
@@ -57,7 +56,7 @@ class Options:
 
 
 def calibrate(
-    model: str | os.PathLike[str] | bytes | onnx.ModelProto | Model,
+    model: ModelLike | Model,
     data: Data,
     output: str | os.PathLike[str] | BinaryIO | None = None,
     *,
@@ -129,7 +128,7 @@ def calibrate(
     """
     started = time.monotonic()
     options = _options(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
-    loaded = model if isinstance(model, Model) else load(model)
+    loaded = load(model)
     target = _target(loaded, output, in_place=in_place)
     selection = _selection(only, keep)
     loaded, notes = ready(loaded, selection)
@@ -149,6 +148,7 @@ def calibrate(
         skipped=subject.survey.skipped,
         seconds=time.monotonic() - started,
         cuts=cuts,
+        output=target if isinstance(target, Path) else None,
     )
     result = replace(result, warnings=(*notes, *_warnings(result, subject, options)))
     _write(result.model, target)

@@ -59,6 +59,14 @@ class CertificateCheck:
             measured = f"verified again: {self.verification}"
         return f"the certificate holds: {static}; {measured}"
 
+    @property
+    def ok(self) -> bool:
+        """The same as `holds`, as other results have it."""
+        return self.holds
+
+    def __bool__(self) -> bool:
+        return self.ok
+
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
         return {

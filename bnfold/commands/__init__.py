@@ -20,6 +20,7 @@ import click
 
 from bnfold import __version__
 from bnfold.commands.errors import complain, explained, tell
+from bnfold.commands.verbs import in_order, suggestion
 
 _HELP = {
     "optimize": "Fold BatchNormalizations away and write the smaller model.",
@@ -54,7 +55,8 @@ class Program(click.Group):
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
         """Reads the options before the subcommand; what is wrong with them is told in a line, too."""
-        given = list(args)
+        given = in_order(args, list(_HELP))
+        args = list(given)
         try:
             return super().make_context(info_name, args, parent, **extra)
         except click.UsageError as error:
@@ -62,6 +64,16 @@ class Program(click.Group):
                 raise
             complain(f"{error.format_message()} (see {info_name} --help)")
             raise click.exceptions.Exit(2) from error
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Finds the command; for one that there is not, names the one that is like it."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = suggestion(args[0], self.list_commands(ctx))
+            raise click.UsageError(f"{error.format_message()} {hint}", ctx) from error
 
     def invoke(self, ctx: click.Context) -> object:
         """Runs the subcommand; what goes wrong becomes one line and an exit code."""

@@ -15,9 +15,15 @@ from bnfold.limits import held_to
 
 
 @click.command
-@click.argument("model")
+@click.argument("model", type=options.path)
 @samples
-@click.option("-o", "--output", metavar="OUT", help="Where to write.  [default: MODEL.calibrated.onnx, if free]")
+@click.option(
+    "-o",
+    "--output",
+    type=options.path,
+    metavar="OUT",
+    help="Where to write.  [default: MODEL.calibrated.onnx, if free]",
+)
 @click.option("--in-place", is_flag=True, help="Write over MODEL.")
 @click.option("--force", is_flag=True, help="Replace the default output if it exists.")
 @click.option("--only", multiple=True, metavar="GLOB", help="Calibrate BatchNormalizations of these names, no others.")
@@ -63,5 +69,5 @@ def _target(model: str, output: str | None, *, in_place: bool, force: bool) -> s
         return output
     target = Path(model).with_suffix(".calibrated.onnx")
     if target.exists() and not force:
-        raise click.UsageError(f"{target}: already exists; give it as the output (-o) to replace it")
+        raise click.UsageError(f"{target}: already exists; --force replaces it, and -o OUT writes to another place")
     return str(target)

@@ -10,20 +10,23 @@ import click
 
 import bnfold
 from bnfold.commands import options
-from bnfold.commands.errors import explained, tell
-from bnfold.commands.show import show
+from bnfold.commands.errors import complain, failed
+from bnfold.commands.settings import Settled
+from bnfold.commands.show import show_checked
 from bnfold.limits import held_to
 
 if TYPE_CHECKING:
     from bnfold.report import Checked, Failed
 
 
-@click.command
-@click.argument("models", metavar="MODEL...", nargs=-1, required=True)
+@click.command(cls=Settled)
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=options.path)
 @options.keep
 @options.assume_constant
 @options.max_growth
 @options.inside_patterns
+@options.fail_on
+@options.allow
 @options.timeout(300.0, "each model; what is not decided by then stays")
 @options.memory
 @options.report_format
@@ -39,27 +42,25 @@ def check(
 ) -> None:
     """Tell which BatchNormalizations of each MODEL would fold, and why others stay.
 
-    Exit codes: 0 nothing is left to fold; 1 some model has a BatchNormalization that could fold, or time or memory did
-    not suffice to find out; 2 a model cannot be read, which does not keep the others from being checked.
+    Defaults may stand in [tool.bnfold] of a pyproject.toml here or in a folder above.
+
+    Exit codes: 0 there is nothing of what --fail-on says; 1 there is, or time or memory did not suffice to find out;
+    2 a model cannot be read, which does not keep the others from being checked.
     """
     with held_to(memory):
         results = [_checked(model, asked) for model in models]
-    show(results, report_format, verbose=verbose, quiet=quiet)
+    show_checked(results, report_format, verbose=verbose, quiet=quiet)
     raise click.exceptions.Exit(max(_exit_code(result) for result in results))
 
 
 def _checked(model: str, asked: dict[str, Any]) -> Checked | Failed:
-    from bnfold.report import Failed  # noqa: PLC0415 -- imports onnx, which --help must not
-
     source = sys.stdin.buffer.read() if model == "-" else model
     try:
         return bnfold.check(source, **asked)
     except Exception as error:  # even one in bnfold itself does not keep the others from being checked
-        line, code = explained(error)
-        if not isinstance(error, bnfold.ModelError | OSError):  # which say where
-            line = f"{model}: {line}"
-        tell(error, line)
-        return Failed(model, line, code)
+        result = failed(model, error)
+        complain(result.error)
+        return result
 
 
 def _exit_code(result: Checked | Failed) -> int:

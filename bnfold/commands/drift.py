@@ -21,7 +21,7 @@ def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) ->
 
 
 @click.command
-@click.argument("model")
+@click.argument("model", type=options.path)
 @samples
 @click.option(
     "--fail-above",

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import traceback
+from typing import TYPE_CHECKING
 
 import click
 
 from bnfold import escape
+
+if TYPE_CHECKING:
+    from bnfold.report import Failed
 
 _MOST = 1000  # characters of a line
 
@@ -18,11 +23,28 @@ def complain(what: str) -> None:
 
 def tell(error: Exception, line: str) -> None:
     """Prints the line, and with --debug the traceback before it."""
+    trace(error)
+    complain(line)
+
+
+def trace(error: Exception) -> None:
+    """Prints the traceback, if --debug is given."""
     context = click.get_current_context(silent=True)
     if context is not None and context.find_root().params.get("debug"):
         lines = "".join(traceback.format_exception(error)).splitlines()
         click.echo("\n".join(map(escape.printable, lines)), err=True)
-    complain(line)
+
+
+def failed(model: str, error: Exception, output: object = None) -> Failed:
+    """What becomes of one model of several that an error ended: its line names it, once. With --debug, shows more."""
+    from bnfold.report import Failed  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    line, code = explained(error)
+    places = [model, os.path.abspath(model), *([str(output)] if output else [])]
+    if not any(line.startswith(place) for place in places) and not (isinstance(error, OSError) and error.filename):
+        line = f"{model}: {line}"
+    trace(error)
+    return Failed(model, line, code)
 
 
 def explained(error: Exception) -> tuple[str, int]:

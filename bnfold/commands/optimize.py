@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import click
@@ -12,13 +12,31 @@ import bnfold
 from bnfold.commands import options
 from bnfold.commands.errors import complain
 from bnfold.commands.samples import calibrating, refuse_given
-from bnfold.commands.show import show
+from bnfold.commands.settings import Settled
+from bnfold.commands.show import show, show_lines
 from bnfold.limits import held_to
 
 _MODES = ("auto", "require", "off")
+_OF_THE_FOLD = (
+    "allow",
+    "assume_constant",
+    "certificate",
+    "counterexample",
+    "dims",
+    "inside_patterns",
+    "keep",
+    "leftover",
+    "max_growth",
+    "memory",
+    "require_none",
+    "shapes",
+    "timeout",
+    "verify",
+)
+"""Options that `bnfold.optimize` takes as they are; all others are for the calibration before it."""
 
 
-class _Verifying(click.Command):
+class _Verifying(Settled):
     """Takes `--verify` without a value, for which click would take MODEL, and `--no-verify`."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -37,10 +55,22 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 
 
 @click.command(cls=_Verifying)
-@click.argument("model")
-@click.option("-o", "--output", metavar="OUT", help="Where to write.  [default: MODEL.folded.onnx, if that is free]")
+@click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=options.path)
+@click.option(
+    "-o",
+    "--output",
+    type=options.path,
+    metavar="OUT",
+    help="Where to write.  [default: MODEL.folded.onnx, if that is free]",
+)
+@click.option(
+    "--output-dir", type=options.path, metavar="DIR", help="Where to write several models, under their own names."
+)
 @click.option("--in-place", is_flag=True, help="Write over MODEL.")
-@click.option("--force", is_flag=True, help="Replace the default output, and a counterexample, if it exists.")
+@click.option(
+    "--force", is_flag=True, help="Replace the default output, a counterexample, or what is in DIR, if it exists."
+)
+@click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Models at a time.")
 @click.option(
     "--verify",
     type=click.Choice(_MODES),
@@ -49,7 +79,12 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     help="Compare with the original before anything is written. `require`: and write nothing that is not verified. "
     "`--no-verify` stands for off.",
 )
-@click.option("--certificate", metavar="FILE", help="Write a record that `bnfold verify --certificate` can check.")
+@click.option(
+    "--certificate",
+    type=options.path,
+    metavar="FILE",
+    help="Write a record that `bnfold verify --certificate` can check.",
+)
 @options.counterexample
 @options.shapes
 @options.dims
@@ -64,6 +99,8 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     help="First take the statistics from this data (.npy, .npz, a folder, script.py:function), as bnfold calibrate "
     "does; the options from --method to --arithmetic are for that.",
 )
+@click.option("--require-none", is_flag=True, help="Write nothing if an operator BatchNormalization stays.")
+@options.allow
 @click.option("--calibrate-only", multiple=True, metavar="GLOB", help="BatchNormalizations to calibrate, no others.")
 @click.option("--calibrate-keep", multiple=True, metavar="GLOB", help="Those that keep their statistics.")
 @calibrating
@@ -76,65 +113,83 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @options.verbose
 @options.quiet
 def optimize(
-    model: str,
+    models: Sequence[str],
     output: str | None,
+    output_dir: str | None,
     in_place: bool,
     force: bool,
-    verify: str,
-    certificate: str | None,
-    counterexample: str | None,
-    shapes: Mapping[str, Sequence[int]],
-    dims: Mapping[str, int],
-    timeout: float,
-    memory: int | None,
+    jobs: int,
     calibrate: Sequence[str],
-    keep: Sequence[str],
-    assume_constant: bool,
-    leftover: str,
-    max_growth: int | str,
-    inside_patterns: bool,
     report_format: str,
     verbose: bool,
     quiet: bool,
-    **calibration: Any,
+    **given: Any,
 ) -> None:
     """Fold the BatchNormalizations of MODEL away, verify the result and write it.
 
     `-` reads standard input, and writes to standard output; the report is then on standard error.
 
-    Exit codes: 0 done, also if there is nothing to fold; 1 the folded model is not equivalent, nothing is written;
-    2 usage or input error.
-    """
-    from bnfold.report.progress import Progress  # noqa: PLC0415 -- imports onnx, which --help must not
+    Several models go to --output-dir, each under its own name. One that fails does not keep the others from being done,
+    and the worst exit code counts.
 
+    Exit codes: 0 done, also if there is nothing to fold; 1 the folded model is not equivalent, or a BatchNormalization
+    stays and --require-none is given, nothing is written; 2 usage or input error.
+    """
+    calibration = {name: value for name, value in given.items() if name not in _OF_THE_FOLD}
     if not calibrate:
         refuse_given(click.get_current_context(), calibration, "--calibrate")
-    options_of_calibration = {name.removeprefix("calibrate_"): value for name, value in calibration.items()}
-    piped = output == "-" or (model == "-" and output is None and not in_place)
+    asked = {
+        **{name: given[name] for name in _OF_THE_FOLD},
+        "in_place": in_place,
+        "overwrite": force,
+        "calibrate": list(calibrate) or None,
+        "calibration": {name.removeprefix("calibrate_"): value for name, value in calibration.items()},
+    }
+    if output_dir is not None and (output is not None or in_place or "-" in models):
+        raise click.UsageError("--output-dir names the outputs: -o, --in-place and standard input do not go with it")
+    if len(models) == 1 and output_dir is None:
+        _optimize_one(models[0], output, asked, report_format, verbose=verbose, quiet=quiet)
+        return
+    _refuse_many(
+        models,
+        output_dir,
+        in_place,
+        {"-o": output, "--certificate": asked["certificate"], "--counterexample": asked["counterexample"]},
+    )
+    from bnfold.commands.many import Job, done, outputs  # noqa: PLC0415 -- needs multiprocessing
+
+    work = [Job(*pair, asked, verbose) for pair in zip(models, outputs(models, output_dir), strict=True)]
+    results = show_lines(done(work, jobs), report_format, verbose=verbose, quiet=quiet)
+    raise click.exceptions.Exit(max(result.exit_code for result in results))
+
+
+def _refuse_many(models: Sequence[str], folder: str | None, in_place: bool, for_one: dict[str, str | None]) -> None:
+    """Refuses what several models cannot have."""
+    if unfit := [flag for flag, value in for_one.items() if value is not None]:
+        raise click.UsageError(f"{unfit[0]} is for one model, whose output -o names")
+    if "-" in models:
+        raise click.UsageError("standard input is one model, and there are others")
+    if folder is None and not in_place:
+        raise click.UsageError(
+            "several models need --output-dir DIR, or --in-place; the output of one is given by -o OUT"
+        )
+
+
+def _optimize_one(
+    model: str, output: str | None, asked: dict[str, Any], report_format: str, *, verbose: bool, quiet: bool
+) -> None:
+    from bnfold.report.progress import Progress  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    piped = output == "-" or (model == "-" and output is None and not asked["in_place"])
     try:
-        with held_to(memory), Progress(shown=not quiet) as progress:
+        with held_to(asked["memory"]), Progress(shown=not quiet) as progress:
             result = bnfold.optimize(
                 sys.stdin.buffer.read() if model == "-" else model,
                 sys.stdout.buffer if piped else output,
-                in_place=in_place,
-                overwrite=force,
-                keep=keep,
-                assume_constant=assume_constant,
-                leftover=leftover,
-                max_growth=max_growth,
-                inside_patterns=inside_patterns,
-                verify=verify,
-                shapes=shapes,
-                dims=dims,
-                timeout=timeout,
-                memory=memory,
-                calibrate=list(calibrate) or None,
-                calibration=options_of_calibration if calibrate else None,
-                certificate=certificate,
-                counterexample=counterexample,
                 progress=progress,
+                **asked,
             )
-    except bnfold.NotVerified as error:
+    except (bnfold.NotAllFolded, bnfold.NotVerified) as error:
         show([error.result], report_format, verbose=verbose, quiet=quiet, stderr=piped)
         complain(str(error))
         raise click.exceptions.Exit(1) from error

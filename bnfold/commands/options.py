@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
+path = click.Path(readable=False)  # for the completion of a shell; what is there, and may be read, is told later
 _Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
 
 
@@ -113,6 +114,39 @@ leftover = click.option(
     show_default=True,
     help="What to do with a BatchNormalization that stays, for compilers that know none: keep it, or put a Mul and an "
     "Add (affine) or a depthwise Conv (conv) in its place.",
+)
+
+
+class _List(click.ParamType[tuple[str, ...]]):
+    """Some of a few words, with commas between them."""
+
+    name = "list"
+
+    def __init__(self, words: Sequence[str]) -> None:
+        self._words = words
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """The words."""
+        given = tuple(value.split(",")) if isinstance(value, str) else tuple(map(str, value))
+        if unknown := [word for word in given if word not in self._words]:
+            self.fail(f"{unknown[0]!r} is none of {', '.join(self._words)}.", param, ctx)
+        return given
+
+
+fail_on = click.option(
+    "--fail-on",
+    type=_List(("foldable", "training", "affines", "any")),
+    default="foldable,training",
+    show_default=True,
+    metavar="WHAT,...",
+    help="What there may not be: `foldable` BatchNormalizations, those in `training` mode, other `affines` that could "
+    "fold, or `any` BatchNormalization.",
+)
+allow = click.option(
+    "--allow",
+    multiple=True,
+    metavar="GLOB|REASON",
+    help="Exceptions: nodes by name, and all that stay for a reason such as TRAINING_MODE.",
 )
 max_growth = click.option(
     "--max-growth",

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
+from bnfold.commands.errors import complain
+
 if TYPE_CHECKING:
-    from bnfold.report.results import Result
+    from bnfold.report import Checked, Failed, Result, Told
 
 
 def show(
@@ -17,5 +20,40 @@ def show(
     """Prints what the verbs returned, in the form that was asked for."""
     from bnfold.report import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
 
+    if not quiet and (told := FORMATS[report_format](results, verbose)):
+        click.echo(told, err=stderr)
+
+
+def show_checked(results: Sequence[Checked | Failed], report_format: str, *, verbose: bool, quiet: bool) -> None:
+    """Prints several; on a terminal those that have findings, or all if verbose, and how many there are."""
+    from bnfold.report import Failed, total  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    if report_format != "text" or len(results) == 1:
+        show(results, report_format, verbose=verbose, quiet=quiet)
+        return
+    told = [result for result in results if not isinstance(result, Failed) and (verbose or not result.ok)]
+    show(told, report_format, verbose=verbose, quiet=quiet)
     if not quiet:
-        click.echo(FORMATS[report_format](results, verbose), err=stderr)
+        click.echo(f"\n{total.checked(results)}" if told else total.checked(results))
+
+
+def show_lines(
+    results: Iterable[Told | Failed], report_format: str, *, verbose: bool, quiet: bool
+) -> list[Told | Failed]:
+    """Prints a line for each result as it comes, and one for all; other forms than text, once all are there."""
+    from bnfold.report import Failed, total  # noqa: PLC0415
+    from bnfold.report.text import text  # noqa: PLC0415
+
+    come = []
+    for result in results:
+        come.append(result)
+        if report_format == "text" and not quiet and not isinstance(result, Failed):
+            summary = result.summary()
+            click.echo(text(summary if verbose else replace(summary, rows=(), notes=())))
+        if result.error:
+            complain(result.error)
+    if report_format != "text":
+        show(come, report_format, verbose=verbose, quiet=quiet)
+    elif not quiet:
+        click.echo(total.optimized(come))
+    return come

@@ -13,7 +13,7 @@ from bnfold import escape
 from bnfold.commands import options
 from bnfold.limits import held_to
 
-_OF_RUNNING = {"rtol": "--rtol", "atol": "--atol", "providers": "--provider"}
+_OF_RUNNING = {"data": "--data", "rtol": "--rtol", "atol": "--atol", "providers": "--provider"}
 
 
 def _renamed(_ctx: click.Context, _param: click.Parameter, pairs: Sequence[str]) -> dict[str, str]:
@@ -24,9 +24,14 @@ def _renamed(_ctx: click.Context, _param: click.Parameter, pairs: Sequence[str])
 
 
 @click.command
-@click.argument("before", required=False)
-@click.argument("after", required=False)
-@click.option("--certificate", metavar="FILE", help="Check again what `bnfold optimize --certificate` recorded.")
+@click.argument("before", required=False, type=options.path)
+@click.argument("after", required=False, type=options.path)
+@click.option(
+    "--certificate",
+    type=options.path,
+    metavar="FILE",
+    help="Check again what `bnfold optimize --certificate` recorded.",
+)
 @click.option("--static", is_flag=True, help="Of a certificate: fold again and compare, but run nothing.")
 @click.option(
     "--data",
@@ -100,7 +105,8 @@ def verify(
     if certificate is not None:
         _check_certificate(ctx, certificate, before, after, static, timeout, memory, report_format, quiet)
     if before is None or after is None:
-        raise click.UsageError("BEFORE and AFTER are missing, or --certificate")
+        missing = "BEFORE and AFTER are" if before is None else "AFTER is"
+        raise click.UsageError(f"{missing} missing, or --certificate FILE")
     if static:
         raise click.UsageError("--static is for a certificate; --no-run compares region by region only")
     if not run and (unused := [flag for name, flag in _OF_RUNNING.items() if ctx.params[name] not in (None, ())]):

@@ -21,6 +21,7 @@ from bnfold.fold.leftover import Leftover, replacement
 from bnfold.fold.options import FoldOptions
 from bnfold.fold.patterns import Patterns
 from bnfold.fold.record import Ability, Answer, Entry, Outcome, Plan, Remnant, followed
+from bnfold.fold.spelt import spelt_out
 from bnfold.fold.sums import completes_sum, mergers
 from bnfold.fold.walk import Way, malformed_is_refused, refusal_of
 from bnfold.fold.ways import Choice, choose
@@ -148,6 +149,7 @@ class _Planner:
         self.is_open = False  # whether an affine stayed that might go once more is known
         mark_kept(graph, options.keep)
         self._entries: dict[Op, Entry] = {}
+        self._spelt_out = {} if deadline.is_over else spelt_out(graph)
         self._merged: list[Entry] = []
         self._remains_of: dict[Op, Op] = {}  # an Add or Mul that a fold left: the affine node it stands for
 
@@ -268,7 +270,7 @@ class _Planner:
     def _fold(self, op: Op, source: Value, affine: Affine, choice: Choice) -> None:
         origin = self._remains_of.pop(op, op)
         itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine)
-        entry = self._entries.get(origin, Entry(op.label, op.type, Outcome.FOLDED))
+        entry = self._entries.get(origin) or self._entry(op, Outcome.FOLDED)
         entry = _on_way(replace(entry, answers=(*entry.answers, itself)), choice.way)
         self._account.spent += choice.bytes_more
         changes = self._writer.fold(op, source, choice)
@@ -280,7 +282,10 @@ class _Planner:
 
     def _keep_it(self, op: Op, refusals: list[Refusal]) -> None:
         if op not in self._remains_of:
-            self._entries[op] = Entry(op.label, op.type, Outcome.KEPT, refusals=tuple(refusals))
+            self._entries[op] = replace(self._entry(op, Outcome.KEPT), refusals=tuple(refusals))
+
+    def _entry(self, op: Op, outcome: Outcome) -> Entry:
+        return Entry(op.label, op.type, outcome, part_of=self._spelt_out.get(op, ""))
 
 
 def _read(op: Op) -> tuple[Value, Affine]:

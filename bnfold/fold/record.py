@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from bnfold.affine import Affine
-from bnfold.model_io import Model
+from bnfold.model_io import Holder, Model
 from bnfold.reasons import Refusal
 
 
@@ -86,6 +86,7 @@ class Entry:
         copied: Shared weights that had to be copied: name to size in bytes.
         wrote: Names of the constants that were made for it; a later fold may have put others in their place.
         answers: What it rests on: the answer of every operator on its way, its own first.
+        part_of: Where several nodes spell a BatchNormalization out, the first of them.
     """
 
     node: str
@@ -99,14 +100,20 @@ class Entry:
     copied: dict[str, int] = field(default_factory=dict)
     wrote: tuple[str, ...] = ()
     answers: tuple[Answer, ...] = field(default=(), compare=False, repr=False)
+    part_of: str = ""
 
     @property
     def is_batchnorm(self) -> bool:
         return self.op_type == "BatchNormalization"
 
+    @property
+    def is_other(self) -> bool:
+        """Whether it is no BatchNormalization, nor part of one that is spelt out."""
+        return not (self.is_batchnorm or self.part_of)
+
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Holder):
     """Every affine node in graph order, and the model in which the folds are done.
 
     Attributes:
@@ -122,13 +129,34 @@ class Plan:
     model: Model
 
     @property
+    def _held(self) -> Model:
+        return self.model
+
+    @property
     def changes(self) -> bool:
         """Whether anything folds."""
         return any(entry.outcome is not Outcome.KEPT for entry in self.entries)
 
+    @property
+    def spelt_out(self) -> dict[str, Outcome]:
+        """What became of each BatchNormalization that other nodes spell out, by the first of them."""
+        fates: dict[str, set[Outcome]] = defaultdict(set)
+        for entry in self.entries:
+            if entry.part_of:
+                fates[entry.part_of].add(entry.outcome)
+        return {name: next(iter(fate)) if len(fate) == 1 else Outcome.REDUCED for name, fate in fates.items()}
+
     def count(self, outcome: Outcome, *, batchnorms: bool = True) -> int:
         """How many BatchNormalizations (or, if not, other affines) have this outcome."""
         return sum(entry.outcome is outcome and entry.is_batchnorm is batchnorms for entry in self.entries)
+
+    def count_batchnorms(self, outcome: Outcome) -> int:
+        """How many BatchNormalizations have this outcome, those that are spelt out among them."""
+        return self.count(outcome) + list(self.spelt_out.values()).count(outcome)
+
+    def count_others(self, outcome: Outcome) -> int:
+        """How many of what is left then have this outcome."""
+        return sum(entry.outcome is outcome and entry.is_other for entry in self.entries)
 
 
 def followed(first: Plan, origins: dict[str, str], again: Plan) -> Plan:

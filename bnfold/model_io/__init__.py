@@ -4,6 +4,8 @@ Large tensors stay in their file until they are asked for, and an output exists 
 """
 
 from bnfold.model_io.error import ModelError
+from bnfold.model_io.forms import ModelLike
+from bnfold.model_io.holder import Holder
 from bnfold.model_io.model import Model, load
 from bnfold.model_io.output import check_output, staged
 from bnfold.model_io.payload import Payload
@@ -11,8 +13,10 @@ from bnfold.model_io.temporary import Temporary, sweep, temporary_folder
 from bnfold.model_io.write import to_proto, write_stream
 
 __all__ = [
+    "Holder",
     "Model",
     "ModelError",
+    "ModelLike",
     "Payload",
     "Temporary",
     "check_output",

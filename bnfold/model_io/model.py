@@ -14,6 +14,7 @@ from onnx import TensorProto, numpy_helper
 
 from bnfold.model_io.error import ModelError
 from bnfold.model_io.external import DataFiles, ExternalRange, external_range
+from bnfold.model_io.forms import ModelLike, plain
 from bnfold.model_io.payload import File, Memory, Payload, Range, Source, exact_chunks
 from bnfold.model_io.protobuf import parse, serialize
 from bnfold.model_io.tensors import DATA_FIELDS, all_tensors, is_external, is_packed
@@ -164,15 +165,20 @@ class Model:
         return payload
 
 
-def load(source: str | os.PathLike[str] | onnx.ModelProto | bytes) -> Model:
+def load(model: ModelLike | Model) -> Model:
     """Reads a model, all but its large tensors, and checks that it holds together.
 
     Args:
-        source: a path; or a model in memory, which is copied, and cannot have data files as its folder is unknown.
+        model: in any form. One in memory is copied, and cannot have data files as its folder is unknown; one that was
+            loaded before is returned as it is.
 
     Raises:
         ModelError: it cannot be read, is no ONNX model, or contradicts itself.
+        TypeError: it is no model at all.
     """
+    if isinstance(model, Model):
+        return model
+    source = plain(model)
     name = "the model"
     try:
         if isinstance(source, onnx.ModelProto):

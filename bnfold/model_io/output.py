@@ -47,7 +47,7 @@ def check_output(out: Path, source: Path | None, *, in_place: bool, overwrite: b
         raise ModelError(f"{out}: is a folder" if target.is_dir() else f"{out}: is not a regular file")
     if source is not None and source.exists() and target.samefile(source):
         if not in_place:
-            raise ModelError(f"{out}: is the input itself, and was not to be changed in place")
+            raise ModelError(f"{out}: is the input itself; --in-place (in_place=True) writes over it")
     elif not overwrite:
         raise ModelError(f"{out}: already exists")
 

@@ -7,11 +7,11 @@ standard error, so the text for a terminal does not repeat it; the forms that ar
 from collections.abc import Callable, Sequence
 
 from bnfold.report.markup import markdown
-from bnfold.report.results import Checked, Failed, Optimized, Result
+from bnfold.report.results import Checked, Failed, Optimized, Result, Told
 from bnfold.report.schema import document
 from bnfold.report.text import text
 
-__all__ = ["FORMATS", "Checked", "Failed", "Optimized", "Result"]
+__all__ = ["FORMATS", "Checked", "Failed", "Optimized", "Result", "Told"]
 
 
 def _text(results: Sequence[Result], verbose: bool) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from bnfold import __version__, escape
 from bnfold.calibrate.result import Calibration, Layer
 from bnfold.calibrate.shift import BANDS, Drift, LayerDrift, Verdict
+from bnfold.report.summary import plural
 
 SCHEMA = 1
 _WORST_CHANNELS = 5
@@ -93,9 +94,9 @@ def calibration_report(result: Calibration, *, verbose: bool = False) -> Report:
     """The calibration; if verbose, with a row for each layer."""
     count = len(result.layers)
     return Report(
-        f"{result.source}: {count} BatchNormalization{'s' * (count > 1)} calibrated on {result.samples} samples "
+        f"{result.source}: {plural(count, 'BatchNormalization')} calibrated on {plural(result.samples, 'sample')} "
         f"({result.method.value}, batch size {result.batch_size})",
-        tuple(_calibration_lines(result)),
+        (*_calibration_lines(result), *_written(result)),
         ("BatchNormalization", "channels", "mean moved", "var x", "mean error", "var error", "residual"),
         tuple(map(_layer_row, result.layers)) if verbose else (),
         (*_skipped(result), *result.warnings),
@@ -115,6 +116,10 @@ def _calibration_lines(result: Calibration) -> Iterator[str]:
         yield f"measured again on the calibrated model: the largest residual is {result.residual:.1e}"
 
 
+def _written(result: Calibration) -> tuple[str, ...]:
+    return (f"written to {result.output}",) if result.output else ()
+
+
 def _layer_row(layer: Layer) -> tuple[str, ...]:
     ratio = max((layer.var + layer.epsilon) / (layer.old_var + layer.epsilon), key=lambda r: abs(math.log(r)))
     return (
@@ -132,6 +137,7 @@ def calibration_dict(result: Calibration) -> dict[str, object]:
     """The calibration as plain data."""
     return {
         "model": result.source,
+        "output": str(result.output) if result.output else None,
         "method": result.method.value,
         "samples": result.samples,
         "batch_size": result.batch_size,
@@ -163,7 +169,8 @@ def drift_report(result: Drift, *, verbose: bool = False) -> Report:
     """The drift; if verbose, with a row for each layer, else for the worst few."""
     ranked = sorted(result.layers, key=lambda layer: -layer.score)
     return Report(
-        f"{result.source}: {result.verdict.value} (score {_number(result.score)} on {result.samples} samples)",
+        f"{result.source}: {result.verdict.value} "
+        f"(score {_number(result.score)} on {plural(result.samples, 'sample')})",
         tuple(_drift_lines(result)),
         ("BatchNormalization", "score", "mean shift", "log var", "distance", "worst channels"),
         tuple(map(_drift_row, result.layers if verbose else ranked[:_WORST_CHANNELS])),

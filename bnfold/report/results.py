@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import onnx
-
-from bnfold.fold.record import Outcome, Plan
-from bnfold.model_io import to_proto
-from bnfold.reasons import Reason
+from bnfold.fold.record import Entry, Plan
+from bnfold.gate import Gate
+from bnfold.model_io import Holder, Model
 from bnfold.report.markup import html
 from bnfold.report.schema import plan_dict
 from bnfold.report.summary import Summary, headline, rows
@@ -32,6 +31,14 @@ class Result:
         """The result as plain data: a member of `models` in docs/json.md."""
         raise NotImplementedError
 
+    @property
+    def ok(self) -> bool:
+        """The answer; `bool(result)` is the same."""
+        raise NotImplementedError
+
+    def __bool__(self) -> bool:
+        return self.ok
+
     def __str__(self) -> str:
         return text(self.summary())
 
@@ -46,28 +53,34 @@ class Checked(Result):
     Attributes:
         source: The model's path as it was given, or `model` if it had none.
         plan: What was found.
+        gate: What there may not be.
     """
 
     source: str
     plan: Plan
+    gate: Gate = field(default_factory=Gate)
 
     @property
     def ok(self) -> bool:
-        """Whether no BatchNormalization is left that could fold, as far as there was time to find out."""
-        entries = [entry for entry in self.plan.entries if entry.is_batchnorm]
-        are_decided = all(refusal.reason is not Reason.OUT_OF_TIME for entry in entries for refusal in entry.refusals)
-        return are_decided and all(entry.outcome is Outcome.KEPT for entry in entries)
+        """Whether there is nothing that the gate does not let pass."""
+        return not self.stopped
+
+    @cached_property
+    def stopped(self) -> tuple[Entry, ...]:
+        """What the gate does not let pass."""
+        return self.gate.stopped(self.plan)
 
     def summary(self, *, verbose: bool = False) -> Summary:
         line = headline(self.plan, "would fold")
         return Summary(f"{self.source}: {line}", rows(self.plan, verbose=verbose))
 
     def to_dict(self) -> dict[str, object]:
-        return {"model": self.source, "error": None, **plan_dict(self.plan)}
+        stopped = [entry.node for entry in self.stopped]
+        return {"model": self.source, "error": None, "ok": self.ok, "stopped": stopped, **plan_dict(self.plan)}
 
 
 @dataclass(frozen=True)
-class Optimized(Result):
+class Optimized(Holder, Result):
     """What became of each affine node of a model, and where the folded model is.
 
     Attributes:
@@ -88,16 +101,17 @@ class Optimized(Result):
     verification: Verification | None = None
     calibration: Calibration | None = None
 
-    def proto(self) -> onnx.ModelProto:
-        """The folded model in memory.
+    @property
+    def ok(self) -> bool:
+        """Whether nothing speaks against the folded model; it need not have been verified."""
+        return self.verification is None or not self.verification.is_different
 
-        Raises:
-            ModelError: It is over 2 GiB, or the file that it was read from is damaged.
-        """
-        return to_proto(self.plan.model)
+    @property
+    def _held(self) -> Model:
+        return self.plan.model
 
     def summary(self, *, verbose: bool = False) -> Summary:
-        parts = [headline(self.plan, "folded"), _sizes(self.bytes_before, self.bytes_after), self._verified()]
+        parts = [headline(self.plan, "folded"), sizes(self.bytes_before, self.bytes_after), self._verified()]
         notes = [*self._calibrated(verbose=verbose), *([f"written to {self.output}"] if self.output else [])]
         if self.verification is not None and self.verification.counterexample:
             notes.append(f"a counterexample is in {self.verification.counterexample}: run its replay.py")
@@ -109,8 +123,8 @@ class Optimized(Result):
             "error": None,
             "output": str(self.output) if self.output else None,
             "bytes": {"before": self.bytes_before, "after": self.bytes_after},
-            "verification": self.verification.to_dict() if self.verification else None,
-            "calibration": self.calibration.to_dict() if self.calibration else None,
+            "verification": self.verification.to_dict() if self.verification is not None else None,
+            "calibration": self.calibration.to_dict() if self.calibration is not None else None,
             **plan_dict(self.plan),
         }
 
@@ -133,6 +147,10 @@ class Failed(Result):
     error: str
     exit_code: int = 2
 
+    @property
+    def ok(self) -> bool:
+        return False
+
     def summary(self, *, verbose: bool = False) -> Summary:  # noqa: ARG002 -- there is nothing to say of its nodes
         return Summary(f"{self.source}: {self.error}", ())
 
@@ -140,8 +158,43 @@ class Failed(Result):
         return {"model": self.source, "error": self.error}
 
 
-def _sizes(before: int, after: int) -> str:
-    """Both in the unit that suits the larger one."""
+@dataclass(frozen=True)
+class Told(Result):
+    """What there is to say of a result: plain data, which one process can send to another.
+
+    Attributes:
+        source: The model's path as it was given.
+        told: Its report.
+        data: The same for programs.
+        error: Why nothing was written; empty if it was.
+    """
+
+    source: str
+    told: Summary
+    data: dict[str, object]
+    error: str = ""
+
+    @classmethod
+    def of(cls, result: Optimized, *, verbose: bool, error: str = "") -> Told:
+        return cls(result.source, result.summary(verbose=verbose), result.to_dict(), error)
+
+    @property
+    def ok(self) -> bool:
+        return not self.error
+
+    @property
+    def exit_code(self) -> int:
+        return int(not self.ok)
+
+    def summary(self, *, verbose: bool = False) -> Summary:  # noqa: ARG002 -- that was decided where it was made
+        return self.told
+
+    def to_dict(self) -> dict[str, object]:
+        return self.data
+
+
+def sizes(before: int, after: int) -> str:
+    """Two sizes of a model, both in the unit that suits the larger one."""
     power, unit = next((p, u) for p, u in ((3, "GB"), (2, "MB"), (1, "KB"), (0, "bytes")) if before >= 1000**p or not p)
     digits = 1 if power else 0
     grown = f" ({100 * after / before - 100:.1f} % larger)" if after > before else ""

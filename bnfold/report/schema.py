@@ -12,7 +12,7 @@ from bnfold.fold.record import Entry, Outcome, Plan
 from bnfold.reasons import Refusal
 from bnfold.report.stays import kind_of
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def document(models: Sequence[dict[str, object]]) -> str:
@@ -25,8 +25,9 @@ def plan_dict(plan: Plan) -> dict[str, object]:
     """Counts, and an entry for each affine node."""
     fates = (Outcome.FOLDED, Outcome.REDUCED, Outcome.KEPT, Outcome.REPLACED)
     return {
-        "batchnorms": {outcome.value: plan.count(outcome) for outcome in fates},
-        "affines": {outcome.value: plan.count(outcome, batchnorms=False) for outcome in fates},
+        "batchnorms": {outcome.value: plan.count_batchnorms(outcome) for outcome in fates},
+        "spelt_out": len(plan.spelt_out),
+        "affines": {outcome.value: plan.count_others(outcome) for outcome in fates},
         "merged": plan.count(Outcome.MERGED, batchnorms=False),
         "nodes": {"before": plan.nodes_before, "after": plan.nodes_after},
         "entries": [entry_dict(entry) for entry in plan.entries],
@@ -46,6 +47,7 @@ def entry_dict(entry: Entry) -> dict[str, object]:
         "reasons": [_refusal(refusal) for refusal in entry.refusals],
         "renamed": entry.renamed,
         "copied": entry.copied,
+        "part_of": entry.part_of or None,
     }
 
 

@@ -46,16 +46,19 @@ def plural(count: int, noun: str) -> str:
 
 def headline(plan: Plan, folded: str) -> str:
     """How many nodes went, where `folded` is the verb to say it with."""
-    batchnorms = sum(entry.is_batchnorm for entry in plan.entries)
-    others = plan.count(Outcome.FOLDED, batchnorms=False) + plan.count(Outcome.REDUCED, batchnorms=False)
-    line = f"{plan.count(Outcome.FOLDED)} of {plural(batchnorms, 'BatchNormalization')}"
+    spelt_out = len(plan.spelt_out)
+    batchnorms = sum(entry.is_batchnorm for entry in plan.entries) + spelt_out
+    others = plan.count_others(Outcome.FOLDED) + plan.count_others(Outcome.REDUCED)
+    line = f"{plan.count_batchnorms(Outcome.FOLDED)} of {plural(batchnorms, 'BatchNormalization')}"
+    if spelt_out:
+        line += f" ({'' if spelt_out == batchnorms else f'{spelt_out} '}spelt out as Mul and Add)"
     if not batchnorms:
         line = "no BatchNormalization"
     if others:
         line += f" and {plural(others, 'other affine')}"
     if batchnorms or others:
         line += f" {folded}"
-    if reduced := plan.count(Outcome.REDUCED):
+    if reduced := plan.count_batchnorms(Outcome.REDUCED):
         line += f", {reduced} reduced to one node"
     if replaced := plan.count(Outcome.REPLACED):
         line += f", {replaced} replaced"
@@ -75,7 +78,7 @@ def rows(plan: Plan, *, verbose: bool = False) -> tuple[Row, ...]:
     """
     if verbose:
         return tuple(_alone(entry) for entry in plan.entries)
-    told = [entry for entry in plan.entries if entry.is_batchnorm or entry.outcome is not Outcome.KEPT]
+    told = [entry for entry in plan.entries if not entry.is_other or entry.outcome is not Outcome.KEPT]
     grouped = [_together(group) for group in _groups(told)]
     untold = len(plan.entries) - len(told)
     if untold:

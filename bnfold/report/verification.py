@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 from bnfold import __version__, escape
 from bnfold.verify.result import Outcome, OutputFigures, RegionResult, Verdict, Verification
 
-SCHEMA = 2
+SCHEMA = 3
 _OUTPUT_COLUMNS = (
     *("output", "max abs", "max rel", "rms", "SNR dB", "ULPs", "cosine", "argmax", "NaN/Inf"),
     *("noise", "accepted"),

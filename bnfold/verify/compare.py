@@ -8,11 +8,9 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import onnx
-
 from bnfold.graph import Graph, inlined
 from bnfold.limits import Deadline, Limits
-from bnfold.model_io import Model, ModelError, load
+from bnfold.model_io import Model, ModelError, ModelLike, load
 from bnfold.reasons import Refusal, Refused
 from bnfold.verify.conclusion import conclusion
 from bnfold.verify.confined import Exhausted, Progress, confined
@@ -33,7 +31,7 @@ from bnfold.verify.running.referee import Referee, Ruling
 from bnfold.verify.running.runner import CPU, Runner
 from bnfold.verify.running.variations import weights_moved
 
-Source = str | os.PathLike[str] | onnx.ModelProto | Model
+Source = ModelLike | Model
 _FEW = ("normal",)
 _ENTRIES_A_SECOND = 10**7
 _BYTES_AN_ENTRY = 64
@@ -63,7 +61,7 @@ def verify(
     """Finds out whether two models compute the same.
 
     Args:
-        before: A model: a path, or one in memory.
+        before: A model: a path, or one in memory, in any form (see `bnfold.optimize`).
         after: The model made from it.
         shapes: Shapes of inputs, for those whose shape the model does not say.
         dims: Sizes of named dimensions.
@@ -147,7 +145,7 @@ class _Pair:
     """
 
     def __init__(self, before: Source, after: Source, map_output: Mapping[str, str]) -> None:
-        self.left, self.right = _loaded(before), _loaded(after)
+        self.left, self.right = load(before), load(after)
         self.names = matched_outputs(self.left, self.right, map_output)
 
     @cached_property
@@ -189,10 +187,6 @@ class _Pair:
 
 def _silent(what: str, done: int, total: int) -> None:
     """Tells nobody."""
-
-
-def _loaded(source: Source) -> Model:
-    return source if isinstance(source, Model) else load(source)
 
 
 def _most_entries(limits: Limits) -> int:

@@ -167,8 +167,16 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing speaks against the two being the same."""
-        return self.verdict is not Verdict.DIFFERENT
+        """Whether they were compared and found equivalent, which `bnfold verify` says with exit code 0."""
+        return self.passed
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    @property
+    def is_different(self) -> bool:
+        """Whether something speaks against the two being the same."""
+        return self.verdict is Verdict.DIFFERENT
 
     @property
     def passed(self) -> bool:
@@ -202,7 +210,8 @@ class Verification:
             equal = sum(region.outcome in (Outcome.EQUAL, Outcome.REDEFINED) for region in self.regions)
             unknown = sum(region.is_open for region in self.regions)
             rest = f" ({unknown} left to the runs)" if unknown else ""
-            parts.append(f"{equal} of {len(self.regions)} changed regions equal in float64{rest}")
+            changed = f"{len(self.regions)} changed region{'s' * (len(self.regions) != 1)}"
+            parts.append(f"{equal} of {changed} equal in float64{rest}")
         if self.outputs:
             apart = f"{max(output.max_rel for output in self.outputs):.1e} of max |y|"
             passed = all(output.passed for output in self.outputs)

@@ -65,7 +65,8 @@ def test_default_output_is_never_overwritten(run, model):
     there.write_bytes(b"precious")
     result = run("optimize", model, "--no-verify")
     assert result.exit_code == 2
-    assert result.stderr == f"bnfold: {there}: already exists; give it as the output (-o) to replace it\n"
+    hint = "--force (overwrite=True) replaces it, and -o OUT writes to another place"
+    assert result.stderr == f"bnfold: {there}: already exists; {hint}\n"
     assert there.read_bytes() == b"precious"
     assert run("optimize", model, "--no-verify", "-o", there).exit_code == 0
     folded = there.read_bytes()

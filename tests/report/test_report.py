@@ -219,7 +219,7 @@ def test_json_is_what_the_docs_say():
         "net.onnx", plan(kept("bn", refusal), folded("bn2", "conv1"), reduced("bn3", "Add", SHIFT)), None, 10, 9
     )
     document = json.loads(FORMATS["json"]([result, Failed("bad.onnx", "is empty")], False))
-    assert document["schema"] == 2
+    assert document["schema"] == 3
     good, bad = document["models"]
     assert bad == {"model": "bad.onnx", "error": "is empty"}
     entries = good.pop("entries")
@@ -231,6 +231,7 @@ def test_json_is_what_the_docs_say():
         "verification": None,
         "calibration": None,
         "batchnorms": {"folded": 1, "reduced": 1, "kept": 1, "replaced": 0},
+        "spelt_out": 0,
         "affines": {"folded": 0, "reduced": 0, "kept": 0, "replaced": 0},
         "merged": 0,
         "nodes": {"before": 5, "after": 2},
@@ -254,6 +255,7 @@ def test_json_is_what_the_docs_say():
         ],
         "renamed": {},
         "copied": {},
+        "part_of": None,
     }
     assert entries[2]["left"] == [{"node": "bn3", "op_type": "Add"}]
     assert [reason["reason"] for reason in entries[2]["reasons"]] == ["SHIFT_NOT_ZERO"]

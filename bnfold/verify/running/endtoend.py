@@ -80,7 +80,7 @@ def _samples(
         job = Job(setup.before, feeds, providers=setup.providers, float64=float64, first=True)
         found = runner.run([job])[0]
         if found[-1].error:
-            return found[0].error
+            return f"{found[0].error}; its shape was guessed: --shape {generator.guessed}=… gives it"
         fitting = shapes[len(found) - 1]
     samples = [generator.sample(fitting, name) for name in distributions]
     for number, variant in enumerate(generator.batch_variants(fitting)):
@@ -126,7 +126,8 @@ def _varied(runner: Runner, setup: _Setup, base: Job, samples: Sequence[Sample])
 
 
 def _how(setup: _Setup, runs: int, *, float64: bool) -> str:
+    told = f"{runs} run{'s' * (runs != 1)}"
     if float64:
-        return f"{_FLOAT64}, {runs} runs"
+        return f"{_FLOAT64}, {told}"
     providers = "" if tuple(setup.providers) == ("CPUExecutionProvider",) else f", {', '.join(setup.providers)}"
-    return f"ONNX Runtime with graph optimisations off{providers}, {runs} runs"
+    return f"ONNX Runtime with graph optimisations off{providers}, {told}"

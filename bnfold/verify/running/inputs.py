@@ -91,6 +91,12 @@ class Generator:
                 sizes = dict(zip(others, guess, strict=True)) | dict.fromkeys(batch, size)
                 yield self._sized(sizes)
 
+    @property
+    def guessed(self) -> str:
+        """The first input whose shape is not known but for its batch."""
+        open_ = (name for name, shape in self._given.items() if any(isinstance(dim, str) for dim in shape[1:]))
+        return next(open_, next(iter(self._given), "NAME"))
+
     def batch_variants(self, shapes: Mapping[str, Sequence[int]]) -> Iterator[dict[str, tuple[int, ...]]]:
         """The same shapes with other batch sizes, if the model leaves the batch open."""
         batch = {name for name, shape in self._given.items() if shape and isinstance(shape[0], str)}
