@@ -234,6 +234,7 @@ def test_an_operator_without_a_rule_is_tried():
     call = case.call(errors_of(case, 1e-6))
     assert case.type not in RULES
     bounds = [tried(call)[0] for _ in range(2)]
+    assert bounds[0] is not None
     np.testing.assert_array_equal(*bounds)
     for sign in (1, -1):
         assert (

@@ -129,14 +129,17 @@ def distance(old: Array, new: Array) -> FloatArray:
     return np.asarray(gap)
 
 
-def tried(call: Call) -> list[FloatArray]:
+def tried(call: Call) -> list[FloatArray | None]:
     """Of an operator without a rule: moved up, down, and at random, the same each time, as if independent."""
     random = np.random.default_rng(0)
     signs = [lambda e: np.ones(e.shape), lambda e: -np.ones(e.shape)]
     signs += [lambda e: random.choice((-1.0, 1.0), e.shape)] * int(K)
     moved = [call.run(call.shifted(sign)) for sign in signs]
-    found = []
+    found: list[FloatArray | None] = []
     for place, y in enumerate(call.outputs):
+        if y is None:
+            found.append(None)
+            continue
         moves = np.stack([distance(y, results[place]) for results in moved])
         found.append(np.maximum(moves.max(axis=0), K * np.sqrt((moves[2:] ** 2).mean(axis=0))))
     return found
