@@ -280,10 +280,11 @@ def _attribute_value(attribute: AttributeProto, types: Mapping[str, int]) -> Any
 def _attribute_types(op_type: str, opset: int) -> Mapping[str, int]:
     """The types that the attributes of one of ONNX's own operators have; of any other operator nothing is known."""
     try:
-        schema = onnx.defs.get_schema(op_type, opset)
-    except onnx.defs.SchemaError:
-        return {}
-    types = ((name, attribute.type) for name, attribute in schema.attributes.items())
+        schemas = [onnx.defs.get_schema(op_type, opset)]
+    except onnx.defs.SchemaError:  # the model does not say which version
+        known = onnx.defs.get_all_schemas_with_history()
+        schemas = [schema for schema in known if (schema.domain, schema.name) == ("", op_type)]
+    types = ((name, attribute.type) for schema in schemas for name, attribute in schema.attributes.items())
     return {name: kind.value for name, kind in types}  # type: ignore[attr-defined]  # onnx's stubs do not know it
 
 

@@ -104,6 +104,13 @@ GRAPH = helper.make_attribute("body", helper.make_graph([], "g", [], []))
 GRAPH_BY_NAME_ONLY = AttributeProto(name="body", type=AttributeProto.FLOAT, g=onnx.GraphProto(name="g"))
 
 
+def of_no_version(made: onnx.ModelProto) -> None:
+    """A constant that is a number where a tensor belongs, and nothing says since when it might be."""
+    made.graph.node[0].CopyFrom(helper.make_node("Mul", ["x", "k"], ["c"]))
+    made.graph.node.insert(0, helper.make_node("Constant", [], ["k"], value=1.0))
+    made.opset_import[0].domain = "other"
+
+
 def faulty() -> Iterator[object]:
     """Each shows a kind of fault that a campaign has found."""
     const, node = helper.make_node("Constant", [], ["k"]), helper.make_node
@@ -114,6 +121,7 @@ def faulty() -> Iterator[object]:
         changed = conv_bn(lambda made: made.graph.node[0].CopyFrom(node("Mul", ["x", "k"], ["c"])))
         changed.graph.node.insert(0, const)
         yield pytest.param(changed, id=f"constant-node-{type(value).__name__}")
+    yield pytest.param(conv_bn(of_no_version), id="constant-node-of-no-version")
     yield pytest.param(conv_bn(of_type("w", 76)), id="type-unknown")
     yield pytest.param(
         conv_bn(lambda made: setattr(made.graph.input[0].type.tensor_type, "elem_type", 76)), id="type-in"
