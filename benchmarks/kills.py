@@ -235,7 +235,8 @@ def campaign(scenario: Scenario, work: Path) -> Tally:
 def contents(folder: Path) -> Contents:
     """The files of a folder; a certificate as the JSON that it must be."""
     found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
-    return {name: _parsed(data) if name.endswith(".json") else data for name, data in found.items()}
+    whole = {name for name in found if name.endswith(".json") and not name.startswith(".")}  # not what a kill left
+    return {name: _parsed(data) if name in whole else data for name, data in found.items()}
 
 
 def _parsed(data: bytes) -> bytes:

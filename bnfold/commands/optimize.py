@@ -143,7 +143,9 @@ def optimize(
         "in_place": in_place,
         "overwrite": force,
         "calibrate": list(calibrate) or None,
-        "calibration": {name.removeprefix("calibrate_"): value for name, value in calibration.items()},
+        "calibration": {name.removeprefix("calibrate_"): value for name, value in calibration.items()}
+        if calibrate
+        else None,
     }
     if output_dir is not None and (output is not None or in_place or "-" in models):
         raise click.UsageError("--output-dir names the outputs: -o, --in-place and standard input do not go with it")
