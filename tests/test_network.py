@@ -63,7 +63,7 @@ def test_every_process_is_told():
     files = {path.relative_to(PACKAGE).as_posix(): imported(path) for path in PACKAGE.rglob("*.py")}
     assert [name for name, names in files.items() if "subprocess" in names and "telemetry" not in names] == []
     children = {"verify/running/child.py", "verify/running/probe.py"}
-    children.add("verify/replay.py")  # it is written beside counterexamples, for people, and not run
+    children.add("verify/replay.py")  # a script of its own, beside counterexamples
     importing = {name for name, names in files.items() if "onnxruntime" in names}
     assert {name for name in importing - children if not name.startswith("calibrate/")} == set()
     assert "telemetry" in files["calibrate/__init__.py"]

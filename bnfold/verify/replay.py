@@ -6,12 +6,14 @@ It needs numpy and onnxruntime; what ONNX Runtime cannot run is left to onnx.ref
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # from 1.32 on it sends events
 HERE = Path(__file__).parent
 NAMES = json.loads((HERE / "difference.json").read_text(encoding="utf-8"))["names"]
 
