@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -142,6 +143,43 @@ def conv_transpose(b: Builder, x: Tensor) -> Tensor:
     return b.node("ConvTranspose", *inputs, along=1, **attributes)
 
 
+def deform_conv(b: Builder, x: Tensor) -> Tensor:
+    x = _image(x)
+    if b.opset < SINCE["deform_conv"] or x.rank != 4:
+        raise Unfit("no DeformConv")
+    group, out = b.pick([group for group in (1, 1, 2) if x.channels % group == 0]), 2 * b.integer(1, 2)
+    taps = [b.pick([1, 2]), 2]
+    sizes = [size - tap + 1 for size, tap in zip(x.shape[2:], taps, strict=True)]
+    if min(sizes) < 1:
+        raise Unfit("too small")
+    offsets = b.store(b.rng.uniform(-0.6, 0.6, (x.shape[0], 2 * prod(taps), *sizes)).astype(b.dtype), "offset")
+    inputs = [x, constant(b, weight(b, (out, x.channels // group, *taps), x.channels), "weight"), offsets]
+    if b.chance(0.5):
+        inputs.append(constant(b, numbers(b, (out,)), "bias"))
+    return b.node("DeformConv", *inputs, along=1, group=group)
+
+
+# --- recurrent -----------------------------------------------------------------------------------------------
+
+_GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
+
+
+def recurrent(b: Builder, x: Tensor, op: str) -> Tensor:
+    """Of features that are channels: [N, C, T] becomes [T, N, C] first."""
+    if x.rank != 3:
+        raise Unfit("no sequence")
+    x = b.node("Transpose", x.along(1), perm=[2, 0, 1], along=2)
+    hidden, gates = 2, _GATES[op]
+    inputs = [
+        x,
+        constant(b, weight(b, (1, gates * hidden, x.channels), x.channels), "weight"),
+        constant(b, weight(b, (1, gates * hidden, hidden), hidden), "recurrence"),
+    ]
+    if b.chance(0.6):
+        inputs.append(constant(b, numbers(b, (1, 2 * gates * hidden)), "bias"))
+    return b.node(op, *inputs, along=-1, hidden_size=hidden)
+
+
 # --- matrices ------------------------------------------------------------------------------------------------
 
 
@@ -267,5 +305,7 @@ def rms_norm(b: Builder, x: Tensor) -> Tensor:
 
 # the opsets in which some operators begin
 SINCE = {"einsum": 12, "einsum_gate": 12, "grid_sample": 16, "layer_norm": 17, "group_norm": 18, "rms_norm": 23}
+SINCE |= {"deform_conv": 19}
 NORMS = [instance_norm, group_norm, layer_norm, rms_norm]
 ABSORBERS = [conv] * 8 + [conv_transpose] * 2 + [gemm] * 3 + [matmul] * 3 + [einsum] + NORMS
+ABSORBERS += [deform_conv] * 2 + [partial(recurrent, op=op) for op in _GATES]

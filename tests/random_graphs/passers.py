@@ -60,6 +60,13 @@ def identity(b: Builder, x: Tensor) -> Tensor:
     return b.node("Identity", x)
 
 
+def same_type(b: Builder, x: Tensor) -> Tensor:
+    """A Cast to the type that it has."""
+    if b.opset >= 15 and b.chance(0.5):
+        return b.node("CastLike", x, b.store(np.zeros(1, b.dtype)))
+    return b.node("Cast", x, to=helper.np_dtype_to_tensor_dtype(b.dtype))
+
+
 def dropout(b: Builder, x: Tensor) -> Tensor:
     """Inference mode in each of its forms; a mask may be there, unread."""
     outputs = b.pick([1, 1, 2])
@@ -258,7 +265,7 @@ def large_addend(b: Builder, x: Tensor) -> Tensor:
     return b.node("Add", x, constant(b, numbers(b, x.shape), "table"))
 
 
-POINTWISE = [relu] * 5 + [extreme, einsum_gate, abs_, leaky_relu, prelu, clip, clip, neg, identity, dropout]
+POINTWISE = [relu] * 5 + [extreme, einsum_gate, abs_, leaky_relu, prelu, clip, clip, neg, identity, dropout, same_type]
 _REDUCES = ("ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceL1", "ReduceL2")
 POOLING = [max_pool] * 3 + [average_pool] * 3 + [global_pool] * 2 + [lp_pool]
 POOLING += [partial(reduce, op=op) for op in _REDUCES]
