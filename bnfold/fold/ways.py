@@ -108,7 +108,7 @@ def _on_grids(choice: Choice) -> Choice:
 
 
 def _attempts(op: Op, source: Value, affine: Affine, most_left: int) -> Iterator[Callable[[], Choice]]:
-    if affine.is_identity and not op.output.is_output:
+    if (affine.is_identity or _vanishes(op)) and not op.output.is_output:
         yield lambda: Choice(Way(), Rest.GOES)
     yield lambda: Choice(_up(op, source, affine), Rest.GIVES_NAME)
     yield lambda: Choice(_down(op, affine), Rest.GOES)
@@ -125,6 +125,13 @@ def _attempts(op: Op, source: Value, affine: Affine, most_left: int) -> Iterator
         for first, second in halves:
             yield partial(_second_half_stays, op, source, first, second)
             yield partial(_first_half_stays, op, source, first, second)
+
+
+def _vanishes(op: Op) -> bool:
+    """Whether a shift that a fold has left is nothing in the type that it is stored in."""
+    constants = [op.graph.constant(value) for value in op.inputs if value is not None]
+    made = [constant for constant in constants if isinstance(constant, Exact)]
+    return op.type == "Add" and len(made) == 1 and not made[0].array().any()
 
 
 @contextmanager
