@@ -72,6 +72,7 @@ def test_results_become_their_models():
         )
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's own
 def test_what_torch_exports():
     """An ONNXProgram is a model; checked where torch is."""
     torch = pytest.importorskip("torch")
