@@ -129,6 +129,14 @@ CASES = [
         "ScatterElements", (X, np.ones((2, 4, 1, 5), np.int64), X[:, :, :1]), {"axis": 2, "reduction": "max"}, exact=ONE
     ),
     Case("ScatterND", (X, np.array([[1]]), X[:1]), exact=ONE),
+    Case("ScatterND", (X, np.array([[1], [1]]), X[:2]), {"reduction": "min"}, exact=ONE),
+    Case("Pad", (X,), {"pads": [0, 0, 1, 0, 0, 0, 2, 1], "value": 0.7}, opset=10),
+    Case(
+        "Resize",
+        (X, np.array([0, 0, -0.5, 0, 1, 1, 1.5, 1.0]), np.zeros(0), np.array([2, 4, 9, 5])),
+        {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 0.7, "mode": "linear"},
+        exact=(1, 2, 3),
+    ),
     Case("Pad", (X, PADS, np.full((), 0.7)), exact=ONE),
     Case("Concat", (X, Y), {"axis": 3}),
     Case("CumSum", (X, np.array(2)), exact=ONE),

@@ -171,9 +171,26 @@ def _fused_conv(call: Call) -> Sequence[Any]:
     return [np.maximum(*(distance(call.outputs[0], call.run([*first, z + d])[0]) for d in (-error, error)))]
 
 
-def _unless(attribute: str, bad: Sequence[Any], rule: Rule) -> Rule:
-    """A rule that does not hold for some values of an attribute."""
-    return lambda call: (tried if call.op.attribute(attribute) in bad else rule)(call)
+def _scattered(call: Call) -> Sequence[Any]:
+    """Of the smallest number as of the largest one, whichever may be off most"""
+    reduction = call.op.attribute("reduction")
+    if reduction == b"mul" or call.is_off(1):
+        return tried(call)
+    return (ends if reduction == b"min" else moves(0, 2))(call)
+
+
+def _but_for_own(rule: Rule) -> Rule:
+    """Of what an operator makes of its first input: a number that it writes beside it of its own is not off."""
+
+    def bound(call: Call) -> Sequence[Any]:
+        return [rule(call)[0] - call.run([np.zeros_like(call.value(0)), *_rest(call)])[0]]
+
+    return bound
+
+
+def _padded(call: Call) -> Sequence[Any]:
+    """What is written beside the input is an input as well, but in old versions"""
+    return (_but_for_own(moves(0)) if call.value(2) is None else moves(0, 2))(call)
 
 
 def _power(op: Op, x: Ball, p: Ball) -> Ball:
@@ -258,7 +275,8 @@ def _resize(call: Call) -> Sequence[Any]:
     """A sum; factors that are off make the result another, but none of another size: that is compared elsewhere."""
     if call.op.attribute("mode") == b"cubic":
         return tried(call)
-    error = _sums(replace(call, inputs=[call.inputs[0], *(num._replace(error=None) for num in call.inputs[1:])]))[0]
+    alone = replace(call, inputs=[call.inputs[0], *(num._replace(error=None) for num in call.inputs[1:])])
+    error = _but_for_own(_sums)(alone)[0]
     factors = replace(call, inputs=[call.inputs[0]._replace(error=None), *call.inputs[1:]])
     ends_ = [call.run(factors.shifted(sign))[0] for sign in (np.ones_like, lambda e: -np.ones_like(e))]
     return [error + sum(distance(call.outputs[0], end) for end in ends_ if end.shape == call.outputs[0].shape)]
@@ -317,9 +335,9 @@ _MOVING = {
     **dict.fromkeys(("Slice", "Gather", "GatherElements", "GatherND", "Split", "Expand", "Tile"), moves(0)),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth", "ReverseSequence", "Compress", "Trilu"), moves(0)),
     **dict.fromkeys(("MaxPool", "GlobalMaxPool", "ReduceL1", "ReduceL2", "LpPool", "GlobalLpPool"), moves(0)),
-    **dict.fromkeys(("ScatterElements", "ScatterND"), _unless("reduction", [b"mul"], moves(0, 2))),
+    **dict.fromkeys(("ScatterElements", "ScatterND"), _scattered),
     "Dropout": lambda call: [call.error(0), 0.0],
-    "Pad": moves(0, 2),
+    "Pad": _padded,
     "Concat": moves(),
     "MaxPool": lambda call: (tried if len(call.outputs) > 1 else moves(0))(call),
 }

@@ -1,0 +1,67 @@
+"""Bounds that are too wide let a fault pass, and bounds that are too narrow refuse a right rewriting."""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import pytest
+from rewritings import Array, Rewriting
+
+from bnfold.verify import Verdict, verify
+
+RANDOM = np.random.default_rng(5)
+W = (RANDOM.standard_normal((8, 16, 3, 3)) / 12).astype(np.float32)
+S = RANDOM.uniform(0.5, 1.5, 8).astype(np.float32)
+FOLDED = W.astype(float) * S.astype(float).reshape(8, 1, 1, 1)
+TENSORS = {"w": W, "s": S.reshape(8, 1, 1), "scaled": FOLDED.astype(np.float32)}
+TENSORS |= {"off": (2 * FOLDED).astype(np.float32), "p": RANDOM.standard_normal((4, 8, 1, 1)).astype(np.float32)}
+TENSORS |= {"idx": np.ones((4, 1, 7, 7), np.int64), "u": np.full((4, 1, 7, 7), 0.1, np.float32)}
+TENSORS |= {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "half": np.full((), 0.5, np.float32)}
+
+
+def folded(
+    what: str, rest: str, output: str, *, opset: int = 18, tensors: Mapping[str, Array] = MappingProxyType({})
+) -> Rewriting:
+    """A scale behind a Conv, folded into it, and what follows."""
+    return Rewriting(
+        what,
+        f"n (float[4, 16, 9, 9] x) => ({output} y) {{ @ {rest} }}",
+        *("~c = Conv (x, w) ~a = Mul (~c, s)", "~a = Conv (x, off)", "~a = Conv (x, scaled)"),
+        opset=opset,
+        tensors=TENSORS | dict(tensors),
+    )
+
+
+SCATTERS = [
+    folded(
+        f"ScatterElements of {name}",
+        f'y = ScatterElements<axis = 1, reduction = "{name}"> (~a, idx, u)',
+        "float[4, 8, 7, 7]",
+    )
+    for name in ("min", "max", "add", "mul")
+]
+INTEGERS = [
+    folded(
+        f"steps of {size:g}",
+        "~b = Mul (~a, size) y = Cast<to = 7> (~b)",
+        "int64[4, 8, 7, 7]",
+        tensors={"size": np.full((), size, np.float32)},
+    )
+    for size in (1e4, 1e8)
+]
+OTHERS = [
+    folded("root of zeros", "~r = Relu (~a) ~q = Sqrt (~r) y = Conv (~q, p)", "float[4, 4, 7, 7]"),
+    folded(
+        "a border of its own",
+        "~b = Pad<pads = [0, 0, 1, 1, 0, 0, 1, 1], value = 0.5> (~a) y = Conv (~b, p)",
+        "float[4, 4, 9, 9]",
+        opset=10,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", [*SCATTERS, *INTEGERS, *OTHERS], ids=str)
+def test_right_and_wrong_are_told_apart(case):
+    """Where the bound holds and is no wider than it has to be."""
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
+    assert verify(*case.wrongly(), run=False).verdict is Verdict.DIFFERENT
