@@ -60,7 +60,28 @@ OTHERS = [
 ]
 
 
-@pytest.mark.parametrize("case", [*SCATTERS, *INTEGERS, *OTHERS], ids=str)
+LABELS = {"w": W.astype(np.float16), "s": S.reshape(8, 1, 1).astype(np.float16)}
+LABELS |= {"table": RANDOM.standard_normal((8, 5)).astype(np.float16)}
+_EXACT = LABELS["w"].astype(float) * LABELS["s"].astype(float).reshape(8, 1, 1, 1)
+LABELS |= {"scaled": _EXACT.astype(np.float16), "off": (_EXACT[::-1]).astype(np.float16)}
+CHOICES = [
+    Rewriting(
+        "labels",
+        "n (float16[4, 16, 33, 33] x) => (float16[4, 31, 31, 5] y) "
+        "{ @ ~i = ArgMax<axis = 1, keepdims = 0> (~a) y = Gather (table, ~i) }",
+        *("~c = Conv (x, w) ~a = Mul (~c, s)", "~a = Conv (x, off)", "~a = Conv (x, scaled)"),
+        tensors=LABELS,
+    ),
+    folded(
+        "steps",
+        "~e = Sigmoid (~a) ~f = Mul (~e, seven) ~i = Cast<to = 7> (~f) y = Gather (table, ~i)",
+        "float[4, 8, 7, 7, 5]",
+        tensors={"table": RANDOM.standard_normal((8, 5)).astype(np.float32), "seven": np.full((), 7, np.float32)},
+    ),
+]
+
+
+@pytest.mark.parametrize("case", [*SCATTERS, *INTEGERS, *OTHERS, *CHOICES], ids=str)
 def test_right_and_wrong_are_told_apart(case):
     """Where the bound holds and is no wider than it has to be."""
     assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT

@@ -129,6 +129,13 @@ CASES = [
         "ScatterElements", (X, np.ones((2, 4, 1, 5), np.int64), X[:, :, :1]), {"axis": 2, "reduction": "max"}, exact=ONE
     ),
     Case("ScatterND", (X, np.array([[1]]), X[:1]), exact=ONE),
+    *(Case(name, (X,), {"axis": 1, "keepdims": keep}) for name in ("ArgMax", "ArgMin") for keep in (0, 1)),
+    Case("Hardmax", (X,), {"axis": 1}),
+    Case("OneHot", (np.array([[1, 3], [2, 2]]), np.array(6), np.array([0.5, 2.0])), {"axis": 1}, exact=(1, 2)),
+    Case("Gather", (X, np.array([[1, 3], [2, 2]])), {"axis": 2}),
+    Case("GatherElements", (X, np.ones((2, 4, 6, 5), np.int64)), {"axis": 2}),
+    *(Case("TopK", (X, np.array([3])), {"axis": 2, "largest": k}, exact=ONE, outputs=2) for k in (0, 1)),
+    Case("TopK", (X, np.array([6])), {"axis": 2}, exact=ONE, outputs=2),
     Case("ScatterND", (X, np.array([[1], [1]]), X[:2]), {"reduction": "min"}, exact=ONE),
     Case("Pad", (X,), {"pads": [0, 0, 1, 0, 0, 0, 2, 1], "value": 0.7}, opset=10),
     Case(
@@ -165,7 +172,20 @@ CASES = [
     Case("RMSNormalization", (X, normal(5)), opset=23),
 ]
 ROOTS = {"Sqrt", "Pow"}  # two sides that are both finite have no negative number below a root
-STEEP = {"Floor", "Ceil", "Round", "Sign", "Cast", "CastLike", "QuantizeLinear", "Where"}
+STEEP = {
+    "ArgMax",
+    "ArgMin",
+    "Hardmax",
+    "TopK",
+    "Floor",
+    "Ceil",
+    "Round",
+    "Sign",
+    "Cast",
+    "CastLike",
+    "QuantizeLinear",
+    "Where",
+}
 
 
 def errors_of(case: Case, size: float) -> list[Array | None]:

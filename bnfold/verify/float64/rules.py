@@ -14,7 +14,7 @@ import numpy as np
 
 from bnfold.affine import FloatArray
 from bnfold.graph import Op
-from bnfold.verify.float64 import windows
+from bnfold.verify.float64 import choices, windows
 from bnfold.verify.float64.ball import Ball
 from bnfold.verify.float64.carried import Call, K, Num, Rule, distance, noise, tried
 from bnfold.verify.float64.kernel import NotComputed, channels
@@ -332,7 +332,8 @@ def _sum_of_squares(call: Call) -> Sequence[Any]:
 
 _MOVING = {
     **dict.fromkeys(("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"), moves(0)),
-    **dict.fromkeys(("Slice", "Gather", "GatherElements", "GatherND", "Split", "Expand", "Tile"), moves(0)),
+    **dict.fromkeys(("Slice", "GatherND", "Split", "Expand", "Tile"), moves(0)),
+    **dict.fromkeys(("Gather", "GatherElements"), choices.gathered(moves(0))),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth", "ReverseSequence", "Compress", "Trilu"), moves(0)),
     **dict.fromkeys(("MaxPool", "GlobalMaxPool", "ReduceL1", "ReduceL2", "LpPool", "GlobalLpPool"), moves(0)),
     **dict.fromkeys(("ScatterElements", "ScatterND"), _scattered),
@@ -397,6 +398,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("And", "Or", "Xor", "Not"), _logic),
     **dict.fromkeys(("Shape", "Size", "IsNaN", "IsInf"), lambda call: [np.zeros(())]),
     "Where": _where,
+    **dict.fromkeys(("ArgMax", "ArgMin"), choices.winner),
+    "Hardmax": choices.hardmax,
+    "TopK": choices.top(ends),
+    "OneHot": choices.one_hot,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
     "ReduceSumSquare": _sum_of_squares,
@@ -405,6 +410,7 @@ _SUMS = frozenset({*_SUMMING, *_PRODUCTS, *_FORMULAS}) - {"Add", "Sub", "Mul", "
 _JUMPING = frozenset(
     {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "Where", "IsNaN", "IsInf"}
 ) | {"Floor", "Ceil", "Round", "Sign", "Cast", "CastLike", "QuantizeLinear"}
+_JUMPING |= {"ArgMax", "ArgMin", "Hardmax", "TopK", "OneHot"}
 
 
 def is_continuous(op: Op) -> bool:
