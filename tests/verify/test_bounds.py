@@ -86,3 +86,22 @@ def test_right_and_wrong_are_told_apart(case):
     """Where the bound holds and is no wider than it has to be."""
     assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
     assert verify(*case.wrongly(), run=False).verdict is Verdict.DIFFERENT
+
+
+@pytest.mark.parametrize(
+    ("before", "wrong", "right"),
+    [
+        ("y = Mul<broadcast = 1, axis = 1> (x, v)", "y = Mul<broadcast = 1, axis = 3> (x, v)", "y = Mul (x, c)"),
+        ("y = PRelu (x, v)", "y = PRelu (x, r)", "y = PRelu (x, c)"),
+    ],
+)
+def test_the_axis_of_old_versions(before, wrong, right):
+    """Before opset 7 an attribute says along which axis the second input is repeated."""
+    v = np.linspace(0.1, 0.9, 8, dtype=np.float32)
+    model, tensors = (
+        "n (float[4, 8, 8, 8] x) => (float[4, 8, 8, 8] y) { @ }",
+        {"v": v, "c": v.reshape(8, 1, 1), "r": v.reshape(1, 8)},
+    )
+    case = Rewriting("axis", model, before, wrong, right, 6, tensors)
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
+    assert verify(*case.wrongly(), run=False).verdict is Verdict.DIFFERENT
