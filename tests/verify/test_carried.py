@@ -152,6 +152,8 @@ CASES = [
     Case("Softmax", (X,), {"axis": 1}, opset=11),
     Case("LogSoftmax", (X,), {"axis": 2}),
     Case("Div", (X, positive(2, 4, 6, 1))),
+    Case("Div", (STEPS.astype(np.int64), np.array([3])), exact=ONE),
+    Case("Where", (TRUTHS, STEPS, STEPS[:, :, ::-1]), exact=(1, 2)),
     Case("Where", (TRUTHS, X, Y)),
     Case("Where", (TRUTHS, X, Y), exact=(0,)),
     Case("Swish", (X,), opset=24),

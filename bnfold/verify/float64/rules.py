@@ -17,7 +17,7 @@ from bnfold.graph import Op
 from bnfold.verify.float64 import choices, windows
 from bnfold.verify.float64.ball import Ball
 from bnfold.verify.float64.carried import Call, K, Num, Rule, distance, noise, tried
-from bnfold.verify.float64.kernel import NotComputed, channels
+from bnfold.verify.float64.kernel import Array, NotComputed, channels
 from bnfold.verify.float64.kernels import epsilon, is_training, quantized
 
 _MOST = 600.0  # as an exponent: exp of it is finite, and so are sums of that
@@ -50,16 +50,17 @@ def _bounds(call: Call) -> list[FloatArray | None]:
         errors = tried(call)
     if len(errors) < sum(y is not None for y in call.outputs):
         errors = tried(call)
-    return [None if y is None else _bound(e, np.shape(y)) for e, y in zip(errors, call.outputs, strict=False)]
+    return [None if y is None else _bound(e, np.asarray(y)) for e, y in zip(errors, call.outputs, strict=False)]
 
 
-def _bound(error: Any, shape: tuple[int, ...]) -> FloatArray | None:
-    """As an array; None if nothing is off."""
+def _bound(error: Any, y: Array) -> FloatArray | None:
+    """As an array, of integers in whole steps; None if nothing is off."""
     size = np.abs(np.asarray(error, np.float64))
+    size = np.ceil(size) if y.dtype.kind in "iu" else size
     largest = size.max(initial=0.0)
     if not largest:
         return None
-    return np.broadcast_to(np.where(np.isnan(size), np.inf, size) if np.isnan(largest) else size, shape)
+    return np.broadcast_to(np.where(np.isnan(size), np.inf, size) if np.isnan(largest) else size, y.shape)
 
 
 def _with_noise(y: Any, error: FloatArray | None, unit: float) -> FloatArray | None:
@@ -308,7 +309,7 @@ def _where(call: Call) -> Sequence[Any]:
     """The error of what is chosen; where the choice may be another, the distance of the two as well"""
     chosen, a, b = (num.value for num in call.inputs)
     unsure, *errors = (call.error(place) for place in range(3))
-    either = np.abs(a - b) + sum(errors) if a.dtype == np.float64 else np.float64(np.inf)
+    either = distance(*np.broadcast_arrays(a, b)) + sum(errors) if a.dtype.kind in "biuf" else np.float64(np.inf)
     return [np.where(unsure > 0, either, np.where(chosen, *errors))]
 
 

@@ -106,7 +106,7 @@ class _Counted:
     def _found(self, error: FloatArray | None) -> Finding:
         differs = self.old != self.new
         if error is not None:
-            differs &= distance(self.old, self.new) > np.ceil(error)  # a remainder of a division is left out
+            differs &= distance(self.old, self.new) > error
         if share := float(differs.mean()):
             return Finding(np.inf, share, 0.0, detail=f"{share:.0%} of the entries differ")
         return Finding(0, 0, 0, tells=error is None or self._tells(error))
