@@ -105,3 +105,31 @@ def test_the_axis_of_old_versions(before, wrong, right):
     case = Rewriting("axis", model, before, wrong, right, 6, tensors)
     assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
     assert verify(*case.wrongly(), run=False).verdict is Verdict.DIFFERENT
+
+
+TOKENS = {
+    "w": RANDOM.standard_normal((6, 6)).astype(np.float32) / 2,
+    "s": RANDOM.uniform(0.5, 1.5, 6).astype(np.float32),
+}
+TOKENS |= {
+    "scaled": (TOKENS["w"].astype(float) * TOKENS["s"].astype(float)).astype(np.float32),
+    "h0": np.zeros(6, np.float32),
+}
+TOKENS |= {"off": TOKENS["scaled"] * np.float32(1.05)}
+SCAN = """n (float[4, 6] x) => (float[4, 6] y) {
+  z, y = Scan<num_scan_inputs = 1, body = b (float[6] h, float[6] u) => (float[6] i, float[6] o) {
+    @ ~g = Add (~a, h) i = Tanh (~g) o = Identity (i)
+  }> (h0, x)
+}"""
+ATTENTION = """n (float[8, 6] x) => (float[8, 6] y) {
+  @ ~t = Transpose (x) ~p = MatMul (~q, ~t) ~m = Softmax (~p) y = MatMul (~m, x)
+}"""
+
+
+@pytest.mark.parametrize(("model", "x", "y"), [(SCAN, "u", "~a"), (ATTENTION, "x", "~q")], ids=["Scan", "attention"])
+def test_large_samples_do_not_hide_what_the_normal_one_says(model, x, y):
+    """Where one sum takes in several samples, a Tanh or a Softmax behind it is at its end."""
+    ways = f"~k = MatMul ({x}, w) {y} = Mul (~k, s)", f"{y} = MatMul ({x}, off)", f"{y} = MatMul ({x}, scaled)"
+    case = Rewriting("samples", model, *ways, tensors=TOKENS)
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
+    assert verify(*case.wrongly(), run=False).verdict is Verdict.DIFFERENT

@@ -37,6 +37,7 @@ class Hints:
         levels: Numbers to try: on both sides of thresholds.
         winners: Places to make the largest one, for an ArgMax whose labels differ there.
         losers: Places to make the smallest one.
+        meet: Whether an operator may bring together what is in different samples.
     """
 
     reach: float = 0.0
@@ -45,6 +46,7 @@ class Hints:
     levels: tuple[float, ...] = ()
     winners: tuple[int, ...] = ()
     losers: tuple[int, ...] = ()
+    meet: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ def made_up(
     """
     shapes = {number: _shape(scene, value) for number, value in border.items()}
     rows = min((shape[0] for shape in shapes.values() if shape), default=1)
-    kinds = [_Kind("mixed")] if rows > 1 else [_Kind("normal"), _Kind("large")]
+    # where samples meet, large ones hide what the normal one has to say, as those of a sum behind a Tanh do
+    meet = hints.meet or any(len(shape) < 3 for shape in shapes.values())
+    kinds = [_Kind("normal"), _Kind("mixed" if rows > 1 else "large")][0 if rows == 1 or meet else 1 :]
     usual = len(kinds)
     kinds += [_Kind("normal", 0.0)] * (rows < _CYCLE - 1)
     dtypes = [scene.dtype(value) for value in border.values()]
