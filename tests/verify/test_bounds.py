@@ -108,7 +108,7 @@ def test_the_axis_of_old_versions(before, wrong, right):
 
 
 TOKENS = {
-    "w": RANDOM.standard_normal((6, 6)).astype(np.float32) / 2,
+    "w": RANDOM.standard_normal((6, 6)).astype(np.float32),
     "s": RANDOM.uniform(0.5, 1.5, 6).astype(np.float32),
 }
 TOKENS |= {
