@@ -129,6 +129,21 @@ CASES = [
         "ScatterElements", (X, np.ones((2, 4, 1, 5), np.int64), X[:, :, :1]), {"axis": 2, "reduction": "max"}, exact=ONE
     ),
     Case("ScatterND", (X, np.array([[1]]), X[:1]), exact=ONE),
+    *(Case(name, (X,), {"axis": 1, "keepdims": keep}) for name in ("ArgMax", "ArgMin") for keep in (0, 1)),
+    Case("Hardmax", (X,), {"axis": 1}),
+    Case("OneHot", (np.array([[1, 3], [2, 2]]), np.array(6), np.array([0.5, 2.0])), {"axis": 1}, exact=(1, 2)),
+    Case("Gather", (X, np.array([[1, 3], [2, 2]])), {"axis": 2}),
+    Case("GatherElements", (X, np.ones((2, 4, 6, 5), np.int64)), {"axis": 2}),
+    *(Case("TopK", (X, np.array([3])), {"axis": 2, "largest": k}, exact=ONE, outputs=2) for k in (0, 1)),
+    Case("TopK", (X, np.array([6])), {"axis": 2}, exact=ONE, outputs=2),
+    Case("ScatterND", (X, np.array([[1], [1]]), X[:2]), {"reduction": "min"}, exact=ONE),
+    Case("Pad", (X,), {"pads": [0, 0, 1, 0, 0, 0, 2, 1], "value": 0.7}, opset=10),
+    Case(
+        "Resize",
+        (X, np.array([0, 0, -0.5, 0, 1, 1, 1.5, 1.0]), np.zeros(0), np.array([2, 4, 9, 5])),
+        {"coordinate_transformation_mode": "tf_crop_and_resize", "extrapolation_value": 0.7, "mode": "linear"},
+        exact=(1, 2, 3),
+    ),
     Case("Pad", (X, PADS, np.full((), 0.7)), exact=ONE),
     Case("Concat", (X, Y), {"axis": 3}),
     Case("CumSum", (X, np.array(2)), exact=ONE),
@@ -137,6 +152,8 @@ CASES = [
     Case("Softmax", (X,), {"axis": 1}, opset=11),
     Case("LogSoftmax", (X,), {"axis": 2}),
     Case("Div", (X, positive(2, 4, 6, 1))),
+    Case("Div", (STEPS.astype(np.int64), np.array([3])), exact=ONE),
+    Case("Where", (TRUTHS, STEPS, STEPS[:, :, ::-1]), exact=(1, 2)),
     Case("Where", (TRUTHS, X, Y)),
     Case("Where", (TRUTHS, X, Y), exact=(0,)),
     Case("Swish", (X,), opset=24),
@@ -157,7 +174,20 @@ CASES = [
     Case("RMSNormalization", (X, normal(5)), opset=23),
 ]
 ROOTS = {"Sqrt", "Pow"}  # two sides that are both finite have no negative number below a root
-STEEP = {"Floor", "Ceil", "Round", "Sign", "Cast", "CastLike", "QuantizeLinear", "Where"}
+STEEP = {
+    "ArgMax",
+    "ArgMin",
+    "Hardmax",
+    "TopK",
+    "Floor",
+    "Ceil",
+    "Round",
+    "Sign",
+    "Cast",
+    "CastLike",
+    "QuantizeLinear",
+    "Where",
+}
 
 
 def errors_of(case: Case, size: float) -> list[Array | None]:

@@ -34,7 +34,7 @@ class Ball:
     def root(self) -> Ball:
         """|√(x + e) - √x|  <=  e / √x and √e"""
         y = np.sqrt(self.x)
-        return self._made(y, np.minimum(np.sqrt(self.e), self.e / y))
+        return self._made(y, np.where(np.equal(self.e, 0.0), 0.0, np.minimum(np.sqrt(self.e), self.e / y)))
 
     def mean(self, axes: tuple[int, ...]) -> Ball:
         """Over some axes, which stay."""

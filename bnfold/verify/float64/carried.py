@@ -23,6 +23,7 @@ K = 8.0
 within its bounds, one number in exp(K²/2) / 2 = 4e13 has more."""
 NOISE = 2.0**-46
 """64 units in the last place of float64: what its own rounding is taken for where it is carried too."""
+_SMALLER = 2  # moves by less than the whole error, of each kind
 _WHOLE = 2.0**52  # below it, whole numbers are counts and positions, mostly, and exact
 
 
@@ -130,10 +131,14 @@ def distance(old: Array, new: Array) -> FloatArray:
 
 
 def tried(call: Call) -> list[FloatArray | None]:
-    """Of an operator without a rule: moved up, down, and at random, the same each time, as if independent."""
+    """Of an operator without a rule: moved up, down, and at random, the same each time, as if independent.
+
+    And by less than that: what jumps may jump back.
+    """
     random = np.random.default_rng(0)
     signs = [lambda e: np.ones(e.shape), lambda e: -np.ones(e.shape)]
     signs += [lambda e: random.choice((-1.0, 1.0), e.shape)] * int(K)
+    signs += [lambda e: random.uniform(-1.0, 1.0, e.shape), lambda e: random.uniform(-0.1, 0.1, e.shape)] * _SMALLER
     moved = [call.run(call.shifted(sign)) for sign in signs]
     found: list[FloatArray | None] = []
     for place, y in enumerate(call.outputs):
@@ -141,7 +146,7 @@ def tried(call: Call) -> list[FloatArray | None]:
             found.append(None)
             continue
         moves = np.stack([distance(y, results[place]) for results in moved])
-        found.append(np.maximum(moves.max(axis=0), K * np.sqrt((moves[2:] ** 2).mean(axis=0))))
+        found.append(np.maximum(moves.max(axis=0), K * np.sqrt((moves[2 : 2 + int(K)] ** 2).mean(axis=0))))
     return found
 
 

@@ -28,6 +28,7 @@ from bnfold.verify.regional.numbering import captured
 Known = dict[Value, Num]
 # of which onnx.reference makes something else in a form that we do not compute
 _OURS_ALONE = RANDOM | {"Dropout", "BatchNormalization", "ConvTranspose"}
+_WITH_AXIS = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Equal", "Greater", "Less", "And", "Or", "Xor", "PRelu"})
 _MOST_ITERATIONS = 1 << 11  # of all Loops and Scans together, those in others counted each time
 
 
@@ -211,7 +212,7 @@ class _Run:
             return [Num(self._constant_node(op))]
         if op.type == "If":
             return self._if(op, values)
-        inputs = [self._num(value, values) for value in op.inputs]
+        inputs = _aligned(op, [self._num(value, values) for value in op.inputs])
         if repeat := REPEATING.get(op.type):
             return self._repeated(op, inputs, repeat, values)
         arrays = [num.value for num in inputs]
@@ -294,6 +295,18 @@ class _Run:
         for op in scope.live_ops():
             self._step(op, inner)
         return [self._num(scope.lookup(entry.name), inner) for entry in scope.proto.output]
+
+
+def _aligned(op: Op, inputs: list[Num]) -> list[Num]:
+    """Before opset 7 an attribute says to which axes of the first input those of the second belong; PRelu's is 1."""
+    axis = op.attribute("axis", 1 if op.type == "PRelu" else None)
+    if op.opset >= 7 or op.type not in _WITH_AXIS or axis is None or np.size(inputs[1].value) == 1:
+        return inputs
+    a, b = inputs
+    behind = max(0, np.ndim(a.value) - axis % max(np.ndim(a.value), 1) - np.ndim(b.value))
+    shape = (*np.shape(b.value), *[1] * behind)
+    error = None if b.error is None else b.error.reshape(shape)
+    return [a, b._replace(value=b.value.reshape(shape), error=error)]
 
 
 def _off(num: Num, rounding: Rounding) -> Num:

@@ -14,10 +14,10 @@ import numpy as np
 
 from bnfold.affine import FloatArray
 from bnfold.graph import Op
-from bnfold.verify.float64 import windows
+from bnfold.verify.float64 import choices, windows
 from bnfold.verify.float64.ball import Ball
 from bnfold.verify.float64.carried import Call, K, Num, Rule, distance, noise, tried
-from bnfold.verify.float64.kernel import NotComputed, channels
+from bnfold.verify.float64.kernel import Array, NotComputed, channels
 from bnfold.verify.float64.kernels import epsilon, is_training, quantized
 
 _MOST = 600.0  # as an exponent: exp of it is finite, and so are sums of that
@@ -50,16 +50,17 @@ def _bounds(call: Call) -> list[FloatArray | None]:
         errors = tried(call)
     if len(errors) < sum(y is not None for y in call.outputs):
         errors = tried(call)
-    return [None if y is None else _bound(e, np.shape(y)) for e, y in zip(errors, call.outputs, strict=False)]
+    return [None if y is None else _bound(e, np.asarray(y)) for e, y in zip(errors, call.outputs, strict=False)]
 
 
-def _bound(error: Any, shape: tuple[int, ...]) -> FloatArray | None:
-    """As an array; None if nothing is off."""
+def _bound(error: Any, y: Array) -> FloatArray | None:
+    """As an array, of integers in whole steps; None if nothing is off."""
     size = np.abs(np.asarray(error, np.float64))
+    size = np.ceil(size) if y.dtype.kind in "iu" else size
     largest = size.max(initial=0.0)
     if not largest:
         return None
-    return np.broadcast_to(np.where(np.isnan(size), np.inf, size) if np.isnan(largest) else size, shape)
+    return np.broadcast_to(np.where(np.isnan(size), np.inf, size) if np.isnan(largest) else size, y.shape)
 
 
 def _with_noise(y: Any, error: FloatArray | None, unit: float) -> FloatArray | None:
@@ -171,9 +172,26 @@ def _fused_conv(call: Call) -> Sequence[Any]:
     return [np.maximum(*(distance(call.outputs[0], call.run([*first, z + d])[0]) for d in (-error, error)))]
 
 
-def _unless(attribute: str, bad: Sequence[Any], rule: Rule) -> Rule:
-    """A rule that does not hold for some values of an attribute."""
-    return lambda call: (tried if call.op.attribute(attribute) in bad else rule)(call)
+def _scattered(call: Call) -> Sequence[Any]:
+    """Of the smallest number as of the largest one, whichever may be off most"""
+    reduction = call.op.attribute("reduction")
+    if reduction == b"mul" or call.is_off(1):
+        return tried(call)
+    return (ends if reduction == b"min" else moves(0, 2))(call)
+
+
+def _but_for_own(rule: Rule) -> Rule:
+    """Of what an operator makes of its first input: a number that it writes beside it of its own is not off."""
+
+    def bound(call: Call) -> Sequence[Any]:
+        return [rule(call)[0] - call.run([np.zeros_like(call.value(0)), *_rest(call)])[0]]
+
+    return bound
+
+
+def _padded(call: Call) -> Sequence[Any]:
+    """What is written beside the input is an input as well, but in old versions"""
+    return (_but_for_own(moves(0)) if call.value(2) is None else moves(0, 2))(call)
 
 
 def _power(op: Op, x: Ball, p: Ball) -> Ball:
@@ -258,7 +276,8 @@ def _resize(call: Call) -> Sequence[Any]:
     """A sum; factors that are off make the result another, but none of another size: that is compared elsewhere."""
     if call.op.attribute("mode") == b"cubic":
         return tried(call)
-    error = _sums(replace(call, inputs=[call.inputs[0], *(num._replace(error=None) for num in call.inputs[1:])]))[0]
+    alone = replace(call, inputs=[call.inputs[0], *(num._replace(error=None) for num in call.inputs[1:])])
+    error = _but_for_own(_sums)(alone)[0]
     factors = replace(call, inputs=[call.inputs[0]._replace(error=None), *call.inputs[1:]])
     ends_ = [call.run(factors.shifted(sign))[0] for sign in (np.ones_like, lambda e: -np.ones_like(e))]
     return [error + sum(distance(call.outputs[0], end) for end in ends_ if end.shape == call.outputs[0].shape)]
@@ -290,7 +309,7 @@ def _where(call: Call) -> Sequence[Any]:
     """The error of what is chosen; where the choice may be another, the distance of the two as well"""
     chosen, a, b = (num.value for num in call.inputs)
     unsure, *errors = (call.error(place) for place in range(3))
-    either = np.abs(a - b) + sum(errors) if a.dtype == np.float64 else np.float64(np.inf)
+    either = distance(*np.broadcast_arrays(a, b)) + sum(errors) if a.dtype.kind in "biuf" else np.float64(np.inf)
     return [np.where(unsure > 0, either, np.where(chosen, *errors))]
 
 
@@ -314,12 +333,13 @@ def _sum_of_squares(call: Call) -> Sequence[Any]:
 
 _MOVING = {
     **dict.fromkeys(("Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Identity"), moves(0)),
-    **dict.fromkeys(("Slice", "Gather", "GatherElements", "GatherND", "Split", "Expand", "Tile"), moves(0)),
+    **dict.fromkeys(("Slice", "GatherND", "Split", "Expand", "Tile"), moves(0)),
+    **dict.fromkeys(("Gather", "GatherElements"), choices.gathered(moves(0))),
     **dict.fromkeys(("DepthToSpace", "SpaceToDepth", "ReverseSequence", "Compress", "Trilu"), moves(0)),
     **dict.fromkeys(("MaxPool", "GlobalMaxPool", "ReduceL1", "ReduceL2", "LpPool", "GlobalLpPool"), moves(0)),
-    **dict.fromkeys(("ScatterElements", "ScatterND"), _unless("reduction", [b"mul"], moves(0, 2))),
+    **dict.fromkeys(("ScatterElements", "ScatterND"), _scattered),
     "Dropout": lambda call: [call.error(0), 0.0],
-    "Pad": moves(0, 2),
+    "Pad": _padded,
     "Concat": moves(),
     "MaxPool": lambda call: (tried if len(call.outputs) > 1 else moves(0))(call),
 }
@@ -379,6 +399,10 @@ RULES: dict[str, Rule] = {
     **dict.fromkeys(("And", "Or", "Xor", "Not"), _logic),
     **dict.fromkeys(("Shape", "Size", "IsNaN", "IsInf"), lambda call: [np.zeros(())]),
     "Where": _where,
+    **dict.fromkeys(("ArgMax", "ArgMin"), choices.winner),
+    "Hardmax": choices.hardmax,
+    "TopK": choices.top(ends),
+    "OneHot": choices.one_hot,
     "QuantizeLinear": _quantize,
     "DequantizeLinear": _dequantize,
     "ReduceSumSquare": _sum_of_squares,
@@ -387,6 +411,7 @@ _SUMS = frozenset({*_SUMMING, *_PRODUCTS, *_FORMULAS}) - {"Add", "Sub", "Mul", "
 _JUMPING = frozenset(
     {"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "And", "Or", "Xor", "Not", "Where", "IsNaN", "IsInf"}
 ) | {"Floor", "Ceil", "Round", "Sign", "Cast", "CastLike", "QuantizeLinear"}
+_JUMPING |= {"ArgMax", "ArgMin", "Hardmax", "TopK", "OneHot"}
 
 
 def is_continuous(op: Op) -> bool:

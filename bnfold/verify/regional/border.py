@@ -37,6 +37,7 @@ class Hints:
         levels: Numbers to try: on both sides of thresholds.
         winners: Places to make the largest one, for an ArgMax whose labels differ there.
         losers: Places to make the smallest one.
+        meet: Whether an operator may bring together what is in different samples.
     """
 
     reach: float = 0.0
@@ -45,6 +46,7 @@ class Hints:
     levels: tuple[float, ...] = ()
     winners: tuple[int, ...] = ()
     losers: tuple[int, ...] = ()
+    meet: bool = True
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,8 @@ def made_up(
     The first sample is normal. The second is large, and its channels are of very different size, so that no weight
     hides behind a larger one, nor behind the rounding of the bias; a third is large alike in all channels, so that none
     is too small to show; a fourth is zero, so that what is left is the shift; of three, the last is. Where there are
-    fewer, zeros are a trial of their own, and so are the first two where there is only one.
+    fewer, zeros are a trial of their own, and so are the first two where there is only one. Where samples may
+    meet, there is a trial of normal ones alone.
     Further trials are for what the others leave out: both truths, more integers, ties, numbers beyond large bounds.
 
     Args:
@@ -87,6 +90,8 @@ def made_up(
     shapes = {number: _shape(scene, value) for number, value in border.items()}
     rows = min((shape[0] for shape in shapes.values() if shape), default=1)
     kinds = [_Kind("mixed")] if rows > 1 else [_Kind("normal"), _Kind("large")]
+    # where samples meet, large ones hide what the normal one has to say, as those of a sum behind a Tanh do
+    kinds += [_Kind("normal")] * (rows > 1 and (hints.meet or any(len(shape) < 3 for shape in shapes.values())))
     usual = len(kinds)
     kinds += [_Kind("normal", 0.0)] * (rows < _CYCLE - 1)
     dtypes = [scene.dtype(value) for value in border.values()]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.affine import FloatArray
-from bnfold.verify.float64.carried import NOISE
+from bnfold.verify.float64.carried import NOISE, distance
 from bnfold.verify.float64.evaluate import CannotEvaluate
 from bnfold.verify.float64.how import Coverage
 from bnfold.verify.regional.side import Array, Given, Side
@@ -33,6 +33,7 @@ class Finding:
         channel: The channel that differs most.
         detail: What else there is to say.
         tells: Whether a difference that matters would have been more than rounding explains.
+        shows: Whether anything but zeros came of it.
     """
 
     ratio: float
@@ -42,6 +43,7 @@ class Finding:
     channel: int | None = None
     detail: str = ""
     tells: bool = True
+    shows: bool = True
 
 
 def compared(left: Side, right: Side, given: Given, old: Array) -> tuple[Finding, Coverage]:
@@ -66,7 +68,7 @@ def compared(left: Side, right: Side, given: Given, old: Array) -> tuple[Finding
     if not old.size:
         raise CannotEvaluate("its value has no elements")
     if old.dtype != np.float64 or new.dtype != np.float64:
-        return _counted(old, new, error), coverage
+        return _Counted(left, right, given, old, new).explained(error), coverage
     both = np.isfinite(old) & np.isfinite(new)
     if wrong := int((~(both | (old == new) | (np.isnan(old) & np.isnan(new)))).sum()):
         return Finding(np.inf, np.inf, 0.0, detail=f"{wrong} entries are not finite on one side only"), coverage
@@ -76,18 +78,43 @@ def compared(left: Side, right: Side, given: Given, old: Array) -> tuple[Finding
     return pair.explained(np.zeros(old.shape) if error is None else error), coverage
 
 
-def _counted(old: Array, new: Array, error: FloatArray | None) -> Finding:
-    """Of truths, integers and texts: no number of them may differ, but for where rounding decides."""
-    differs = (old != new) & (True if error is None else error == 0)
-    share, unsure = float(differs.mean()), 0.0 if error is None else float((error > 0).mean())
-    if share:
-        return Finding(np.inf, share, 0.0, detail=f"{share:.0%} of the entries differ")
-    return Finding(0, 0, 0, tells=unsure < 1)
-
-
 def is_mostly_finite(value: Array) -> bool:
     """Whether what was given suits the operators that made this of it, as negative numbers do not suit a root."""
     return value.dtype != np.float64 or not value.size or float(np.isfinite(value).mean()) >= 0.5
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """The two sides, and the truths, integers or texts that they made of what they were given."""
+
+    left: Side
+    right: Side
+    given: Given
+    old: Array
+    new: Array
+
+    def explained(self, error: FloatArray | None) -> Finding:
+        """None may differ, but where rounding decides, and there by no more than that makes of it."""
+        finding = self._found(error)
+        if finding.ratio <= 1 or error is None:
+            return finding
+        shape = self.old.shape
+        own = _error(self.right, self.given, shape, own_weights=True, folds=False)
+        lenient = self._found(own + _error(self.left, self.given, shape, own_weights=True, folds=True))
+        return replace(lenient, detail="folded in low precision") if lenient.ratio <= 1 else finding
+
+    def _found(self, error: FloatArray | None) -> Finding:
+        differs = self.old != self.new
+        if error is not None:
+            differs &= distance(self.old, self.new) > error
+        if share := float(differs.mean()):
+            return Finding(np.inf, share, 0.0, detail=f"{share:.0%} of the entries differ")
+        return Finding(0, 0, 0, tells=error is None or self._tells(error))
+
+    def _tells(self, error: FloatArray) -> bool:
+        rows = len(error) if error.ndim else 1
+        is_sure = (error.reshape(rows, -1) == 0).any(axis=1) & ~_is_still(self.given, rows)
+        return bool(is_sure.any()) or _tells(self.right, self.given, self.old.astype(np.float64), error)
 
 
 @dataclass(frozen=True)
@@ -106,32 +133,36 @@ class _Pair:
         finding = self._worst(error + _LAST_DIGITS * np.abs(self.old))
         if finding.ratio <= 1:
             return finding
-        error = self._error(self.right, own_weights=True) + self._error(self.left, own_weights=False)
+        own = self._error(self.right, own_weights=True)
+        error = own + self._error(self.left, own_weights=False)
         finding = self._worst(error)
         if finding.ratio <= 1 or not self.left.is_rounded:
             return finding
-        error = self._error(self.right, own_weights=True) + self._error(self.left, own_weights=True)
-        lenient = self._worst(error)
+        lenient = self._worst(own + self._error(self.left, own_weights=True))
         return replace(lenient, detail="folded in low precision") if lenient.ratio <= 1 else finding
 
     def _error(self, side: Side, *, own_weights: bool) -> FloatArray:
-        how = replace(side.how, unit=NOISE)
-        if own_weights:
-            how = replace(side.rounded(folds=side is self.left), unit=NOISE)
-        error = side.evaluate(self.given, how).num.error
-        return np.zeros(self.old.shape) if error is None else error
+        return _error(side, self.given, self.old.shape, own_weights=own_weights, folds=side is self.left)
 
     def _worst(self, bound: FloatArray) -> Finding:
         bound = np.where(self.both, bound, 0.0)
-        return replace(_worst(self.old, self.new, bound), tells=self._tells(bound))
-
-    def _tells(self, bound: FloatArray) -> bool:
-        """Whether in some sample, but one of zeros, the bound is small beside max |y| wherever it is needed."""
-        rows = len(bound) if bound.ndim else 1
-        limit = max(_TELLING, _TELLING_UNITS * self.right.unit)
         needed = np.where(self.old == self.new, 0.0, bound)
-        most, size = (np.abs(x).reshape(rows, -1).max(axis=1) for x in (needed, self.old))
-        return bool(((most <= limit * size) & ~_is_still(self.given, rows)).any())
+        return replace(_worst(self.old, self.new, bound), tells=_tells(self.right, self.given, self.old, needed))
+
+
+def _error(side: Side, given: Given, shape: tuple[int, ...], *, own_weights: bool, folds: bool) -> FloatArray:
+    """The bound of a side, with float64's own rounding."""
+    how = side.rounded(folds=folds) if own_weights else side.how
+    error = side.evaluate(given, replace(how, unit=NOISE)).num.error
+    return np.zeros(shape) if error is None else error
+
+
+def _tells(right: Side, given: Given, old: FloatArray, bound: FloatArray) -> bool:
+    """Whether in some sample, but one of zeros, the bound is small beside max |y|."""
+    rows = len(bound) if bound.ndim else 1
+    limit = max(_TELLING, _TELLING_UNITS * right.unit)
+    most, size = (np.abs(x).reshape(rows, -1).max(axis=1) for x in (bound, old))
+    return bool(((most < limit * size) & ~_is_still(given, rows)).any())
 
 
 def _is_still(given: Given, rows: int) -> npt.NDArray[np.bool_]:
@@ -154,6 +185,7 @@ def _worst(old: FloatArray, new: FloatArray, bound: FloatArray) -> Finding:
         bound=float(bound[place]) / scale,
         axis=axis,
         channel=None if axis is None else int(place[axis]),
+        shows=bool(old.any() or new.any()),
     )
 
 

@@ -26,6 +26,7 @@ UNIFORM = _MOVING | {
     *("BatchNormalization", "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Constant", "DequantizeLinear"),
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
 }
+_SAMPLE_BY_SAMPLE = UNIFORM - {"Gemm", "MatMul"}
 COMPARING = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
 _MOST_ROWS = 32
@@ -48,7 +49,9 @@ def hints(left: Side, right: Side) -> Hints:
     rows = tuple(dict.fromkeys(_rows(left, right)))
     wanted = {_ends(op) for side in (left, right) for op in side.region.ops}
     winners, losers = (rows if end in wanted else () for end in ("largest", "smallest"))
-    return Hints(max(bounds, default=0.0), is_smooth, (*rows, *integers), _levels(left, right), winners, losers)
+    meet = any(op.type not in _SAMPLE_BY_SAMPLE for side in (left, right) for op in side.region.ops)
+    levels = _levels(left, right)
+    return Hints(max(bounds, default=0.0), is_smooth, (*rows, *integers), levels, winners, losers, meet)
 
 
 def grids(region: Region, numbering: Numbering) -> Counter[tuple[Number | None, ...]]:

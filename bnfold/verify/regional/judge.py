@@ -162,7 +162,7 @@ class Judge:
             return result
         if why := untried(left, right, seen, is_exact=not result.difference):
             return replace(result, outcome=Outcome.NOT_EXERCISED, detail=why)
-        if not seen.tells:
+        if seen.shows and not seen.tells:
             detail = f"rounding explains {result.bound:.2g} of max |y|, and so nearly everything"
             return replace(result, outcome=Outcome.NOT_EVALUATED, detail=detail)
         if names := ", ".join(sorted(seen.left.estimated | seen.right.estimated)):
@@ -231,7 +231,8 @@ class Judge:
             if trial.is_zero:  # for which most branches come to the same
                 met, also_met = replace(met, taken=frozenset()), replace(also_met, taken=frozenset())
             tells = seen.tells or (found.tells and not trial.is_daring)  # beside huge numbers a huge bound is small
-            seen = replace(seen, left=seen.left | met, right=seen.right | also_met, tells=tells)
+            shows = seen.shows or found.shows
+            seen = replace(seen, left=seen.left | met, right=seen.right | also_met, tells=tells, shows=shows)
             if found.ratio > 1:
                 break
             seen = replace(seen, idle=tuple(rival for rival in seen.idle if not rival.matters(given)))

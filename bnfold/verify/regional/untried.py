@@ -27,6 +27,7 @@ class Seen:
         idle: Constants that no trial has told apart yet.
         refused: Why AFTER did not take values that BEFORE took.
         tells: Whether a difference would have shown in some trial.
+        shows: Whether anything but zeros came of some trial.
     """
 
     left: Coverage = NOTHING
@@ -34,6 +35,7 @@ class Seen:
     idle: tuple[Rival, ...] = ()
     refused: str = ""
     tells: bool = False
+    shows: bool = False
 
 
 def untried(left: Side, right: Side, seen: Seen, *, is_exact: bool) -> str:
