@@ -1,7 +1,7 @@
 """The index of a model: what a value is, who makes it, who reads it."""
 
 from bnfold.graph.constants import Constant, Sparse, Stored, is_float
-from bnfold.graph.dims import Shape
+from bnfold.graph.facts import Shape
 from bnfold.graph.functions import are_bounded, inlined
 from bnfold.graph.index import Graph, old_objects_left_alone
 from bnfold.graph.op import Op, Scope, Use, Value

@@ -34,7 +34,7 @@ from bnfold.reasons import Refused
 from bnfold.rounding import rounded
 
 if TYPE_CHECKING:
-    from bnfold.graph.dims import Dim
+    from bnfold.graph.facts import Dim
     from bnfold.graph.index import Graph
     from bnfold.model_io import Model
 

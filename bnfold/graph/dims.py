@@ -1,4 +1,4 @@
-"""Sizes, and those that a model computes: Shape, Gather, Slice, Concat, … down to the target of a Reshape.
+"""Shapes that a model computes: Shape, Gather, Slice, Concat, … down to the target of a Reshape.
 
 ONNX's shape inference follows these only from opset 13 on, and not through every operator; exports of older opsets
 are full of them.
@@ -13,40 +13,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorShapeProto, TypeProto
 
 from bnfold.graph.evaluate import EVALUATORS, NotEvaluated
+from bnfold.graph.facts import FEW_SIZES, Dim, Shape
 from bnfold.graph.op import Op, Value
 from bnfold.reasons import Refused
 
 if TYPE_CHECKING:
     from bnfold.graph.index import Graph
 
-Dim = int | str | None  # a size, the name of a symbolic one, or nothing known
-Shape = tuple[Dim, ...]
 Objects = npt.NDArray[np.object_]
 _MAX_DEPTH = 32
-_MOST = 64  # elements of a list of sizes
-_UNNAMED = "unk__"  # how inference calls a size that it does not know
 _MOVES = frozenset({"Gather", "Slice", "Concat", "Unsqueeze", "Squeeze", "Identity", "Cast", "Reshape"})
-
-
-def shape_of(kind: TypeProto | None) -> Shape | None:
-    """The shape of a tensor's type; None where not even the rank is said."""
-    if kind is None or not kind.HasField("tensor_type") or not kind.tensor_type.HasField("shape"):
-        return None
-    return tuple(map(_dim, kind.tensor_type.shape.dim))
-
-
-def _dim(dim: TensorShapeProto.Dimension) -> Dim:
-    return dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-
-
-def knowledge(dim: Dim) -> int:
-    """How much is known of a size: 3 a number, 2 the model's name for it, 1 one that inference made up, 0 nothing."""
-    if isinstance(dim, str):
-        return 1 if dim.startswith(_UNNAMED) else 2
-    return 0 if dim is None else 3
 
 
 def shape_after(graph: Graph, reshape: Op) -> Shape | None:
@@ -93,7 +71,7 @@ def _dims_of(graph: Graph, value: Value, depth: int) -> Objects | None:
     """The elements of an integer value, as an array of ints, names of symbolic sizes, and None."""
     constant = graph.constant(value)
     if constant is not None:
-        is_list = constant.dtype.kind == "i" and prod(constant.shape) <= _MOST
+        is_list = constant.dtype.kind == "i" and prod(constant.shape) <= FEW_SIZES
         return constant.array().astype(object) if is_list else None
     op = value.producer
     if op is None or depth > _MAX_DEPTH:
@@ -108,7 +86,7 @@ def _dims_of(graph: Graph, value: Value, depth: int) -> Objects | None:
 def _unknown(shape: Shape | None) -> Objects | None:
     """So many unknown elements."""
     sizes = [size for size in shape or () if isinstance(size, int)]
-    is_known = shape is not None and len(sizes) == len(shape) and prod(sizes) <= _MOST
+    is_known = shape is not None and len(sizes) == len(shape) and prod(sizes) <= FEW_SIZES
     return np.full(sizes, None, object) if is_known else None
 
 

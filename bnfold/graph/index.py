@@ -20,7 +20,7 @@ import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
 from bnfold.graph.constants import Constant, Constants
-from bnfold.graph.dims import Shape
+from bnfold.graph.facts import Shape
 from bnfold.graph.mentions import follow_rename, mentioned, read_in_training
 from bnfold.graph.op import Op, Scope, Use, Value, bodies
 from bnfold.graph.shapes import Shapes

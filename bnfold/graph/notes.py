@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from onnx import GraphProto, TypeProto
+from onnx.helper import make_tensor_type_proto
 
-from bnfold.graph.dims import Shape, knowledge, shape_after, shape_of
+from bnfold.graph.dims import shape_after
+from bnfold.graph.facts import Shape, knowledge, shape_of
 from bnfold.graph.op import Value
 from bnfold.model_io.tensors import STANDARD_DOMAINS
 
@@ -24,20 +26,8 @@ def take_notes(graph: GraphProto, notes: Sequence[Note]) -> bool:
     for name, elem_type, shape in notes:
         info = infos.get(name) or graph.value_info.add(name=name)
         infos[name] = info
-        info.type.CopyFrom(_type(elem_type, shape))
+        info.type.CopyFrom(make_tensor_type_proto(elem_type, shape))
     return bool(notes)
-
-
-def _type(elem_type: int, shape: Shape) -> TypeProto:
-    kind = TypeProto()
-    kind.tensor_type.elem_type = elem_type
-    for dim in shape:
-        field = kind.tensor_type.shape.dim.add()
-        if isinstance(dim, int):
-            field.dim_value = dim
-        elif dim is not None:
-            field.dim_param = dim
-    return kind
 
 
 def channel_notes(graph: GraphProto, types: Types) -> Iterator[Note]:

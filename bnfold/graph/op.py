@@ -14,7 +14,7 @@ from bnfold.reasons import Reason, Refused
 
 if TYPE_CHECKING:
     from bnfold.graph.constants import Constant
-    from bnfold.graph.dims import Shape
+    from bnfold.graph.facts import Shape
     from bnfold.graph.index import Graph
 
 _UNKNOWN = object()

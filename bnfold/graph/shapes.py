@@ -17,8 +17,8 @@ import onnx
 import onnx.shape_inference
 from onnx import GraphProto, NodeProto, TensorProto, TypeProto
 
-from bnfold.graph.dims import Dim, Shape, knowledge, shape_of
 from bnfold.graph.evaluate import EVALUATORS
+from bnfold.graph.facts import FEW_SIZES, Dim, Shape, knowledge, shape_of
 from bnfold.graph.functions import are_bounded
 from bnfold.graph.notes import channel_notes, reshape_notes, take_notes
 from bnfold.graph.op import Op, Value, bodies
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 _MAX_REFINEMENTS = 64  # each block of an attention net may need one or two
 _FEW_REFINEMENTS = 8
 _REFINED_NODES = 100_000  # that inference goes through in all of them, beyond the first few
-_FEW = 64  # elements of a shape or a list of axes
 _NEAR = 32  # operators between a value and the Conv that tells its rank
 _SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Identity", "Dropout"})
 
@@ -118,7 +117,7 @@ class Shapes:
         """Replaces a node that computes a few integers by a Constant."""
         value = values.get(node.output[0]) if node.op_type in EVALUATORS and node.output else None
         constant = None if value is None else self._graph.constant(value)
-        if constant is None or constant.dtype.kind != "i" or prod(constant.shape) > _FEW:
+        if constant is None or constant.dtype.kind != "i" or prod(constant.shape) > FEW_SIZES:
             return False
         tensor = onnx.numpy_helper.from_array(constant.array())
         node.CopyFrom(onnx.helper.make_node("Constant", [], list(node.output), value=tensor))

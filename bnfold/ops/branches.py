@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bnfold.affine import Affine, FloatArray
-from bnfold.graph import Op
+from bnfold.graph import Op, is_float
 from bnfold.ops.linear import ADDEND, BIAS, CHANNELS, WEIGHT, new_addend
 from bnfold.ops.rule import Assign, Edits, along, refuse_rank_other_than, static
 from bnfold.ops.weights import Enlarged, Exact, bound
@@ -87,6 +87,8 @@ def matmul_absorbs_matmul(host: Op, guest: Op, sign: int) -> Edits:
 
 def _sum_of_weights(host: Op, guest: Op, factor: float, *, turned: bool) -> Edits:
     own, added = host.constant(WEIGHT), guest.constant(WEIGHT)
+    if not is_float(own.dtype):  # integers wrap around, and no real number stands for that
+        raise Refused(Reason.NOT_FLOAT, value=host.data(WEIGHT).name)
     shape = added.shape[::-1] if turned else added.shape
     if own.shape != shape or own.dtype != added.dtype:
         raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail=f"weights of shapes {own.shape} and {shape}")

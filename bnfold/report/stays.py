@@ -70,6 +70,7 @@ _BY_REASON = {
 }
 """Reasons that decide alone: in the node itself, or on both sides of it."""
 _FUNCTION = {Reason.NO_RULE, Reason.SHIFT_NOT_ZERO, Reason.SCALE_NOT_POSITIVE, Reason.NOT_UNIFORM}
+_SIDES = (("", ""), ("up", "above, "), ("down", "below, "))
 _OTHERS = {Reason.BRANCHES, Reason.GRAPH_OUTPUT, Reason.OTHER_SCOPE}
 
 
@@ -118,9 +119,6 @@ def sentence(kind: Kind, entries: Sequence[Entry]) -> str:
     told = "; ".join(filter(None, sides))
     remedy = f". {kind.remedy[0].upper()}{kind.remedy[1:]}" if told else kind.remedy
     return f"{kind.name}: {told}{remedy}"
-
-
-_SIDES = (("", ""), ("up", "above, "), ("down", "below, "))
 
 
 def _obstacle(entries: Sequence[Entry], towards: str, words: str) -> str:
