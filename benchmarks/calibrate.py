@@ -31,12 +31,12 @@ from pathlib import Path
 import numpy as np
 
 from bnfold import malloc
-from bnfold.calibrate import calibrate
-from bnfold.calibrate.cuts import Budget
-from bnfold.calibrate.measure import Running
-from bnfold.calibrate.methods import Pooled
-from bnfold.calibrate.place import Choice, Place, measuring
-from bnfold.calibrate.sequential import sequential
+from bnfold.calibration import calibrate
+from bnfold.calibration.measuring.cuts import Budget
+from bnfold.calibration.measuring.measure import Running
+from bnfold.calibration.measuring.sequential import sequential
+from bnfold.calibration.place import Choice, Place, measuring
+from bnfold.calibration.statistics.methods import Pooled
 from bnfold.model_io import load
 
 BATCH = 16

@@ -16,7 +16,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
-from bnfold.calibrate import calibrate, drift
+from bnfold.calibration import calibrate, drift
 
 MODELS = Path(__file__).parents[1] / "models"
 IMAGES, LABELS = np.load(MODELS / "digits_test.npz")["image"], np.load(MODELS / "digits_labels.npz")["test"]

@@ -33,10 +33,12 @@ _ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(_ROOT), str(_ROOT / "tests")]
 _LONGEST = 1 << 13  # bytes of an input: a small model is as good as a large one, and faster
 _SECONDS, _MEGABYTES = 30, 4096
-_WITHOUT = ("bnfold.calibrate", "bnfold.verify.running.child", "bnfold.verify.replay")  # which no target uses
+# which no target uses
+_WITHOUT = ("bnfold.calibration", "bnfold.verification.running.child", "bnfold.verification.replay")
 
 with atheris.instrument_imports(include=["bnfold"], enable_loader_override=False):
     import bnfold
+    from bnfold.verification import compare
 
     for module in pkgutil.walk_packages(bnfold.__path__, "bnfold."):
         if not module.name.startswith(_WITHOUT):
@@ -62,7 +64,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="0 for another one each time")
     options = parser.parse_args()
     # a copy of the process would hide its coverage
-    importlib.import_module("bnfold.verify.compare").confined = lambda work, limits, progress: work(progress)
+    compare.confined = lambda work, limits, progress: work(progress)
     with tempfile.TemporaryDirectory() as temporary:
         corpus = options.corpus or Path(temporary)
         plant(corpus, options.start)

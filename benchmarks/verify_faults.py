@@ -2,9 +2,9 @@
 
     python benchmarks/verify_faults.py [MODEL.onnx ...]
 
-Correct folds of small nets of every kind (tests/verify/nets.py) and of the given models, and mutants of the latter
-(tests/verify/faults.py). A fixed tolerance t accepts a pair if every element of every output is within t of the other,
-absolutely or relatively, on one normal input, as ``polygraphy run`` does.
+Correct folds of small nets of every kind (tests/verification/nets.py) and of the given models, and mutants of the
+latter (tests/verification/faults.py). A fixed tolerance t accepts a pair if every element of every output is within t
+of the other, absolutely or relatively, on one normal input, as ``polygraphy run`` does.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ import onnxruntime as ort
 from faults import mutants
 from nets import KINDS, nets
 
-from bnfold.fold import plan
+from bnfold.folding import plan
 from bnfold.model_io import load, to_proto
-from bnfold.verify import Verdict, verify
+from bnfold.verification import Verdict, verify
 
 TOLERANCES = (1e-5, 1e-4, 1e-3)
 OPERATORS = 2

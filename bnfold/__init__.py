@@ -3,77 +3,63 @@
     >>> import bnfold
     >>> print(bnfold.optimize("model.onnx"))  # doctest: +SKIP
 
-Everything here is imported when it is first used: `bnfold --version` must not wait for onnx.
+Everything here is imported when it is first used: `bnfold --version` must not wait for onnx, nor `check` for what only
+verification needs. No package is named like a verb, so that `bnfold.fold` is always the function.
 """
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
-if TYPE_CHECKING:
-    from bnfold.api import NotAllFolded, NotEquivalent, NotVerified, VerifyMode, check, fold, optimize, plan
-    from bnfold.calibrate import Calibration, Drift, Images, calibrate, drift
-    from bnfold.certificate import CertificateCheck, verify_certificate
-    from bnfold.fold import Entry, Leftover, Outcome, Plan
-    from bnfold.model_io import ModelError
-    from bnfold.reasons import Reason, Refusal
-    from bnfold.report import Checked, Optimized
-    from bnfold.verify import Verdict, Verification, verify
-
-__all__ = [
-    "Calibration",
-    "CertificateCheck",
-    "Checked",
-    "Drift",
-    "Entry",
-    "Images",
-    "Leftover",
-    "ModelError",
-    "NotAllFolded",
-    "NotEquivalent",
-    "NotVerified",
-    "Optimized",
-    "Outcome",
-    "Plan",
-    "Reason",
-    "Refusal",
-    "Verdict",
-    "Verification",
-    "VerifyMode",
-    "calibrate",
-    "check",
-    "drift",
-    "fold",
-    "optimize",
-    "plan",
-    "verify",
-    "verify_certificate",
-]
-
-_HOMES = {
-    **dict.fromkeys(__all__, "bnfold.api"),
-    **dict.fromkeys(("Calibration", "Drift", "Images", "calibrate", "drift"), "bnfold.calibrate"),
-    **dict.fromkeys(("CertificateCheck", "verify_certificate"), "bnfold.certificate"),
-    **dict.fromkeys(("Entry", "Leftover", "Outcome", "Plan"), "bnfold.fold"),
-    **dict.fromkeys(("Reason", "Refusal"), "bnfold.reasons"),
-    **dict.fromkeys(("Checked", "Optimized"), "bnfold.report"),
-    **dict.fromkeys(("Verdict", "Verification", "verify"), "bnfold.verify"),
-    "ModelError": "bnfold.model_io",
+_PUBLIC = {
+    "bnfold.calibration": ["Calibration", "Drift", "Images", "calibrate", "drift"],
+    "bnfold.certificate": ["CertificateCheck", "verify_certificate"],
+    "bnfold.folding": ["Entry", "Leftover", "Outcome", "Plan"],
+    "bnfold.model_io": ["ModelError"],
+    "bnfold.optimization": [
+        *("Checked", "NotAllFolded", "NotEquivalent", "NotVerified", "Optimized", "VerifyMode"),
+        *("check", "fold", "optimize", "plan"),
+    ],
+    "bnfold.reasons": ["Reason", "Refusal"],
+    "bnfold.verification": ["Verdict", "Verification", "verify"],
 }
-"""The module that each public name is taken from."""
+"""All that is public, by the module that it is taken from; docs/python.md tells what it is."""
 
+_HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
-class _Package(ModuleType):
-    """In which `bnfold.fold` is the verb, although importing the package `bnfold.fold` would rebind that name."""
+__all__ = [*sorted(_HOMES)]
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
+if TYPE_CHECKING:  # the same for who reads and does not run; a test compares the two
+    from bnfold.calibration import Calibration as Calibration
+    from bnfold.calibration import Drift as Drift
+    from bnfold.calibration import Images as Images
+    from bnfold.calibration import calibrate as calibrate
+    from bnfold.calibration import drift as drift
+    from bnfold.certificate import CertificateCheck as CertificateCheck
+    from bnfold.certificate import verify_certificate as verify_certificate
+    from bnfold.folding import Entry as Entry
+    from bnfold.folding import Leftover as Leftover
+    from bnfold.folding import Outcome as Outcome
+    from bnfold.folding import Plan as Plan
+    from bnfold.model_io import ModelError as ModelError
+    from bnfold.optimization import Checked as Checked
+    from bnfold.optimization import NotAllFolded as NotAllFolded
+    from bnfold.optimization import NotEquivalent as NotEquivalent
+    from bnfold.optimization import NotVerified as NotVerified
+    from bnfold.optimization import Optimized as Optimized
+    from bnfold.optimization import VerifyMode as VerifyMode
+    from bnfold.optimization import check as check
+    from bnfold.optimization import fold as fold
+    from bnfold.optimization import optimize as optimize
+    from bnfold.optimization import plan as plan
+    from bnfold.reasons import Reason as Reason
+    from bnfold.reasons import Refusal as Refusal
+    from bnfold.verification import Verdict as Verdict
+    from bnfold.verification import Verification as Verification
+    from bnfold.verification import verify as verify
 
 
 def __getattr__(name: str) -> object:
@@ -86,6 +72,3 @@ def __getattr__(name: str) -> object:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
-
-
-sys.modules[__name__].__class__ = _Package

@@ -17,8 +17,8 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
-from bnfold.fold import FoldOptions, plan
-from bnfold.fold.record import Entry, Outcome, Plan
+from bnfold.folding import FoldOptions, plan
+from bnfold.folding.record import Entry, Outcome, Plan
 from bnfold.model_io import load, to_proto
 
 Array = npt.NDArray[Any]

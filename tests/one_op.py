@@ -14,8 +14,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 from bnfold.affine import Affine
-from bnfold.fold.apply import Writer
-from bnfold.fold.walk import Way
+from bnfold.folding.apply import Writer
+from bnfold.folding.walk import Way
 from bnfold.graph import Graph, Op
 from bnfold.model_io import load, to_proto
 from bnfold.ops import RULES, Edits, Step

@@ -62,8 +62,8 @@ def test_every_process_is_told():
     """Who starts a process imports what turns telemetry off; ONNX Runtime is imported only where that was done."""
     files = {path.relative_to(PACKAGE).as_posix(): imported(path) for path in PACKAGE.rglob("*.py")}
     assert [name for name, names in files.items() if "subprocess" in names and "telemetry" not in names] == []
-    children = {"verify/running/child.py", "verify/running/probe.py"}
-    children.add("verify/replay.py")  # a script of its own, beside counterexamples
+    children = {"verification/running/child.py", "verification/running/probe.py"}
+    children.add("verification/replay.py")  # a script of its own, beside counterexamples
     importing = {name for name, names in files.items() if "onnxruntime" in names}
-    assert {name for name in importing - children if not name.startswith("calibrate/")} == set()
-    assert "telemetry" in files["calibrate/__init__.py"]
+    assert {name for name in importing - children if not name.startswith("calibration/")} == set()
+    assert "telemetry" in files["calibration/__init__.py"]

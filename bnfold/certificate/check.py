@@ -15,9 +15,9 @@ from bnfold.certificate.exactness import parameters
 from bnfold.certificate.files import refuse_changed, seen
 from bnfold.certificate.record import Certificate, CertificateError, ModelSeen, Parameter, read
 from bnfold.certificate.write import versions
-from bnfold.fold import Plan, plan
+from bnfold.folding import Plan, plan
 from bnfold.model_io import Model, load
-from bnfold.verify import Outcome, Verdict, Verification, verify
+from bnfold.verification import Outcome, Verdict, Verification, verify
 
 _SLACK = 1e-9  # of an ULP: floating-point numbers in JSON, on another machine
 

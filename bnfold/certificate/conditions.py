@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from bnfold.affine import Affine
-from bnfold.fold import Entry, Plan
-from bnfold.fold.record import Ability, Answer
+from bnfold.folding import Entry, Plan
+from bnfold.folding.record import Ability, Answer
 from bnfold.ops.rule import Carrier
 from bnfold.report.schema import entry_dict, plain
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from bnfold.affine import FloatArray
 from bnfold.certificate.record import Parameter
-from bnfold.fold.apply import Pending
+from bnfold.folding.apply import Pending
 from bnfold.graph import Constant
 from bnfold.graph.quantization import is_integer
 from bnfold.model_io import Model

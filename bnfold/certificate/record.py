@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bnfold.fold import FoldOptions, Leftover
+from bnfold.folding import FoldOptions, Leftover
 from bnfold.model_io import ModelError
 
 SCHEMA = 1

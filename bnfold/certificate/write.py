@@ -12,9 +12,9 @@ from bnfold.certificate.conditions import entries
 from bnfold.certificate.exactness import parameters
 from bnfold.certificate.files import seen
 from bnfold.certificate.record import Certificate, CertificateError, Options
-from bnfold.fold import Plan
+from bnfold.folding import Plan
 from bnfold.model_io import Model, Temporary, check_output, load
-from bnfold.verify.result import Verification
+from bnfold.verification.result import Verification
 
 _PACKAGES = ("onnx", "onnxruntime", "numpy")
 

@@ -16,7 +16,7 @@ from bnfold.commands.show import show_checked
 from bnfold.limits import held_to
 
 if TYPE_CHECKING:
-    from bnfold.report import Checked, Failed
+    from bnfold.optimization.results import Checked, Failed
 
 
 @click.command(cls=Settled)

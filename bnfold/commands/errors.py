@@ -11,7 +11,7 @@ import click
 from bnfold import escape
 
 if TYPE_CHECKING:
-    from bnfold.report import Failed
+    from bnfold.optimization.results import Failed
 
 _MOST = 1000  # characters of a line
 
@@ -37,7 +37,7 @@ def trace(error: Exception) -> None:
 
 def failed(model: str, error: Exception, output: object = None) -> Failed:
     """What becomes of one model of several that an error ended: its line names it, once. With --debug, shows more."""
-    from bnfold.report import Failed  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.optimization.results import Failed  # noqa: PLC0415 -- imports onnx, which --help must not
 
     line, code = explained(error)
     places = [model, os.path.abspath(model), *([str(output)] if output else [])]

@@ -20,7 +20,7 @@ from bnfold.commands.errors import failed
 from bnfold.limits import held_to
 
 if TYPE_CHECKING:
-    from bnfold.report import Failed, Told
+    from bnfold.optimization.results import Failed, Told
 
 _INTERRUPTED = 130
 
@@ -43,7 +43,7 @@ class Job:
 
     def done(self) -> Told | Failed:
         """What became of it, as plain data."""
-        from bnfold.report import Told  # noqa: PLC0415 -- imports onnx, which --help must not
+        from bnfold.optimization.results import Told  # noqa: PLC0415 -- imports onnx, which --help must not
 
         try:
             with held_to(self.options["memory"]):
@@ -99,7 +99,7 @@ class _Children:
         self._is_stopped = False
 
     def done(self, job: Job) -> Told | Failed:
-        from bnfold.report import Failed  # noqa: PLC0415 -- imports onnx, which --help must not
+        from bnfold.optimization.results import Failed  # noqa: PLC0415 -- imports onnx, which --help must not
 
         if self._is_stopped:
             return Failed(job.model, f"{job.model}: interrupted", _INTERRUPTED)

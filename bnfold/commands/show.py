@@ -11,14 +11,14 @@ import click
 from bnfold.commands.errors import complain
 
 if TYPE_CHECKING:
-    from bnfold.report import Checked, Failed, Result, Told
+    from bnfold.optimization.results import Checked, Failed, Result, Told
 
 
 def show(
     results: Sequence[Result], report_format: str, *, verbose: bool = False, quiet: bool = False, stderr: bool = False
 ) -> None:
     """Prints what the verbs returned, in the form that was asked for."""
-    from bnfold.report import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.optimization.formats import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
 
     if not quiet and (told := FORMATS[report_format](results, verbose)):
         click.echo(told, err=stderr)
@@ -26,7 +26,8 @@ def show(
 
 def show_checked(results: Sequence[Checked | Failed], report_format: str, *, verbose: bool, quiet: bool) -> None:
     """Prints several; on a terminal those that have findings, or all if verbose, and how many there are."""
-    from bnfold.report import Failed, total  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.optimization import total  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.optimization.results import Failed  # noqa: PLC0415 -- imports onnx, which --help must not
 
     if report_format != "text" or len(results) == 1:
         show(results, report_format, verbose=verbose, quiet=quiet)
@@ -41,7 +42,8 @@ def show_lines(
     results: Iterable[Told | Failed], report_format: str, *, verbose: bool, quiet: bool
 ) -> list[Told | Failed]:
     """Prints a line for each result as it comes, and one for all; other forms than text, once all are there."""
-    from bnfold.report import Failed, total  # noqa: PLC0415
+    from bnfold.optimization import total  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.optimization.results import Failed  # noqa: PLC0415
     from bnfold.report.text import text  # noqa: PLC0415
 
     come = []

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfold import __version__, escape
-from bnfold.calibrate.result import Calibration, Layer
-from bnfold.calibrate.shift import BANDS, Drift, LayerDrift, Verdict
+from bnfold.calibration.result import Calibration, Layer
+from bnfold.calibration.shift import BANDS, Drift, LayerDrift, Verdict
 from bnfold.report.summary import plural
 
 SCHEMA = 1

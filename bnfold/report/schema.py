@@ -8,7 +8,7 @@ import numpy as np
 
 from bnfold import __version__
 from bnfold.escape import as_json
-from bnfold.fold.record import Entry, Outcome, Plan
+from bnfold.folding.record import Entry, Outcome, Plan
 from bnfold.reasons import Refusal
 from bnfold.report.stays import kind_of
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bnfold.fold.record import Entry, Outcome
+from bnfold.folding.record import Entry, Outcome
 from bnfold.reasons import Reason, Refusal
 
 

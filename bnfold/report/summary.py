@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bnfold.fold.record import Entry, Outcome, Plan
+from bnfold.folding.record import Entry, Outcome, Plan
 from bnfold.report.stays import kind_of, sentence
 
 _STAYED = (Outcome.KEPT, Outcome.REPLACED)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from xml.etree import ElementTree as ET
 
 from bnfold import __version__, escape
-from bnfold.verify.result import Outcome, OutputFigures, RegionResult, Verdict, Verification
+from bnfold.verification.result import Outcome, OutputFigures, RegionResult, Verdict, Verification
 
 SCHEMA = 3
 _OUTPUT_COLUMNS = (

@@ -1,7 +1,6 @@
 """A certificate holds for what it was written of, and for nothing else."""
 
 import hashlib
-import importlib
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +15,7 @@ from onnx import numpy_helper
 
 import bnfold
 from bnfold.commands import program
-from bnfold.fold import plan
+from bnfold.folding import plan
 from bnfold.model_io import load
 
 MODEL = MODELS / "digits_resnet.onnx"
@@ -417,7 +416,7 @@ def test_two_files_are_needed(folder):
 def test_no_certificate_of_what_is_not_written(folder, monkeypatch):
     """If the fold is refused, there is no certificate of it; one that was there stays."""
     different = bnfold.Verification(bnfold.Verdict.DIFFERENT)
-    monkeypatch.setattr(importlib.import_module("bnfold.verify"), "verify", lambda *args, **options: different)
+    monkeypatch.setattr("bnfold.verification.verify", lambda *args, **options: different)
     before = (folder / "out.json").read_bytes()
     with pytest.raises(bnfold.NotEquivalent):
         bnfold.optimize(folder / "net.onnx", folder / "out.onnx", certificate=folder / "out.json")

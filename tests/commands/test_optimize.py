@@ -1,6 +1,5 @@
 """`bnfold optimize`."""
 
-import importlib
 import json
 import os
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from onnx import numpy_helper
 
 import bnfold
 from bnfold.model_io import Temporary
+from bnfold.optimization import pipeline
 
 NOT_FOR_THE_SUPERUSER = pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
 
@@ -27,8 +27,7 @@ def verdict(monkeypatch):
             asked.update(before=before, after=after, **options)
             return bnfold.Verification(verdict, reasons=("it was told to",))
 
-        # `bnfold.verify` is the verb
-        monkeypatch.setattr(importlib.import_module("bnfold.verify"), "verify", compare)
+        monkeypatch.setattr("bnfold.verification.verify", compare)
         return asked
 
     return answer
@@ -122,8 +121,7 @@ def test_in_place_with_nothing_to_do_sweeps_too(run, model):
 @pytest.mark.parametrize("options", [["--no-verify"], ["--no-verify", "-o", "-"], ["--no-verify", "--in-place"]])
 def test_a_model_that_changes_meanwhile_is_refused(run, model, monkeypatch, options):
     """Else the statistics of one model would be folded into the weights of another."""
-    api = importlib.import_module("bnfold.api")
-    plan = api.make_plan
+    plan = pipeline.make_plan
 
     def slow(*args, **kwargs):
         planned = plan(*args, **kwargs)
@@ -131,7 +129,7 @@ def test_a_model_that_changes_meanwhile_is_refused(run, model, monkeypatch, opti
         os.utime(model, ns=(0, 0))
         return planned
 
-    monkeypatch.setattr(api, "make_plan", slow)
+    monkeypatch.setattr(pipeline, "make_plan", slow)
     before = files(model.parent)
     result = run("optimize", *options, model)
     assert (result.exit_code, result.stderr) == (2, f"bnfold: {model}: was changed while it was in use\n")

@@ -14,7 +14,7 @@ from onnx.reference import ReferenceEvaluator
 
 from bnfold.graph import Constant, Graph, is_float
 from bnfold.model_io import load
-from bnfold.verify import Verdict, verify
+from bnfold.verification import Verdict, verify
 
 OPSET, IR = 25, 13  # the last that ONNX Runtime knows, for casts
 FLOATS = ("FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16")

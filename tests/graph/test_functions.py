@@ -4,11 +4,11 @@ import onnx
 import pytest
 from onnx import helper
 
-from bnfold.fold import plan
+from bnfold.folding import plan
 from bnfold.graph import are_bounded, inlined
 from bnfold.model_io import load
 from bnfold.reasons import Reason, Refused
-from bnfold.verify import Verdict, verify
+from bnfold.verification import Verdict, verify
 from tests.helpers import model_of
 
 MODEL = """<ir_version: 8, opset_import: ["" : 17, "d": 1]>

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from helpers import folded, model_of
 
-from bnfold.fold import plan
+from bnfold.folding import plan
 from bnfold.graph import Graph, old_objects_left_alone
 from bnfold.model_io import load
 from bnfold.reasons import Reason

@@ -17,10 +17,10 @@ import onnx
 
 import bnfold
 from bnfold.commands.errors import explained
-from bnfold.report import FORMATS
+from bnfold.optimization.formats import FORMATS
 from bnfold.report.calibration import render
 from bnfold.report.verification import FORMATS as OF_VERIFICATION
-from bnfold.verify import verify
+from bnfold.verification import verify
 
 _PACKAGE = str(Path(bnfold.__file__).parent)
 _SECONDS = 5.0

@@ -6,9 +6,9 @@ import pytest
 from helpers import assert_close, feeds_of, folded, run
 from onnx import TensorProto, helper, numpy_helper
 
-from bnfold.fold import Outcome
+from bnfold.folding import Outcome
 from bnfold.reasons import Reason
-from bnfold.verify import Verdict, verify
+from bnfold.verification import Verdict, verify
 
 RANDOM = np.random.default_rng(5)
 CHANNELS = 4

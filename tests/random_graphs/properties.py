@@ -18,7 +18,7 @@ from onnxruntime.capi.onnxruntime_pybind11_state import (
     RuntimeException,
 )
 
-from bnfold.fold import FoldOptions, Outcome, Plan, plan
+from bnfold.folding import FoldOptions, Outcome, Plan, plan
 from bnfold.graph import Graph
 from bnfold.model_io import ModelError, load, to_proto
 from random_graphs.builder import Array

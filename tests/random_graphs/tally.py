@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from bnfold.fold import Outcome, Plan
+from bnfold.folding import Outcome, Plan
 from bnfold.ops import RULES, OpRule, quantized
 
 ABILITIES = ("affine", "absorb_output", "absorb_input", "lift", "sink")

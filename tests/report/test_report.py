@@ -8,11 +8,12 @@ import onnx
 import pytest
 
 from bnfold.affine import Affine
-from bnfold.fold import Entry, Outcome, Plan
-from bnfold.fold.record import Ability, Answer, Remnant
+from bnfold.folding import Entry, Outcome, Plan
+from bnfold.folding.record import Ability, Answer, Remnant
 from bnfold.model_io import load
+from bnfold.optimization.formats import FORMATS
+from bnfold.optimization.results import Checked, Failed, Optimized
 from bnfold.reasons import Reason, Refusal
-from bnfold.report import FORMATS, Checked, Failed, Optimized
 from bnfold.report.markup import html, markdown
 from bnfold.report.summary import Row, Summary, rows
 from bnfold.report.text import text

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from helpers import model_of
 
-from bnfold.fold import FoldOptions, plan
+from bnfold.folding import FoldOptions, plan
 from bnfold.model_io import load
 from bnfold.report.stays import KINDS, kind_of, sentence
 

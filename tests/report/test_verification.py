@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from bnfold.report.verification import FORMATS
-from bnfold.verify.result import Layer, Outcome, OutputFigures, RegionResult, Verdict, Verification
+from bnfold.verification.result import Layer, Outcome, OutputFigures, RegionResult, Verdict, Verification
 
 NASTY = "a\x00\x1b[31m<b>&\"'|`*_\n]]>\u2028\ufffe"
 

@@ -1,0 +1,296 @@
+"""`bnfold.calibrate`: the verb, from arguments to result."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from onnx import TensorProto
+
+from bnfold import batchnorm
+from bnfold.affine import FloatArray
+from bnfold.calibration.error import CalibrationError
+from bnfold.calibration.measuring.batches import Data
+from bnfold.calibration.measuring.cuts import Budget, Cuts
+from bnfold.calibration.measuring.measure import Report, Running, Subject
+from bnfold.calibration.measuring.sequential import sequential
+from bnfold.calibration.measuring.targets import Selection, Target, shared
+from bnfold.calibration.place import Choice, Place, measuring, named
+from bnfold.calibration.ready import ready
+from bnfold.calibration.result import Calibration, Layer, enough, residual
+from bnfold.calibration.rewrite import with_statistics
+from bnfold.calibration.statistics.methods import BATCH_METHODS, Ema, Estimator, Method
+from bnfold.calibration.statistics.moments import Statistics
+from bnfold.limits import Limits
+from bnfold.model_io import Model, ModelLike, check_output, load, staged, write_stream
+
+ERROR_LIMIT = 0.05
+"""A standard error of a mean above this many standard deviations is warned of."""
+RESIDUAL_LIMIT = 1e-5
+"""A residual above this is warned of."""
+_NARROW_LIMITS: dict[int, float] = {
+    TensorProto.FLOAT16: 2e-3,
+    TensorProto.BFLOAT16: 2e-2,
+}  # two units in the last place of activations
+_FEW_BATCHES = 8  # the spread between fewer batches says little
+_EMA_FORGETS = 5  # time constants until the start of a moving average is forgotten: e^-5 = 0.7 %
+
+
+@dataclass(frozen=True)
+class Options:
+    """How statistics are found and blended; see `calibrate`."""
+
+    method: Method
+    momentum: float
+    unbiased: bool
+    prior: float
+    reset: bool
+    check: bool
+
+
+def calibrate(
+    model: ModelLike | Model,
+    data: Data,
+    output: str | os.PathLike[str] | BinaryIO | None = None,
+    *,
+    in_place: bool = False,
+    method: Method | str = Method.SEQUENTIAL,
+    batch_size: int | None = None,
+    max_samples: int | None = None,
+    seed: int | None = None,
+    momentum: float = 0.9,
+    unbiased: bool = False,
+    prior: float = 0.0,
+    reset: bool = False,
+    only: Sequence[str] = (),
+    keep: Sequence[str] = (),
+    check: bool = True,
+    cache_memory: int | None = None,
+    cache_disk: int | None = None,
+    workers: int = 1,
+    threads: int | None = None,
+    executor: Executor | None = None,
+    dask: str | None = None,
+    work_dir: str | os.PathLike[str] | None = None,
+    provider: str = "CPUExecutionProvider",
+    arithmetic: bool = False,
+    timeout: float = 3600.0,
+    memory: int | None = None,
+    progress: Report | None = None,
+) -> Calibration:
+    """Gives the BatchNormalizations of a model the statistics of some data, and puts them in inference mode.
+
+    Args:
+        model: a path or a model in memory, which is not changed; in training or inference mode.
+        data: paths (`.npy`, `.npz`, folders, globs, `test_data_set_*`, `script.py:function`, URLs), an array or a
+            dict of arrays with all samples, an iterable of batches such as a torch DataLoader, or a
+            CalibrationDataReader.
+        output: where to write the calibrated model, whole or not at all: a path, replaced if it exists, or a stream.
+            By default it is written nowhere; see `Calibration.save`.
+        in_place: write over the model itself.
+        method: `sequential` (exact, for any batch size), `paper` (Algorithm 2 of Ioffe & Szegedy 2015), `pooled` or
+            `ema`.
+        batch_size: samples in a batch; 32 if neither this nor the model says.
+        max_samples: measure no more samples than this, spread evenly over the data.
+        seed: draw them at random instead.
+        momentum: of `ema`, in ONNX's sense: the share of the old value in each step (PyTorch's is 1 minus this).
+        unbiased: whether `ema` takes m/(m-1)·var, as PyTorch does.
+        prior: this many pseudo-samples of the stored statistics are blended in: (prior·old + n·new) / (prior + n),
+            means and variances each (Schneider et al. 2020).
+        reset: forget the stored statistics: mean 0, variance 1. Matters to `ema`, which starts from them.
+        only: calibrate none but the BatchNormalizations whose names match one of these patterns (`*`, `?`, `[…]`).
+        keep: and not those that match one of these. Others stay as they are, as a frozen backbone does.
+        check: measure once more, on the calibrated model, and give the residual (sequential only).
+        cache_memory: bytes of activations that `sequential` may hold in memory; a quarter of what is free by default.
+        cache_disk: bytes beyond that on disk; a quarter of what is free by default.
+        workers: child processes that ONNX Runtime runs in. With one, activations stay in its memory.
+        threads: batches at a time, in all; by default as many as there are cores for this process.
+        executor: runs tasks instead of child processes; its workers need `work_dir` under the same path.
+        dask: the address of a Dask scheduler, to run on that cluster.
+        work_dir: for files; a temporary folder in it is removed at the end.
+        provider: an execution provider of ONNX Runtime; off the CPU, statistics are measured in arithmetic.
+        arithmetic: do that on the CPU too.
+        timeout: seconds for all of it.
+        memory: bytes for each process that ONNX Runtime runs in; by default what there is.
+        progress: called with what is being done, samples done and samples in all.
+
+    Raises:
+        ModelError: the model or the data cannot be read or do not fit each other (`CalibrationError`, `DataError`).
+        TimeoutError: it would take longer.
+        MemoryError: it would need more.
+    """
+    started = time.monotonic()
+    options = _options(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
+    loaded = load(model)
+    target = _target(loaded, output, in_place=in_place)
+    selection = _selection(only, keep)
+    loaded, notes = ready(loaded, selection)
+    running, limits = Running(provider, arithmetic, progress), Limits(timeout, memory)
+    place = Place(workers, threads, executor, dask, work_dir, running, limits)
+    choice = Choice(batch_size, max_samples, seed, selection)
+    with measuring(loaded, data, choice, place, cache_memory, cache_disk) as (subject, budget):
+        layers, cuts = _measure(subject, options, budget)
+        samples = subject.samples
+    result = Calibration(
+        source=named(model),
+        model=with_statistics(loaded, [layer.mean for layer in layers], [layer.var for layer in layers], selection),
+        method=options.method,
+        samples=samples.count,
+        batch_size=max(batch.rows for batch in samples.batches),
+        layers=layers,
+        skipped=subject.survey.skipped,
+        seconds=time.monotonic() - started,
+        cuts=cuts,
+        output=target if isinstance(target, Path) else None,
+    )
+    result = replace(result, warnings=(*notes, *_warnings(result, subject, options)))
+    _write(result.model, target)
+    return result
+
+
+def _selection(only: Sequence[str], keep: Sequence[str]) -> Selection:
+    if isinstance(only, str) or isinstance(keep, str):
+        raise CalibrationError("only and keep are lists of patterns: a text would be taken for its letters")
+    return Selection(tuple(only), tuple(keep))
+
+
+def _target(
+    model: Model, output: str | os.PathLike[str] | BinaryIO | None, *, in_place: bool
+) -> Path | BinaryIO | None:
+    """Where to write; what is no place to write to is refused before anything is measured."""
+    if in_place and (model.path is None or output is not None):
+        raise CalibrationError("in place is where the model came from: it must be a file, and no output can be given")
+    if isinstance(output, str | os.PathLike):
+        output = Path(output)
+    target = model.path if in_place else output
+    if isinstance(target, Path):
+        check_output(target, model.path, in_place=in_place, overwrite=True)
+    return target
+
+
+def _write(model: Model, target: Path | BinaryIO | None) -> None:
+    if isinstance(target, Path):
+        with staged(model, target):
+            pass
+    elif target is not None:
+        write_stream(model, target)
+
+
+def _options(
+    method: Method | str, momentum: float, *, unbiased: bool, prior: float, reset: bool, check: bool
+) -> Options:
+    try:
+        chosen = Method(method)
+    except ValueError:
+        names = ", ".join(known.value for known in Method)
+        raise CalibrationError(f"there is no method {method!r}; the methods are {names}") from None
+    if not 0 <= momentum < 1:
+        raise CalibrationError(f"a momentum of {momentum} makes no average: it has to be in [0, 1)")
+    if prior < 0 or not math.isfinite(prior):
+        raise CalibrationError(f"a prior of {prior} samples makes no sense")
+    if prior and reset:
+        raise CalibrationError("a prior keeps some of the stored statistics, reset forgets them: give one of the two")
+    if prior and chosen is Method.EMA:
+        raise CalibrationError("ema starts from the stored statistics, so it has no use for a prior")
+    return Options(chosen, momentum, unbiased, prior, reset, check)
+
+
+def _measure(subject: Subject, options: Options, budget: Budget) -> tuple[tuple[Layer, ...], Cuts | None]:
+    if options.prior or (options.method is Method.EMA and not options.reset):
+        for target in subject.targets:
+            if options.prior or target.is_known:  # a moving average can start from 0 and 1
+                target.refuse_senseless()
+    if options.method is Method.SEQUENTIAL:
+        run = sequential(subject, budget, lambda *found: _held(subject, options, *found))
+        held = [_held(subject, options, number, statistics) for number, statistics in enumerate(run.measured)]
+        layers = _layers(subject, run.measured, held)
+        return (_checked(subject, layers) if options.check else layers), run.cuts
+    estimators = [_estimator(target, options) for target in subject.targets]
+    measured = subject.in_training_mode(estimators)
+    found = list(map(subject.with_estimate, range(len(measured)), measured, estimators))
+    held = [_held(subject, options, number, statistics) for number, statistics in enumerate(found)]
+    return _layers(subject, found, held), None
+
+
+def _estimator(target: Target, options: Options) -> Estimator:
+    if options.method is not Method.EMA:
+        return BATCH_METHODS[options.method](target.channels)
+    fresh = np.zeros(target.channels), np.ones(target.channels)
+    mean, var = fresh if options.reset else (target.mean, target.var)
+    return Ema(options.momentum, mean, var, options.unbiased)
+
+
+def _held(subject: Subject, options: Options, number: int, found: Statistics) -> tuple[FloatArray, FloatArray]:
+    """What a target shall hold, in the precision of the model: the mean and the variance that were found.
+
+    With a prior they are blended with the stored ones, (N·old + n·new) / (N + n). Where nothing was measured they are
+    the stored ones.
+    """
+    target = subject.targets[number]
+    if not found.count:
+        return target.mean, target.var
+    share = subject.samples.count / (subject.samples.count + options.prior)
+    if share == 1:
+        return target.stored(found.mean, found.var)
+    old, new = 1 - share, share
+    return target.stored(new * found.mean + old * target.mean, new * found.var + old * target.var)
+
+
+def _layers(subject: Subject, found: list[Statistics], held: list[tuple[FloatArray, FloatArray]]) -> tuple[Layer, ...]:
+    return tuple(
+        Layer(target.name, mean, var, target.mean, target.var, statistics, batchnorm.epsilon(target.op))
+        for target, statistics, (mean, var) in zip(subject.targets, found, held, strict=True)
+    )
+
+
+def _checked(subject: Subject, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """The layers with what one pass through the calibrated model says of them."""
+    again = subject.in_inference_mode([layer.mean for layer in layers], [layer.var for layer in layers], "checking")
+    return tuple(
+        replace(layer, residual=residual(layer.measured, statistics, layer.epsilon) if statistics.count else None)
+        for layer, statistics in zip(layers, again, strict=True)
+    )
+
+
+def _warnings(result: Calibration, subject: Subject, options: Options) -> Iterator[str]:
+    yield from subject.survey.notes
+    yield from shared(subject.targets)
+    if left_over := subject.samples.left_over:
+        yield f"{left_over} samples did not fill a batch of {result.batch_size}, which the model insists on"
+    if idle := [layer.name for layer in result.layers if not layer.measured.count]:
+        yield f"nothing reached {', '.join(idle)}: they hold what they held"
+    measured = [layer for layer in result.layers if layer.measured.count]
+    if dead := [(layer.name, len(layer.dead)) for layer in measured if layer.dead]:
+        channels = ", ".join(f"{name} ({count})" for name, count in dead)
+        yield f"channels that hardly vary are scaled up by gamma / sqrt(epsilon): {channels}"
+    limit = max(_NARROW_LIMITS.get(form.kind, RESIDUAL_LIMIT) for form in subject.forms)
+    if result.residual is not None and not result.residual <= limit:
+        yield f"the calibrated model meets other statistics than it holds: they differ by up to {result.residual:.1e}"
+    yield from _about_precision(result, measured, options, len(subject.samples.batches))
+
+
+def _about_precision(result: Calibration, measured: list[Layer], options: Options, batches: int) -> Iterator[str]:
+    if options.method is Method.EMA and batches < (needed := math.ceil(_EMA_FORGETS / (1 - options.momentum))):
+        yield (
+            f"a moving average with momentum {options.momentum:g} has not forgotten its start before {needed} batches; "
+            f"this were {batches}: lower --momentum, or take another method"
+        )
+    if options.method is not Method.SEQUENTIAL and batches < _FEW_BATCHES:
+        yield f"the errors are not known: their estimate needs {_FEW_BATCHES} batches, this were {batches}"
+        return
+    errors = [layer.error for layer in measured]
+    if errors and not all(map(math.isfinite, errors)):
+        yield "the errors are not known from a single sample"
+    elif errors and max(errors) > ERROR_LIMIT:
+        worst = max(measured, key=lambda layer: layer.error)
+        yield (
+            f"a mean of {worst.name} is known to {worst.error:.2f} standard deviations only; about "
+            f"{enough(result.samples, errors, ERROR_LIMIT)} samples would bring that to {ERROR_LIMIT}"
+        )

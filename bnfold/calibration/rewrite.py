@@ -1,0 +1,119 @@
+"""The calibrated model: new statistics, and nothing of training mode left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from onnx import numpy_helper
+
+from bnfold import batchnorm
+from bnfold.affine import FloatArray
+from bnfold.calibration.error import CalibrationError
+from bnfold.calibration.measuring.targets import ALL, Selection, Target, drops, stop_dropping, survey
+from bnfold.graph import Graph, Op, Value
+from bnfold.model_io import Model
+
+
+def with_statistics(
+    model: Model, mean: Sequence[FloatArray], var: Sequence[FloatArray], selection: Selection = ALL
+) -> Model:
+    """A copy of the model with these statistics, in inference mode.
+
+    Args:
+        model: the model that was measured.
+        mean: of each target, in the order of `survey`.
+        var: likewise.
+        selection: which were measured.
+
+    Raises:
+        CalibrationError: a statistic does not fit the type that the model stores it in.
+    """
+    result = model.copy()
+    graph = Graph(result, assume_constant=True)
+    for target, *statistics in zip(survey(graph, selection).targets, mean, var, strict=True):
+        for index, values in zip((batchnorm.MEAN, batchnorm.VAR), statistics, strict=True):
+            _store(graph, target, index, values, target.type_of(*statistics))
+        to_inference(graph, target.op)
+    for op in graph.ops():
+        if drops(op):
+            for index in range(len(stop_dropping(op)), len(op.inputs)):
+                detach(graph, op, index)
+            del op.node.input[len(stop_dropping(op)) :]
+    graph.commit()
+    return result
+
+
+def _store(graph: Graph, target: Target, index: int, values: FloatArray, dtype: np.dtype[Any]) -> None:
+    with np.errstate(over="ignore"):
+        array = values.astype(dtype)
+    if not np.isfinite(array.astype(np.float64)).all():
+        raise CalibrationError(f"{target.name}: a statistic of {np.abs(values).max():.3g} does not fit {dtype}")
+    old = target.op.input(index)
+    if (
+        dtype == target.dtype
+        and old is not None
+        and old.tensor is not None
+        and len(old.readers) == 1
+        and not old.is_output
+    ):
+        old.tensor.CopyFrom(numpy_helper.from_array(array, old.name))  # under its own name, where nobody else reads it
+        return
+    hint = f"{target.name}_{'mean' if index == batchnorm.MEAN else 'var'}"
+    detach(graph, target.op, index)
+    graph.set_input(target.op, index, _constant(graph, target.op, hint, array))
+
+
+def _constant(graph: Graph, op: Op, hint: str, array: np.ndarray) -> Value:
+    value = op.scope.own(graph.fresh_name(hint))
+    op.scope.proto.initializer.append(numpy_helper.from_array(array, value.name))
+    value.tensor = op.scope.proto.initializer[-1]
+    return value
+
+
+def to_inference(graph: Graph, op: Op) -> None:
+    """One output, no training attribute; the statistics that were outputs of the graph are none any more."""
+    if not batchnorm.is_training(op):
+        return
+    gone = {value.name for value in op.outputs[1:] if value is not None}
+    outputs = graph.main.proto.output
+    for index in reversed([i for i, entry in enumerate(outputs) if entry.name in gone]):
+        del outputs[index]
+    del op.outputs[1:]
+    del op.node.output[1:]
+    keep = [attribute for attribute in op.node.attribute if attribute.name not in ("training_mode", "is_test")]
+    del op.node.attribute[:]
+    op.node.attribute.extend(keep)
+    if op.opset < 7:  # there, inference mode is what has to be said
+        op.node.attribute.add(name="is_test", i=1, type=2)
+    op.forget_attributes()
+
+
+def detach(graph: Graph, op: Op, index: int) -> None:
+    """Cuts an input off, and removes what nothing reads any more."""
+    value = op.input(index)
+    graph.set_input(op, index, None)
+    waiting = [value]
+    while waiting:
+        value = waiting.pop()
+        if value is None or value.readers or value.is_output or value.is_input:
+            continue
+        if value.tensor is not None:
+            _remove_initializer(value)
+        elif value.producer is not None and not any(map(_is_used, value.producer.outputs)):
+            producer = value.producer
+            waiting += [v for v in producer.inputs if v is not None]
+            graph.remove(producer)
+
+
+def _is_used(value: Value | None) -> bool:
+    return value is not None and bool(value.readers or value.is_output)
+
+
+def _remove_initializer(value: Value) -> None:
+    tensors = value.scope.proto.initializer
+    for index, tensor in enumerate(tensors):
+        if tensor.name == value.name:
+            del tensors[index]
+            return

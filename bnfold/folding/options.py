@@ -1,0 +1,59 @@
+"""What a fold is asked for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bnfold.folding.leftover import Leftover
+
+DEFAULT_GROWTH = "10%"
+_PERCENTAGE = re.compile(r"\d+(\.\d+)?%")
+
+
+@dataclass(frozen=True)
+class FoldOptions:
+    """What a fold is asked for.
+
+    Attributes:
+        keep: Globs; a node whose label matches one stays as it is.
+        assume_constant: Take initializers that are also graph inputs for constants.
+        leftover: What to do with BatchNormalizations that stay.
+        max_growth: How much larger the model may become: bytes, or a percentage of its size such as `10%`; None for
+            any amount.
+        inside_patterns: Fold also affines that are part of what runtimes compute as one operator.
+    """
+
+    keep: Sequence[str] = ()
+    assume_constant: bool = False
+    leftover: Leftover = Leftover.KEEP
+    max_growth: int | str | None = DEFAULT_GROWTH
+    inside_patterns: bool = False
+
+    def __post_init__(self) -> None:
+        """Checks the options.
+
+        Raises:
+            TypeError: `keep` is one text, which would be taken for patterns of a single letter.
+            ValueError: The growth is neither a number of bytes nor a percentage.
+        """
+        if isinstance(self.keep, str | bytes):
+            raise TypeError(f"keep is a list of patterns, not {type(self.keep).__name__}: [{self.keep!r}]")
+        object.__setattr__(self, "keep", tuple(self.keep))  # it may be something that can be read only once
+        growth = self.max_growth
+        is_good = _PERCENTAGE.fullmatch(growth) if isinstance(growth, str) else growth is None or growth >= 0
+        if not is_good:
+            raise ValueError(f"a growth is a number of bytes or a percentage such as 10%, not {growth!r}")
+
+    def growth_of(self, size: int) -> float:
+        """How many bytes a model of that size may grow by."""
+        if self.max_growth is None:
+            return float("inf")
+        if isinstance(self.max_growth, int):
+            return self.max_growth
+        return max(size * float(self.max_growth[:-1]) / 100, SMALL_TENSOR)
+
+
+SMALL_TENSOR = 4096
+"""So many bytes count for nothing, whatever the size of the model."""

@@ -1,0 +1,188 @@
+"""Sums whose branches read the same value: what stands beside a Conv, Gemm or MatMul goes into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import permutations
+
+from bnfold.affine import Affine
+from bnfold.folding.names import refuse_shadowed
+from bnfold.folding.record import Ability
+from bnfold.folding.representable import refuse_unrepresentable
+from bnfold.folding.walk import Asked, Way, data_readers, malformed_is_refused
+from bnfold.graph import Op, Use, Value
+from bnfold.ops import Detach, Edit, Edits, Moved
+from bnfold.ops.branches import ABSORBS_BESIDE, conv_absorbs_beside
+from bnfold.ops.linear import WEIGHT
+from bnfold.ops.quantized import requantized
+from bnfold.reasons import Reason, Refused
+
+_MAX_BRANCHES = 64
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One addend of a sum, and the uses on its way to the sum's last Add, its own first."""
+
+    value: Value
+    path: tuple[Use, ...]
+
+    @property
+    def sign(self) -> int:
+        """-1 where the sum subtracts it."""
+        return -1 if sum(use.op.type == "Sub" and use.index == 1 for use in self.path) % 2 else 1
+
+    @property
+    def linear(self) -> Op | None:
+        """The Conv, Gemm or MatMul that makes it, if that stands in the graph of the sum and nothing else reads it."""
+        op = self.value.producer
+        if op is None or op.type not in ABSORBS_BESIDE or op.is_kept or op.scope is not self.path[0].op.scope:
+            return None
+        return op if self.is_read_once else None
+
+    @property
+    def conv(self) -> Op | None:
+        """The same, if it is a Conv."""
+        return self.linear if self.linear is not None and self.linear.type == "Conv" else None
+
+    @property
+    def is_read_once(self) -> bool:
+        """Whether the sum is all that uses it."""
+        return len(self.value.readers) == 1 and not self.value.is_output
+
+
+def beside(op: Op, source: Value, affine: Affine) -> Way:
+    """The way of an affine node into a Conv that reads the same value and is added to it.
+
+    Raises:
+        Refused: there is no such Conv, or none that can take it in.
+    """
+    branches = branches_of(op.output)
+    refused = Refused(Reason.NO_CONV_BESIDE, value=source.name)
+    guest = next((branch for branch in branches if branch.value is op.output), None)
+    try:
+        if guest is not None and guest.is_read_once:
+            for host in branches:
+                if host.conv is not None and host.conv.input(0) is source:
+                    try:
+                        signed = _signed(affine, host, guest)
+                        edits = conv_absorbs_beside(host.conv, signed)
+                        return _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
+                    except Refused as error:
+                        refused = error
+        raise refused
+    finally:
+        del refused  # see walk._answers_alone
+
+
+def mergers(add: Op) -> Iterator[tuple[Op, Way]]:
+    """What goes into a Conv, Gemm or MatMul of the sum that ``add`` completes: what reads the same, or what it reads.
+
+    Yields what goes (the Add, for the value itself) and its way. Each way is good for the graph as it is: take the
+    first.
+    """
+    branches = branches_of(add.output, root=add)
+    for host, guest in permutations(branches, 2):
+        if host.linear is None:
+            continue
+        try:
+            with malformed_is_refused(host.linear):
+                merger = _merger(host, host.linear, guest)
+        except Refused:
+            continue
+        if merger is not None:
+            yield merger
+
+
+def _merger(host: Branch, op: Op, guest: Branch) -> tuple[Op, Way] | None:
+    if op.type == "Conv" and op.input(0) is guest.value:
+        signed = _signed(Affine.identity(len(op.shape(WEIGHT))), host, guest)
+        edits = conv_absorbs_beside(op, signed)
+        return guest.path[0].op, _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
+    other = guest.linear
+    if other is not None and other.type == op.type and other.input(0) is op.input(0):
+        absorbs = ABSORBS_BESIDE[op.type]
+        signed = _signed(Affine.identity(len(op.shape(WEIGHT))), host, guest)
+        return other, _merge(
+            host, guest, absorbs(op, other, host.sign * guest.sign), (Ability.TOOK_BESIDE, absorbs, signed)
+        )
+    return None
+
+
+def completes_sum(op: Op) -> bool:
+    """Whether an op is the last Add (or Sub) of a sum of computed values."""
+    return _is_sum(op) and _next_use(op.output) is None
+
+
+def branches_of(value: Value, root: Op | None = None) -> list[Branch]:
+    """All addends of the largest sum that a value is part of."""
+    while (use := _next_use(value)) is not None:
+        root, value = use.op, use.op.output
+    if root is None:
+        return []
+    branches: list[Branch] = []
+    pending: list[tuple[Op, tuple[Use, ...]]] = [(root, ())]
+    while pending and len(branches) < _MAX_BRANCHES:
+        add, path = pending.pop()
+        for index in (0, 1):
+            operand, here = add.data(index), (Use(add, index), *path)
+            if operand.producer is not None and _is_sum(operand.producer) and _next_use(operand) is not None:
+                pending.append((operand.producer, here))
+            else:
+                branches.append(Branch(operand, here))
+    return branches
+
+
+def _is_sum(op: Op) -> bool:
+    return (
+        op.type in ("Add", "Sub")
+        and op.opset >= 7
+        and len(op.inputs) == 2
+        and all(value is not None and op.graph.constant(value) is None for value in op.inputs)
+        and op.outputs[:1] not in ([], [None])
+    )
+
+
+def _refuse_unless_alike(add: Op, addend: Value) -> None:
+    """What stands for a partial sum must have its shape; a smaller addend was broadcast to it."""
+    shape = add.graph.shape(addend)
+    if shape is None or None in shape or shape != add.graph.shape(add.output):
+        raise Refused(Reason.EXPANDS, value=addend.name)
+
+
+def _signed(affine: Affine, host: Branch, guest: Branch) -> Affine:
+    """The guest's affine as it counts on the host's side of the sum."""
+    sign = host.sign * guest.sign
+    return Affine(sign * affine.scale, sign * affine.shift)
+
+
+def _next_use(value: Value) -> Use | None:
+    """The one place that reads a value, if that is an Add of two computed values in the same scope."""
+    readers = data_readers(value)
+    if value.is_output or len(readers) != 1:
+        return None
+    use = readers[0]
+    return use if use.op.scope is value.scope and _is_sum(use.op) else None
+
+
+def _merge(host: Branch, guest: Branch, edits: Edits, answer: Asked) -> Way:
+    """The guest leaves its Add; every partial sum between it or the host and the Add where they meet changes."""
+    guests = [use.op for use in guest.path]
+    meets = next(place for place, use in enumerate(host.path) if use.op in guests)
+    meeting = host.path[meets].op
+    left = guest.path[0]
+    if left.op.is_kept:
+        raise Refused(Reason.KEPT_BY_NAME)
+    if left.op.type == "Sub" and left.index == 0:
+        raise Refused(Reason.UNSUPPORTED, op_type="Sub", detail="its first operand cannot leave")
+    if left.op is not meeting:
+        _refuse_unless_alike(left.op, left.op.data(1 - left.index))
+    changed = [host.value, *(use.op.output for use in host.path[:meets])]
+    changed += [op.output for op in guests[1 : guests.index(meeting)]]
+    detach = Detach(left.op, stays=1 - left.index, keeps_name=left.op is meeting)
+    all_edits: list[Edit] = [*requantized(edits), *map(Moved, changed), detach]
+    refuse_shadowed(all_edits)
+    refuse_unrepresentable(all_edits)
+    assert host.linear is not None
+    return Way(all_edits, into=[host.linear], answers=[(host.linear, answer)])

@@ -1,0 +1,107 @@
+"""Constants by which two regions differ, and whether anything that was tried tells them apart.
+
+A threshold, a row of a table or a mask is read only where the data says so. If a side comes to the same with the other
+side's constant in the place of its own, the difference was not exercised, and that the sides are equal says nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bnfold.verification.float64.evaluate import CannotEvaluate
+from bnfold.verification.float64.kernel import Array
+from bnfold.verification.float64.kernels import KERNELS
+from bnfold.verification.regions.hints import COMPARING, ROUNDED, UNIFORM, stray_rows
+from bnfold.verification.regions.side import Given, Read, Side, is_made_of_constants
+
+_LOOKING_UP = frozenset({"Gather", "GatherElements", "GatherND"})
+
+
+@dataclass(frozen=True, eq=False)
+class Rival:
+    """A constant that only one side has.
+
+    Attributes:
+        side: That side.
+        read: Where it reads it.
+        other: What the other side has in its place.
+    """
+
+    side: Side
+    read: Read
+    other: Array
+
+    def matters(self, given: Given) -> bool:
+        """Whether the side comes to something else with what the other has."""
+        side, region, known = self.side, self.side.region, self.side.known(given)
+        try:
+            made = side.value(given)
+            swapped = side.evaluator.run(region.ops, {**known, self.read.value: self.other}, region.target, side.how)
+        except CannotEvaluate:
+            return True
+        return made.dtype != swapped.dtype or not np.array_equal(made, swapped, equal_nan=made.dtype.kind == "f")
+
+    def __str__(self) -> str:
+        return f"input {self.read.index} of {self.read.op.type}"
+
+
+def rivals(left: Side, right: Side) -> list[Rival]:
+    """The constants that only one side has, as far as data decides whether they count."""
+    theirs = list(_reads(right))
+    found = []
+    for read, array in _reads(left):
+        if (same := next((entry for entry in theirs if _are_same(array, entry[1])), None)) is not None:
+            theirs.remove(same)
+            continue
+        match = next((entry for entry in theirs if _are_counterparts((read, array), entry)), None)
+        if match is not None:
+            theirs.remove(match)
+            found.append(Rival(left, read, _exchanged(read, array, match[1].reshape(array.shape))))
+        else:
+            found += _unmatched(left, read, array)
+    return found + [rival for read, array in theirs for rival in _unmatched(right, read, array)]
+
+
+def _reads(side: Side) -> Iterator[tuple[Read, Array]]:
+    for read in side.alone:
+        if read.op.type not in UNIFORM and read.op.type not in KERNELS and is_made_of_constants(read.value):
+            yield read, side.weight(read.value)
+
+
+def _are_same(ours: Array, theirs: Array) -> bool:
+    """Whether two constants differ by no more than rounding: they were computed in another way."""
+    if ours.dtype != theirs.dtype or ours.size != theirs.size:
+        return False
+    theirs = theirs.reshape(ours.shape)
+    if ours.dtype.kind != "f":
+        return bool((ours == theirs).all())
+    return bool(np.allclose(ours, theirs, rtol=ROUNDED, atol=0, equal_nan=True))
+
+
+def _are_counterparts(ours: tuple[Read, Array], theirs: tuple[Read, Array]) -> bool:
+    (read, array), (other, other_array) = ours, theirs
+    is_same_place = (read.op.type, read.index) == (other.op.type, other.index)
+    return is_same_place and array.size == other_array.size and array.dtype == other_array.dtype
+
+
+def _exchanged(read: Read, old: Array, new: Array) -> Array:
+    """The other's constant; of a table, the rows that its other rows do not explain."""
+    rows: Sequence[int] = ()
+    if read.index == 0 and (read.op.type in _LOOKING_UP or read.op.type == "Slice") and old.dtype.kind in "iuf":
+        rows = stray_rows(old, new)
+    if not len(rows):
+        return new
+    mixed = old.copy()
+    mixed[rows] = new[rows]
+    return mixed
+
+
+def _unmatched(side: Side, read: Read, array: Array) -> list[Rival]:
+    """Of a constant that has no counterpart, one that is off a little."""
+    if read.op.type not in _LOOKING_UP | COMPARING or array.dtype.kind not in "iuf":
+        return []
+    step = np.asarray(1 if array.dtype.kind in "iu" else 0.1 * np.where(array == 0, 1.0, np.abs(array)))
+    return [Rival(side, read, array + step.astype(array.dtype))]

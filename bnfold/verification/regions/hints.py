@@ -1,0 +1,157 @@
+"""What has to be tried to tell two regions apart, by the operators and constants that they have."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from bnfold.affine import FloatArray
+from bnfold.graph import Op
+from bnfold.verification.float64.kernel import Array
+from bnfold.verification.float64.rules import is_continuous
+from bnfold.verification.regions.border import Hints
+from bnfold.verification.regions.numbering import Number, Numbering
+from bnfold.verification.regions.regions import Region
+from bnfold.verification.regions.side import Side, is_made_of_constants
+
+_MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
+# What these do at one size, and at one place, they do at every other.
+UNIFORM = _MOVING | {
+    *("BatchNormalization", "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Constant", "DequantizeLinear"),
+    *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
+}
+_SAMPLE_BY_SAMPLE = UNIFORM - {"Gemm", "MatMul"}
+COMPARING = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+_REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
+_MOST_ROWS = 32
+_MOST_LEVELS = 16
+ROUNDED = 1e-6  # of themselves, by which two constants differ that are the same but for rounding
+_ALIKE = 1e-4  # of the largest number of a table, to which its rows are an affine of those of another
+
+
+def is_uniform(left: Region, right: Region) -> bool:
+    """Whether one size tells as much as two: both sides move over their inputs alike, and nothing asks for a size."""
+    are_uniform = all(op.type in UNIFORM for region in (left, right) for op in region.ops)
+    return are_uniform and _windows(left) == _windows(right)
+
+
+def hints(left: Side, right: Side) -> Hints:
+    """What makes a difference between two sides, if there is one."""
+    bounds = [bound for bound in map(abs, [*_bounds(left), *_bounds(right)]) if _REACHED[0] < bound < _REACHED[1]]
+    is_smooth = all(is_continuous(op) for side in (left, right) for op in side.region.ops)
+    integers = sorted({near for side in (left, right) for k in _integers(side) for near in (k - 1, k, k + 1)})
+    rows = tuple(dict.fromkeys(_rows(left, right)))
+    wanted = {_ends(op) for side in (left, right) for op in side.region.ops}
+    winners, losers = (rows if end in wanted else () for end in ("largest", "smallest"))
+    meet = any(op.type not in _SAMPLE_BY_SAMPLE for side in (left, right) for op in side.region.ops)
+    levels = _levels(left, right)
+    return Hints(max(bounds, default=0.0), is_smooth, (*rows, *integers), levels, winners, losers, meet)
+
+
+def grids(region: Region, numbering: Numbering) -> Counter[tuple[Number | None, ...]]:
+    """The scales and zero points of the QuantizeLinears of a region."""
+    quantizers = (op for op in region.ops if op.type == "QuantizeLinear")
+    return Counter(tuple(numbering.numbers.get(value) for value in op.inputs[1:] if value) for op in quantizers)
+
+
+def _windows(region: Region) -> Counter[bytes]:
+    """How operators move over their inputs."""
+    windows: Counter[bytes] = Counter()
+    for op in region.ops:
+        if op.type in _MOVING:
+            node = onnx.NodeProto(op_type=op.type)
+            node.attribute.extend(attribute for attribute in op.node.attribute if attribute.name != "kernel_shape")
+            windows[node.SerializeToString(deterministic=True)] += 1
+    return windows
+
+
+def _ends(op: Op) -> str:
+    """Whether an operator says where the largest number is, or where the smallest one is."""
+    if op.type == "TopK":
+        return "largest" if op.attribute("largest", 1) else "smallest"
+    return {"ArgMax": "largest", "ArgMin": "smallest"}.get(op.type, "")
+
+
+def _bounds(side: Side) -> Iterator[float]:
+    """Single numbers."""
+    for constant in _single_numbers(side):
+        if constant.dtype == np.float64:
+            yield float(constant.reshape(()))
+    for op in side.region.ops:
+        if op.type == "Cast" and (kind := onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))).kind in "iu":
+            yield float(np.iinfo(kind).max if kind.itemsize < 4 else 0)
+        yield from (attribute.f for attribute in op.node.attribute if attribute.type == onnx.AttributeProto.FLOAT)
+
+
+def _levels(left: Side, right: Side) -> tuple[float, ...]:
+    """Numbers on both sides of each threshold that only one side has, and between them."""
+    reads = [(side, read) for side in (left, right) for read in side.alone if read.op.type in COMPARING]
+    arrays = [side.weight(read.value) for side, read in reads if is_made_of_constants(read.value)]
+    steps = sorted({float(array.reshape(())) for array in arrays if array.size == 1 and array.dtype == np.float64})
+    pairs = itertools.pairwise(steps)
+    twins = {step for pair in pairs if math.isclose(*pair, rel_tol=ROUNDED) for step in pair}  # rounding between them
+    steps = [step for step in steps if step not in twins]
+    if not steps:
+        return ()
+    beyond = [end + sign * max(1.0, abs(end)) for end, sign in ((steps[0], -1), (steps[-1], 1))]
+    between = [(low + high) / 2 for low, high in itertools.pairwise(steps)]
+    return tuple([*between, *beyond, *steps][:_MOST_LEVELS])
+
+
+def _integers(side: Side) -> Iterator[int]:
+    """What integers may be compared with, or divided by."""
+    for constant in _single_numbers(side):
+        if constant.dtype.kind in "iu":
+            yield int(constant.reshape(()))
+
+
+def _single_numbers(side: Side) -> Iterator[Array]:
+    for value in side.region.constants:
+        if (value.tensor is None or math.prod(value.tensor.dims) == 1) and (array := side.weight(value)).size == 1:
+            yield array
+
+
+def _rows(left: Side, right: Side) -> Iterator[int]:
+    """Rows of the tables that integers choose from: those that stand out against the same table of the other side."""
+    for old, new in itertools.product(_tables(left), _tables(right)):
+        if old.shape == new.shape and not np.array_equal(old, new):
+            yield from _standing_out(*(table.reshape(len(table), -1).astype(np.float64) for table in (old, new)))
+
+
+def _tables(side: Side) -> Iterator[Array]:
+    for op in side.region.ops:
+        if op.type == "Gather" and not op.attribute("axis", 0) and is_made_of_constants(op.data(0)):
+            table = side.weight(op.data(0))
+            if table.ndim:
+                yield table
+
+
+def _standing_out(old: FloatArray, new: FloatArray) -> Iterator[int]:
+    """Rows that are furthest from what an affine of each column makes of them."""
+    yield from _residuals(old, new, np.ones(len(old), bool)).argsort()[-_MOST_ROWS:].tolist()
+
+
+def stray_rows(old: Array, new: Array) -> list[int]:
+    """The few rows of a table that are not what an affine of each column makes of them, as it does of all others."""
+    if old.ndim == 0 or len(old) < _MOST_ROWS * 2:
+        return []
+    x, y = (table.reshape(len(table), -1).astype(np.float64) for table in (old, new))
+    is_usual = np.ones(len(x), bool)
+    is_usual[list(_standing_out(x, y))] = False
+    rows = np.flatnonzero(_residuals(x, y, is_usual) > _ALIKE * np.abs(y).max())
+    return rows.tolist() if len(rows) <= _MOST_ROWS else []
+
+
+def _residuals(old: FloatArray, new: FloatArray, rows: npt.NDArray[np.bool_]) -> FloatArray:
+    """How far each row is from what the affine of each column makes of it that suits the given rows."""
+    means = old[rows].mean(axis=0), new[rows].mean(axis=0)
+    x, y = old - means[0], new - means[1]
+    power = (x[rows] ** 2).sum(axis=0)
+    scale = np.divide((x[rows] * y[rows]).sum(axis=0), power, out=np.zeros_like(power), where=power > 0)
+    return np.asarray(np.abs(y - scale * x).max(axis=1))

@@ -1,0 +1,284 @@
+"""Are two regions the same function? Tried on small inputs of several sizes, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+
+from bnfold.graph import Graph, Value, is_float
+from bnfold.limits import Deadline
+from bnfold.reasons import Refused
+from bnfold.verification.evidence import Evidence
+from bnfold.verification.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime, is_stored
+from bnfold.verification.float64.how import Coverage, How
+from bnfold.verification.float64.kernel import Array, as_real
+from bnfold.verification.ports import required_inputs
+from bnfold.verification.regions.blame import changed_operators, culprit
+from bnfold.verification.regions.border import Hints, made_up
+from bnfold.verification.regions.exercise import rivals
+from bnfold.verification.regions.explain import Finding, compared, is_mostly_finite
+from bnfold.verification.regions.extract import evidence
+from bnfold.verification.regions.hints import grids, hints, is_uniform
+from bnfold.verification.regions.numbering import Numbering
+from bnfold.verification.regions.regions import Region, named
+from bnfold.verification.regions.scenes import Scene, stretched
+from bnfold.verification.regions.side import Given, Side, changed_weights, lone_reads, retuned_operators
+from bnfold.verification.regions.untried import Seen, forced, has_untaken, untried
+from bnfold.verification.result import Outcome, RegionResult
+
+_TRIES = 16  # to get into both branches of an If
+
+
+class Judge:
+    """Compares pairs of regions of two models.
+
+    Args:
+        before: A model.
+        after: The model made from it.
+        scenes: The shapes to try, small ones first; the last are the declared ones, for what fits no others.
+        seed: Of the values at the borders.
+        deadline: Of all comparisons together; what is left then is not evaluated.
+
+    Attributes:
+        is_late: Whether something was not evaluated for want of time.
+    """
+
+    def __init__(self, before: Graph, after: Graph, scenes: Sequence[Scene], seed: int, deadline: Deadline) -> None:
+        self._before, self._after = Evaluator(before.model, deadline), Evaluator(after.model, deadline)
+        self.is_late = False
+        self._graph = before
+        self._after_graph = after
+        self._scenes = scenes
+        self._seed = seed
+        self._has_fixed_shapes = all(
+            port.shape is not None and all(isinstance(dim, int) for dim in port.shape)
+            for port in required_inputs(before.model)
+        )
+        self._known: dict[object, RegionResult] = {}
+        self._differing: dict[RegionResult, tuple[Region, Region, Numbering, Numbering, int]] = {}
+        self._telling: tuple[Side, Side, Given] | None = None  # what told the last regions apart
+
+    def may_cut(self, value: Value) -> bool:
+        """Whether a value of BEFORE can be made up: numbers and truths of known shape; never sizes or positions."""
+        if value.producer is None:
+            return False
+        dtype = self._scenes[-1].dtype(value)
+        is_fit = dtype is not None and (as_real(dtype) == np.float64 or dtype == np.bool_)
+        small = [scene for scene in self._scenes if scene.is_small]  # the others are for what fits none of these
+        return is_fit and all(scene.shape(value) is not None for scene in small or self._scenes)
+
+    def __call__(
+        self, left: Region, right: Region, before: Numbering, after: Numbering, *, tries: int = 1
+    ) -> RegionResult:
+        """What the comparison comes to; values are made up so many times."""
+        key = (left.target, right.target, left.ops, right.ops, tries)
+        if key not in self._known:
+            result = self._result(*self._sides(left, right, before, after), tries)
+            self._known[key] = result
+            if result.outcome is Outcome.DIFFERENT:
+                self._differing[result] = left, right, before, after, tries
+            self._forget()
+        return self._known[key]
+
+    def evidence(self, result: RegionResult) -> Evidence:
+        """What shows the difference that was found in a region, which is compared once more for it.
+
+        Raises:
+            CannotEvaluate: There is none, or no time for it.
+            ModelError: A weight cannot be read, or there are too many.
+        """
+        self._telling = None
+        left, right, before, after, tries = self._differing[result]
+        self._result(*self._sides(left, right, before, after), tries)
+        if self._telling is None:
+            raise CannotEvaluate("it is not by values that they are told apart")
+        found = evidence((self._graph, self._after_graph), *self._telling, result)
+        self._forget()
+        return found
+
+    def _sides(self, left: Region, right: Region, before: Numbering, after: Numbering) -> tuple[Side, Side]:
+        # Rounding turns the last bit of what goes in into a whole step, here and there, and that would hide what is
+        # off by a few steps everywhere. On the same grids, where what goes in is equal, so is what comes out.
+        how = How(rounds=grids(left, before) != grids(right, after))
+        return (
+            self._side(self._before, left, before, right, after, how),
+            self._side(self._after, right, after, left, before, how),
+        )
+
+    def _forget(self) -> None:
+        self._before.forget()
+        self._after.forget()
+
+    def _side(
+        self, evaluator: Evaluator, region: Region, numbering: Numbering, other: Region, others: Numbering, how: How
+    ) -> Side:
+        # where the declared shapes are fixed, a condition that reads nothing but shapes is one, too
+        fixed = numbering.constants if self._has_fixed_shapes else set[Value]()
+        decided = (op for op in region.ops if op.type == "If" and (op.data(0) in fixed or is_stored(op.data(0))))
+        return Side(
+            evaluator,
+            region,
+            changed_weights(region, numbering, other, others),
+            lone_reads(region, numbering, other, others),
+            retuned_operators(region, other),
+            frozenset(decided),
+            {op: numbering.numbers.get(op.data(0)) for op in region.ops if op.type == "If"},
+            how,
+        )
+
+    def _result(self, left: Side, right: Side, tries: int) -> RegionResult:
+        changed = changed_operators(left, right)
+        result = RegionResult(
+            value=left.region.target.name,
+            operators=tuple(named(op) for op in left.region.ops),
+            replaced_by=tuple(named(op) for op in right.region.ops),
+            suspect=named(changed[-1]) if changed else repr(left.region.target.name),
+            outcome=Outcome.NOT_EVALUATED,
+        )
+        try:
+            return self._judged(left, right, result, tries)
+        except (CannotEvaluate, Refused) as error:  # a node that does not fit its inputs
+            self.is_late |= isinstance(error, OutOfTime)
+            return replace(result, detail=str(error))
+
+    def _judged(self, left: Side, right: Side, result: RegionResult, tries: int) -> RegionResult:
+        types = _float_types(self._graph, left.region), _float_types(self._after_graph, right.region)
+        if narrow := _narrowed(*types):
+            detail = f"AFTER rounds to {', '.join(sorted(dtype.name for dtype in narrow))}, BEFORE does not"
+            return replace(result, outcome=Outcome.DIFFERENT, detail=detail)
+        result, seen = self._tried(left, right, result, Seen(idle=tuple(rivals(left, right))), tries)
+        if result.outcome is Outcome.EQUAL and has_untaken(left, right, seen):
+            result, seen = self._tried(left, right, result, seen, _TRIES)
+        if result.outcome is Outcome.EQUAL and (sides := forced(left, right, seen)):
+            left, right = sides
+            result, seen = self._tried(left, right, result, seen, _TRIES)
+        if result.outcome is Outcome.EQUAL and (longer := self._longer(seen)):
+            result, seen = self._tried(left, right, result, seen, tries, longer)
+        if result.outcome is not Outcome.EQUAL:
+            return result
+        if why := untried(left, right, seen, is_exact=not result.difference):
+            return replace(result, outcome=Outcome.NOT_EXERCISED, detail=why)
+        if seen.shows and not seen.tells:
+            detail = f"rounding explains {result.bound:.2g} of max |y|, and so nearly everything"
+            return replace(result, outcome=Outcome.NOT_EVALUATED, detail=detail)
+        if names := ", ".join(sorted(seen.left.estimated | seen.right.estimated)):
+            result = replace(result, detail=f"{result.detail}, " * bool(result.detail) + f"error of {names} estimated")
+        return result
+
+    def _longer(self, seen: Seen) -> list[Scene]:
+        """The declared shapes, but as long as the tables of which rows were not read."""
+        length = max((len(rival.other) for rival in seen.idle if rival.other.ndim), default=0)
+        scene = stretched(self._graph.model, self._scenes[-1], length) if length else None
+        return [] if scene is None else [scene]
+
+    def _tried(
+        self, left: Side, right: Side, result: RegionResult, seen: Seen, tries: int, scenes: Sequence[Scene] = ()
+    ) -> tuple[RegionResult, Seen]:
+        """What the scenes say, the worst of them; as many as it takes to see all of the region."""
+        problem, saw_all = "", False
+        one_is_enough, tips = is_uniform(left.region, right.region), hints(left, right)
+        for scene in scenes or self._scenes:
+            if saw_all and (one_is_enough or not scene.is_small):
+                break
+            try:
+                found, given, now = self._found(left, right, scene, tips, seen, tries)
+            except OutOfTime:
+                raise
+            except CannotEvaluate as error:
+                problem = problem or str(error)
+                continue
+            except MemoryError:
+                problem = problem or "it takes more memory than there is"
+                continue
+            if found.ratio > 1 and not (scene.is_allowed or one_is_enough):
+                continue  # AFTER may know the declared sizes by heart
+            saw_all |= not (now.left.blind or now.right.blind)
+            seen = replace(now, left=replace(now.left, blind=False), right=replace(now.right, blind=False))
+            if result.outcome is Outcome.NOT_EVALUATED or found.ratio > result.error:
+                result = _with(result, found)
+            if result.outcome is Outcome.DIFFERENT:
+                self._telling = left, right, given
+                op = culprit(left, right, given)
+                return (result if op is None else replace(result, suspect=named(op))), seen
+        if result.outcome is Outcome.NOT_EVALUATED:
+            result = replace(result, detail=problem)
+        return result, seen
+
+    def _found(
+        self, left: Side, right: Side, scene: Scene, tips: Hints, seen: Seen, tries: int
+    ) -> tuple[Finding, Given, Seen]:
+        """The first trial in which the sides differ, else the worst of them; with the values at the border for it."""
+        border = {number: value for side in (right, left) for value, number in side.region.border.items()}
+        worst: tuple[Finding, Given] | None = None
+        for trial in made_up(self._graph, scene, border, tips, self._seed, tries):
+            refused = ""
+            try:
+                given, old, met = _suited(left, trial.given)
+                refused = "AFTER"
+                found, also_met = compared(left, right, given, old)
+            except CannotEvaluate as error:
+                if not trial.is_daring or isinstance(error, OutOfTime):
+                    raise
+                blind = replace(seen.left, blind=True)  # which another scene may not be
+                seen = replace(seen, left=blind, refused=seen.refused or (refused and str(error)))
+                continue
+            if worst is None or found.ratio > worst[0].ratio:
+                worst = found, given
+            if trial.is_zero:  # for which most branches come to the same
+                met, also_met = replace(met, taken=frozenset()), replace(also_met, taken=frozenset())
+            tells = seen.tells or (found.tells and not trial.is_daring)  # beside huge numbers a huge bound is small
+            shows = seen.shows or found.shows
+            seen = replace(seen, left=seen.left | met, right=seen.right | also_met, tells=tells, shows=shows)
+            if found.ratio > 1:
+                break
+            seen = replace(seen, idle=tuple(rival for rival in seen.idle if not rival.matters(given)))
+        assert worst is not None
+        return *worst, seen
+
+
+def _suited(left: Side, given: Given) -> tuple[Given, Array, Coverage]:
+    """Values that suit the operators, as negative ones do not suit a root, and what comes of them."""
+    old, coverage = left.evaluate(given)
+    if is_mostly_finite(old.value):
+        return given, old.value, coverage
+    # as few of them as will do: others may have to be negative to tell anything
+    numbers = [{number} for number, x in given.items() if x.dtype == np.float64]
+    for chosen in [*numbers, set().union(*numbers)]:
+        suited = {number: np.abs(x) + 0.1 if number in chosen else x for number, x in given.items()}
+        old, coverage = left.evaluate(suited)
+        if is_mostly_finite(old.value):
+            break
+    return suited, old.value, coverage
+
+
+def _with(result: RegionResult, found: Finding) -> RegionResult:
+    return replace(
+        result,
+        outcome=Outcome.EQUAL if found.ratio <= 1 else Outcome.DIFFERENT,
+        error=found.ratio,
+        difference=found.difference,
+        bound=found.bound,
+        axis=found.axis,
+        channel=found.channel,
+        detail=found.detail,
+    )
+
+
+def _narrowed(before: set[np.dtype[Any]], after: set[np.dtype[Any]]) -> set[np.dtype[Any]]:
+    """Floating-point types of AFTER that hold less than those of BEFORE: both are evaluated without them."""
+    least = min((dtype.itemsize for dtype in before), default=0)
+    half = {dtype for dtype in after - before if dtype.itemsize < 4}  # float16 and bfloat16 lack different things
+    return half | {dtype for dtype in after if dtype.itemsize < least}
+
+
+def _float_types(graph: Graph, region: Region) -> set[np.dtype[Any]]:
+    """The floating-point types that a region computes or stores in."""
+    values = [region.target, *region.border, *(value for op in region.ops for value in op.inputs if value is not None)]
+    dtypes = [graph.dtype(value) for value in values]
+    casts = [op.attribute("to") for op in region.ops if op.type == "Cast"]
+    dtypes += [np.dtype(onnx.helper.tensor_dtype_to_np_dtype(to)) for to in casts]
+    return {dtype for dtype in dtypes if dtype is not None and is_float(dtype)}

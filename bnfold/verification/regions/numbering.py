@@ -1,0 +1,269 @@
+"""Which values are computed in the same way: equal operators on equal values have equal numbers.
+
+Values of two models get their numbers from one table, so a value that was renamed, or moved, still has the number of
+its counterpart. Constants are told apart by their content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from functools import cache, cached_property, partial
+
+import numpy as np
+import onnx
+import onnx.defs
+
+from bnfold.graph import Graph, Op, Scope, Value
+from bnfold.model_io import Model
+from bnfold.model_io.tensors import attribute_graphs
+from bnfold.verification.float64.kernels import RANDOM
+
+Number = int
+_HEAD = 1 << 12  # bytes by which constants are told apart first
+_TYPE_ONLY = {"CastLike": 1, "Shape": 0, "Size": 0}  # so many inputs of these operators are read for what they hold
+# Extra outputs mean training mode in old opsets; a Split without sizes makes as many parts as it has outputs.
+_OUTPUTS_MATTER = frozenset({"BatchNormalization", "Dropout", "Split"})
+
+
+class Table:
+    """Hands out numbers: the same for the same key."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Hashable, Number] = {}
+        self._alike: dict[Hashable, _Alike] = {}
+
+    def number(self, key: Hashable) -> Number:
+        return self._numbers.setdefault(key, len(self._numbers))
+
+    def content(self, model: Model, tensor: onnx.TensorProto) -> Hashable:
+        """The key of a constant: equal for equal types, shapes and bytes. Large ones are seldom read to their end."""
+        kind = ("constant", tensor.data_type, tuple(tensor.dims))
+        payload = model.payload(tensor)
+        chunks = partial(_chunks, model, tensor) if payload is None else payload.chunks
+        if payload is None or payload.nbytes <= _HEAD:
+            whole = b"".join(chunks())
+            head, is_whole = whole[:_HEAD], len(whole) <= _HEAD
+        else:
+            head, is_whole = bytes(next(iter(chunks()))[:_HEAD]), False
+        start = (*kind, hashlib.sha256(head).digest())
+        return start if is_whole else (*start, self._alike.setdefault(start, _Alike()).place(chunks))
+
+
+class _Alike:
+    """Constants that start alike. The first is read to its end if there is a second, which most have not."""
+
+    def __init__(self) -> None:
+        self._first: Callable[[], Iterable[bytes | memoryview]] | None = None
+        self._digests: list[bytes] = []
+
+    def place(self, chunks: Callable[[], Iterable[bytes | memoryview]]) -> int:
+        """The same number for the same bytes."""
+        if self._first is None:
+            self._first = chunks
+            return 0
+        if not self._digests:
+            self._digests.append(_digest(self._first()))
+        digest = _digest(chunks())
+        if digest not in self._digests:
+            self._digests.append(digest)
+        return self._digests.index(digest)
+
+
+def _digest(chunks: Iterable[bytes | memoryview]) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in chunks:
+        digest.update(chunk)
+    return digest.digest()
+
+
+def _chunks(model: Model, tensor: onnx.TensorProto) -> Iterator[bytes]:
+    """The bytes of a tensor that stands in the proto."""
+    is_text = tensor.data_type == onnx.TensorProto.STRING
+    yield repr(list(tensor.string_data)).encode() if is_text else np.ascontiguousarray(model.array(tensor)).tobytes()
+
+
+class Numbering:
+    """The numbers of the values of one model.
+
+    Attributes:
+        graph: The model.
+        numbers: The number of each value that has one by now.
+        values: For each number the first value that has it.
+        order: For each value its place in the order of computation.
+        constants: Values that depend on no input but its shape and type.
+    """
+
+    def __init__(self, graph: Graph, table: Table, free_inputs: frozenset[str]) -> None:
+        self.graph = graph
+        self.numbers: dict[Value, Number] = {}
+        self.values: dict[Number, Value] = {}
+        self.order: dict[Value, int] = {}
+        self.constants: set[Value] = set()
+        self._table = table
+        self._free_inputs = free_inputs
+        self._enter(graph.main, None)
+
+    def assign(self, value: Value, number: Number) -> None:
+        """Gives a value its number."""
+        self.numbers[value] = number
+        self.values.setdefault(number, value)
+        self.order.setdefault(value, len(self.order))
+
+    def keys(self, op: Op) -> list[Number]:
+        """The numbers of an op's outputs if nothing else is known of them. Its bodies must have theirs."""
+        key = self._key(op)
+        return [self._table.number((key, position)) for position in range(len(op.outputs))]
+
+    def enter_bodies(self, op: Op) -> None:
+        """Gives numbers to the inputs and constants of an op's bodies."""
+        for role, body in zip(_roles(op), op.bodies, strict=True):
+            self._enter(body, (self._outside(op), role))
+
+    def note_constant(self, op: Op) -> None:
+        """Finds out whether an op's outputs depend on what any input holds, and not on its shape or type alone."""
+        reads = [value for value in [*op.inputs, *captured(op)] if value is not None]
+        if op.type in _TYPE_ONLY:
+            reads = reads[: _TYPE_ONLY[op.type]]
+        if op.type not in RANDOM and all(value in self.constants for value in reads):
+            self.constants.update(value for value in op.outputs if value is not None)
+
+    def _enter(self, scope: Scope, outside: Hashable) -> None:
+        for position, entry in enumerate(scope.proto.input):
+            value = scope.own(entry if isinstance(entry, str) else entry.name)
+            if value.tensor is not None and value.name not in self._free_inputs:
+                continue
+            default = () if value.tensor is None else self._content(value.tensor)
+            key = ("input", value.name, default) if outside is None else ("formal", outside, position)
+            self.assign(value, self._table.number(key))
+        for value in list(scope.values.values()):
+            if value.tensor is not None and value not in self.numbers:
+                self.assign(value, self._table.number(self._content(value.tensor)))
+                self.constants.add(value)
+            elif value.sparse is not None and value not in self.numbers:
+                parts = map(self._content, (value.sparse.values, value.sparse.indices))
+                self.assign(value, self._table.number(("sparse", tuple(value.sparse.dims), *parts)))
+                self.constants.add(value)
+
+        if (parent := scope.parent) is not None and isinstance(scope.proto, onnx.GraphProto):
+            for tensor in scope.proto.initializer:
+                if (value := scope.own(tensor.name)) not in self.numbers:
+                    self.assign(value, self._table.number(self._shadowing(tensor, parent.lookup(tensor.name))))
+
+    def _shadowing(self, tensor: onnx.TensorProto, outer: Value) -> Hashable:
+        """Of a body's initializer with the name of an outer value: runtimes disagree on which of the two is meant."""
+        inner = self._content(tensor)
+        is_same = outer.tensor is not None and self._content(outer.tensor) == inner
+        return inner if is_same else ("shadowing", inner, self.numbers.get(outer))
+
+    def _content(self, tensor: onnx.TensorProto) -> Hashable:
+        return self._table.content(self.graph.model, tensor)
+
+    def _key(self, op: Op) -> Hashable:
+        if op.type == "Constant":
+            for attribute in op.node.attribute:
+                if attribute.HasField("t"):
+                    return self._content(attribute.t)
+        results = (tuple(self.numbers[body.lookup(entry.name)] for entry in body.proto.output) for body in op.bodies)
+        return (self._outside(op), tuple(sorted(zip(_roles(op), results, strict=True))))
+
+    def _outside(self, op: Op) -> Hashable:
+        """All of an op but its bodies."""
+        inputs = [None if value is None else self.numbers[value] for value in op.inputs]
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        return (self.signature(op), tuple(inputs))
+
+    def signature(self, op: Op) -> Hashable:
+        """What an op does, apart from its inputs and bodies."""
+        version = since_version(op.node.domain, op.node.op_type, op.opset)
+        own = op.outputs[0].name if op.type in RANDOM and op.outputs[0] is not None else ""
+        outputs = sum(value is not None for value in op.outputs) if op.type in _OUTPUTS_MATTER else 0
+        functions = self._functions if op.type.startswith("function ") else b""
+        return (op.type, version, tuple(self._attributes(op, version)), own, outputs, functions)
+
+    @cached_property
+    def _functions(self) -> bytes:
+        """What the functions say that could not be written out where they are called."""
+        texts = sorted(bytes(f.SerializeToString(deterministic=True)) for f in self.graph.model.proto.functions)
+        return hashlib.sha256(b"\0".join(texts)).digest()
+
+    def _attributes(self, op: Op, version: int) -> Iterator[Hashable]:
+        defaults = _defaults(op.node.domain, op.node.op_type, version)
+        for attribute in sorted(op.node.attribute, key=lambda attribute: attribute.name):
+            if attribute.HasField("g") or attribute.graphs:
+                continue
+            if attribute.HasField("t"):
+                yield (attribute.name, self._content(attribute.t))
+                continue
+            plain = _serialized(attribute)
+            if plain != defaults.get(attribute.name):
+                yield (attribute.name, plain)
+
+
+def _roles(op: Op) -> list[str]:
+    """The attribute that holds each body of an op."""
+    return [attribute.name for attribute in op.node.attribute for _ in attribute_graphs(attribute)]
+
+
+def captured(op: Op) -> Iterator[Value]:
+    """The values of outer scopes that an op's bodies read."""
+    for body in op.bodies:
+        yield from _free(body, {body})
+
+
+def _free(scope: Scope, inside: set[Scope]) -> Iterator[Value]:
+    for op in scope.live_ops():
+        yield from (value for value in op.inputs if value is not None and value.scope not in inside)
+        for body in op.bodies:
+            yield from _free(body, inside | {body})
+    if isinstance(scope.proto, onnx.GraphProto):
+        for entry in scope.proto.output:
+            if (value := scope.lookup(entry.name)).scope not in inside:
+                yield value
+
+
+def effective_attributes(op: Op) -> dict[str, bytes]:
+    """The attributes of an op, with the defaults of those that it does not have."""
+    defaults = _defaults(op.node.domain, op.node.op_type, since_version(op.node.domain, op.node.op_type, op.opset))
+    return {**defaults, **{attribute.name: _serialized(attribute) for attribute in op.node.attribute}}
+
+
+@cache
+def since_version(domain: str, op_type: str, opset: int) -> int:
+    """The version of an operator's definition, so that opsets between which it did not change count as equal."""
+    try:
+        return int(onnx.defs.get_schema(op_type, opset, domain).since_version)
+    except onnx.defs.SchemaError:
+        return opset
+
+
+@cache
+def takes_numbers(domain: str, op_type: str, opset: int, index: int) -> bool:
+    """Whether an input of an operator may be other than an integer, as a shape, an axis or an index may not."""
+    try:
+        inputs = onnx.defs.get_schema(op_type, opset, domain).inputs
+    except onnx.defs.SchemaError:
+        return True
+    return not inputs or not {"tensor(float)", "tensor(bool)"}.isdisjoint(inputs[min(index, len(inputs) - 1)].types)
+
+
+@cache
+def _defaults(domain: str, op_type: str, version: int) -> dict[str, bytes]:
+    try:
+        schema = onnx.defs.get_schema(op_type, version, domain)
+    except onnx.defs.SchemaError:
+        return {}
+    return {
+        name: _serialized(attribute.default_value)
+        for name, attribute in schema.attributes.items()
+        if attribute.default_value.name
+    }
+
+
+def _serialized(attribute: onnx.AttributeProto) -> bytes:
+    plain = onnx.AttributeProto()
+    plain.CopyFrom(attribute)
+    plain.ClearField("doc_string")
+    data: bytes = plain.SerializeToString(deterministic=True)
+    return data

@@ -1,0 +1,228 @@
+"""Shapes for all values of a model: as declared, and as small as the model allows.
+
+A convolution computes at 33x41 what it computes at 224x224, so changed regions are evaluated on small inputs: odd ones,
+so that padding and strides that do not divide are met.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import onnx
+import onnx.shape_inference
+
+from bnfold.graph import Graph, Value, are_bounded
+from bnfold.limits import NEVER, Deadline
+from bnfold.model_io import Model
+from bnfold.model_io.tensors import type_name
+from bnfold.verification.float64.evaluate import Evaluator
+from bnfold.verification.float64.kernel import as_real
+from bnfold.verification.ports import required_inputs
+
+Shape = tuple[int, ...]
+_SMALL_SIZES = ((33, 41), (32, 34), (75, 91), (96, 64), (128, 161))  # for two spatial axes, where the model allows it
+_MOST_SMALL = 3
+_MODERATE = 10_000  # entries in the inputs, as in a 56x56 image
+_ROWS = 4, 5, 3  # samples at the first of these sizes, at the second, and at the others
+_FEW_ROWS, _MANY = 3, 100_000  # samples where the inputs have so many entries
+_MOST_CANDIDATES = 24
+_MOST_DECLARED = 3
+_LONGEST, _MOST_STRETCHED = 4096, 1_000_000  # positions, and entries in the inputs
+
+
+class Scene:
+    """The shape of every value, for one choice of the shapes of the inputs.
+
+    Attributes:
+        inputs: The shapes of the inputs.
+        is_small: Whether they are smaller than declared, on purpose.
+        is_allowed: Whether the model allows a caller to give them.
+        deadline: For evaluating the model where shapes cannot be inferred.
+    """
+
+    def __init__(
+        self, model: Model, inputs: Mapping[str, Shape], *, is_small: bool, deadline: Deadline = NEVER
+    ) -> None:
+        self.deadline = deadline
+        self.is_small = is_small
+        self.is_allowed = not is_small or all(
+            port.accepts(replace(port, shape=inputs.get(port.name))) for port in required_inputs(model)
+        )
+        self.inputs = dict(inputs)
+        self._graph = Graph(_with_inputs(model, inputs))
+
+    def shape(self, value: Value) -> Shape | None:
+        """The shape of a value of the model, None where it is not known."""
+        if value.is_input and value.scope.parent is None and value.name in self.inputs:
+            return self.inputs[value.name]
+        return self._shape(self._twin(value))
+
+    def _shape(self, twin: Value) -> Shape | None:
+        shape = self._graph.shape(twin)
+        known = [size for size in shape or () if isinstance(size, int)]
+        return tuple(known) if shape is not None and len(known) == len(shape) else self._measured.get(twin)
+
+    @cached_property
+    def _measured(self) -> dict[Value, Shape]:
+        """Of values whose shape cannot be inferred: as it comes out in a run."""
+        try:
+            return self._as_run()
+        except MemoryError:
+            return {}
+
+    def _as_run(self) -> dict[Value, Shape]:
+        random = np.random.default_rng(0)
+        feed = {
+            port.name: random.standard_normal(self.inputs[port.name]).astype(
+                as_real(onnx.helper.tensor_dtype_to_np_dtype(port.elem_type))
+            )
+            for port in required_inputs(self._graph.model)
+            if port.kind == "tensor" and type_name(port.elem_type) not in ("", "STRING")
+        }
+        return Evaluator(self._graph.model, self.deadline).shapes(self._graph, feed)
+
+    @cached_property
+    def unknown(self) -> int:
+        """How many values have no known shape."""
+        values = (value for op in self._graph.main.live_ops() for value in op.outputs if value is not None)
+        return sum(self._shape(value) is None for value in values)
+
+    def dtype(self, value: Value) -> np.dtype[np.generic] | None:
+        """The element type of a value, None where it is not known."""
+        return self._graph.dtype(self._twin(value))
+
+    def _twin(self, value: Value) -> Value:
+        return self._graph.scopes[value.scope.number].own(value.name)
+
+
+def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]], deadline: Deadline = NEVER) -> list[Scene]:
+    """Some small scenes where the model allows them; then the declared shapes, some of them if several are possible.
+
+    The smallest come first, and the last small one is as large as they get: deep in a network, the others may have
+    shrunk to less than a kernel.
+
+    Args:
+        model: The model.
+        candidates: Shapes of its inputs, the most sensible first.
+        deadline: For evaluating the model where shapes cannot be inferred.
+    """
+    shapes = list(itertools.islice(candidates, _MOST_CANDIDATES))
+    empty = [_empty(model, shape) for shape in shapes]
+    fewest = min(empty, default=math.inf)  # a Resize without a roi has an empty one at every size
+    fitting = [shape for shape, count in zip(shapes, empty, strict=True) if count == fewest < math.inf]
+    declared = fitting[:_MOST_DECLARED] or shapes[:1]
+
+    def fits(shape: Mapping[str, Shape]) -> bool:
+        return shape != declared[0] and _empty(model, shape) <= fewest < math.inf
+
+    small = list(filter(fits, _smaller(model, declared[0])))
+    small = [*small[: _MOST_SMALL - 1], *small[_MOST_SMALL - 1 :][-1:]]
+    small = small or list(filter(fits, _with_rows(model, declared[0])))
+    full = [Scene(model, shape, is_small=False, deadline=deadline) for shape in declared]
+    # a size at which more shapes are unknown is one that the model was not made for
+    reduced = (Scene(model, shape, is_small=True, deadline=deadline) for shape in small)
+    fit: list[Scene] = []
+    for scene in reduced:
+        is_sound = fit and not fit[0].unknown  # then a larger size that is unfit is found out where it is tried
+        if is_sound or not scene.unknown or scene.unknown <= min(other.unknown for other in full):
+            fit.append(scene)
+    return [*fit, *full]
+
+
+def stretched(model: Model, declared: Scene, length: int) -> Scene | None:
+    """The declared shapes, but at least so long wherever the model leaves it open; None if there is nothing to change.
+
+    A table of positions is read up to the length of the input. The number of samples stays what it is.
+    """
+    inputs = {
+        port.name: tuple(
+            size if not axis or isinstance(dim, int) else max(size, length)
+            for axis, (dim, size) in enumerate(zip(port.shape, declared.inputs[port.name], strict=True))
+        )
+        for port in required_inputs(model)
+        if port.shape is not None and port.name in declared.inputs
+    }
+    inputs = {**declared.inputs, **inputs}
+    if length > _LONGEST or inputs == declared.inputs or sum(map(math.prod, inputs.values())) > _MOST_STRETCHED:
+        return None
+    return Scene(model, inputs, is_small=False, deadline=declared.deadline)
+
+
+def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
+    floats = _float_inputs(model)
+    images = {shape[2:] for name, shape in declared.items() if name in floats and len(shape) >= 3}
+    if len(images) != 1:
+        return
+    spatial = next(iter(images))
+    for number, sizes in enumerate(_SMALL_SIZES):
+        rows = _ROWS[min(number, len(_ROWS) - 1)]
+        small = (sizes * len(spatial))[: len(spatial)]
+        if all(size < before for size, before in zip(small, spatial, strict=True)):
+            yield _resized(declared, floats, rows if _counts_samples(declared) else 0, small)
+
+
+def _with_rows(model: Model, declared: Mapping[str, Shape]) -> list[dict[str, Shape]]:
+    """The declared sizes for some samples, where those can be told."""
+    entries = sum(map(math.prod, declared.values()))
+    few = _ROWS[:2] if entries < _MODERATE else _ROWS[:1] if entries < _MANY else (_FEW_ROWS,)
+    return [_resized(declared, _float_inputs(model), rows, None) for rows in few if _counts_samples(declared)]
+
+
+def _float_inputs(model: Model) -> set[str]:
+    return {port.name for port in required_inputs(model) if _is_float(port.elem_type)}
+
+
+def _counts_samples(declared: Mapping[str, Shape]) -> bool:
+    """Whether the first axis of all inputs seems to be the same, that of the samples."""
+    return len({shape[0] for shape in declared.values() if shape}) == 1
+
+
+def _resized(
+    declared: Mapping[str, Shape], floats: set[str], rows: int, spatial: Sequence[int] | None
+) -> dict[str, Shape]:
+    return {
+        name: (
+            *((rows,) if rows and shape else shape[:1]),
+            *(shape[1:] if spatial is None or name not in floats or len(shape) < 3 else (shape[1], *spatial)),
+        )
+        for name, shape in declared.items()
+    }
+
+
+def _empty(model: Model, shapes: Mapping[str, Shape]) -> float:
+    """How many values have no elements, by shape inference; infinite if it finds something wrong."""
+    try:
+        proto = _with_inputs(model, shapes).proto
+        if not are_bounded(proto):
+            del proto.functions[:]
+        inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+    except Exception:  # its error types are not public
+        return math.inf
+    shapes_found = (entry.type.tensor_type.shape.dim for entry in inferred.graph.value_info)
+    return sum(any(dim.HasField("dim_value") and dim.dim_value <= 0 for dim in shape) for shape in shapes_found)
+
+
+def _with_inputs(model: Model, shapes: Mapping[str, Shape]) -> Model:
+    """The model with other shapes of its inputs, and no claims about those of its outputs and inner values."""
+    changed = model.copy()
+    graph = changed.proto.graph
+    del graph.value_info[:]
+    for entry in graph.output:
+        if entry.type.HasField("tensor_type"):
+            entry.type.tensor_type.ClearField("shape")
+    for entry in graph.input:
+        if entry.name in shapes:
+            entry.type.tensor_type.shape.Clear()
+            for size in shapes[entry.name]:
+                entry.type.tensor_type.shape.dim.add().dim_value = size
+    return changed
+
+
+def _is_float(elem_type: int) -> bool:
+    name = type_name(elem_type)
+    return "FLOAT" in name or name == "DOUBLE"

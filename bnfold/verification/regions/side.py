@@ -1,0 +1,204 @@
+"""One side of a region, and what rounding could have made of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from bnfold.affine import FloatArray
+from bnfold.graph import Op, Value, is_float
+from bnfold.verification.float64.carried import Rounding, rounding_to
+from bnfold.verification.float64.evaluate import Evaluator, is_stored
+from bnfold.verification.float64.how import How, Result
+from bnfold.verification.regions.numbering import Number, Numbering, takes_numbers
+from bnfold.verification.regions.regions import Region, all_ops
+
+Array = npt.NDArray[Any]
+Given = Mapping[Number, Array]
+
+_BIAS_STEP = 1.0  # of the bias of a quantised operator: it is in units of products of scales, which are rounded too
+_ON_THE_WAY = 4.0  # roundings of a BatchNormalization's parameter until it is in a weight: of v + eps, √, s / √ and s W
+
+
+@dataclass(frozen=True, eq=False)
+class Read:
+    """An input of an operator."""
+
+    op: Op
+    index: int
+    value: Value
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a region.
+
+    Attributes:
+        evaluator: Evaluates the operators of its model.
+        region: What there is to evaluate.
+        changed: Its weights that the other side does not have.
+        alone: Where its operators read constants that no operator of the other side reads.
+        retuned: Its operators with floating-point attributes that no operator of the other side has.
+        decided: Its Ifs that take the same branch whatever the inputs hold.
+        conditions: The number of what each of its Ifs goes by.
+        how: How its operators are evaluated.
+    """
+
+    evaluator: Evaluator
+    region: Region
+    changed: tuple[Value, ...]
+    alone: tuple[Read, ...]
+    retuned: frozenset[Op]
+    decided: frozenset[Op]
+    conditions: Mapping[Op, Number | None]
+    how: How
+
+    def known(self, given: Given) -> dict[Value, Array]:
+        return {value: given[number] for value, number in self.region.border.items()}
+
+    def evaluate(self, given: Given, how: How | None = None) -> Result:
+        """The value at the end of the region."""
+        return self.evaluator.evaluate(self.region.ops, self.known(given), self.region.target, how or self.how)
+
+    def value(self, given: Given) -> Array:
+        """The same, without what else there is to say."""
+        return np.asarray(self.evaluate(given).num.value)
+
+    def weight(self, value: Value) -> FloatArray:
+        """A constant of the region, in float64."""
+        if value.producer is None:
+            return self.evaluator.constant(value)
+        return self.evaluator.run(_made_of(value), {}, value)
+
+    @property
+    def is_rounded(self) -> bool:
+        """Whether it has weights or attributes that the other side does not have."""
+        return bool(self.changed or self.retuned)
+
+    @property
+    def unit(self) -> float:
+        """The coarsest rounding of its changed weights, relative to them."""
+        return max((rounding_of(value).u for value in self.changed), default=0.0)
+
+    def rounded(self, *, folds: bool = False) -> How:
+        """With every changed weight off by a rounding to its type.
+
+        With ``folds`` as by those who fold in that type: also all that is computed from constants is, and parameters by
+        more than one, of what is computed of them on the way.
+        """
+        roundings = {value: rounding_of(value) for value in self.changed}
+        if folds:
+            roundings = {v: r.times(_ON_THE_WAY) if _is_parameter(v) else r for v, r in roundings.items()}
+        return replace(self.how, rounded=roundings, retuned=self.retuned, folds=folds)
+
+
+def changed_weights(region: Region, numbering: Numbering, other: Region, others: Numbering) -> tuple[Value, ...]:
+    """The weights that one side has and the other has not: those that were rounded, if they are correct."""
+    theirs = {others.numbers.get(value) for value in [*other.constants, *_casts(other, others)]}
+    biases = {op.inputs[0] for op in region.ops if op.type == "DequantizeLinear" and _is_vector(op.inputs[0])}
+    return tuple(
+        value
+        for value in [*region.constants, *_casts(region, numbering)]
+        if numbering.numbers.get(value) not in theirs
+        and (is_float(kind := _stored_type(value)) or (kind == np.int32 and value in biases))
+    )
+
+
+def lone_reads(region: Region, numbering: Numbering, other: Region, others: Numbering) -> tuple[Read, ...]:
+    """Where operators read constants that no operator of the other side reads: numbers, and integers beside data."""
+    theirs = {others.numbers.get(read.value) for read in _constant_reads(other, others)}
+    return tuple(read for read in _constant_reads(region, numbering) if numbering.numbers.get(read.value) not in theirs)
+
+
+def _constant_reads(region: Region, numbering: Numbering) -> list[Read]:
+    return [
+        Read(op, index, value)
+        for op in all_ops(region.ops)
+        for index, value in enumerate(op.inputs)
+        if value is not None and value in numbering.constants and not _is_size(op, index, value, numbering)
+    ]
+
+
+def _is_size(op: Op, index: int, value: Value, numbering: Numbering) -> bool:
+    """Whether it is an integer that says where or how much, or from which nothing but such integers are computed."""
+    kind = numbering.graph.dtype(value)
+    if kind is not None and is_float(kind):
+        return False
+    makes_sizes = all(output in numbering.constants for output in op.outputs if output is not None)
+    return makes_sizes or not takes_numbers(op.node.domain, op.node.op_type, op.opset, index)
+
+
+def _casts(region: Region, numbering: Numbering) -> list[Value]:
+    """Computed constants that are rounded to another type."""
+    outputs = [op.outputs[0] for op in region.ops if op.type == "Cast"]
+    return [value for value in outputs if value in numbering.constants and is_made_of_constants(value)]
+
+
+def is_made_of_constants(value: Value) -> bool:
+    """Whether it depends on nothing but what is stored; not on a shape either."""
+    reads = [read for op in _made_of(value) for read in op.inputs if read is not None]
+    return all(is_stored(read) for read in [value, *reads] if read.producer is None)
+
+
+def _made_of(value: Value) -> list[Op]:
+    """The operators that make a constant, in order."""
+    ops: dict[Op, None] = {}
+    stack = [(value, False)]
+    while stack:
+        current, done = stack.pop()
+        if current.producer is None or current.producer in ops:
+            continue
+        if done:
+            ops[current.producer] = None
+        else:
+            stack += [(current, True), *((read, False) for read in current.producer.inputs if read is not None)]
+    return list(ops)
+
+
+def _is_vector(value: Value | None) -> bool:
+    return value is not None and value.tensor is not None and len(value.tensor.dims) == 1
+
+
+def retuned_operators(region: Region, other: Region) -> frozenset[Op]:
+    """The operators of one side with floating-point attributes that no operator of the other side has."""
+    theirs = {tuning for op in other.ops if (tuning := _tuning(op))}
+    return frozenset(op for op in region.ops if (tuning := _tuning(op)) and tuning not in theirs)
+
+
+def _tuning(op: Op) -> tuple[tuple[str, float], ...]:
+    kind = onnx.AttributeProto.FLOAT
+    return tuple((attribute.name, attribute.f) for attribute in op.node.attribute if attribute.type == kind)
+
+
+def _is_parameter(constant: Value) -> bool:
+    """Whether it has a number for each channel at the most."""
+    tensor = constant.tensor if constant.producer is None else constant.producer.attribute("value")
+    return tensor is not None and math.prod(tensor.dims) == max(tensor.dims, default=1)
+
+
+def _stored_type(constant: Value) -> np.dtype[Any]:
+    """The type that a constant is stored in, or cast to."""
+    tensor = constant.tensor if constant.sparse is None else constant.sparse.values
+    if constant.producer is not None and constant.producer.type == "Cast":
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(constant.producer.attribute("to")))
+    if tensor is None and constant.producer is not None:
+        tensor = constant.producer.attribute("value")
+        if tensor is None:
+            name = constant.producer.node.attribute[0].name
+            return np.dtype(np.float32 if "float" in name else np.int64)
+    assert tensor is not None
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
+
+
+def rounding_of(constant: Value) -> Rounding:
+    """What one rounding to the type that a constant is stored in can do to it."""
+    dtype = _stored_type(constant)
+    if dtype == np.int32:
+        return Rounding(0.0, _BIAS_STEP)
+    return rounding_to(dtype)

@@ -1,0 +1,116 @@
+"""What no trial of a region has shown: two sides that were equal so far need not be equal there."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from bnfold.graph import Op
+from bnfold.verification.float64.how import NOTHING, Coverage
+from bnfold.verification.regions.exercise import Rival
+from bnfold.verification.regions.hints import UNIFORM
+from bnfold.verification.regions.numbering import Number, effective_attributes
+from bnfold.verification.regions.regions import all_ops
+from bnfold.verification.regions.side import Side
+
+_BRANCHES = ("then_branch", "else_branch")
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the trials of a region have shown.
+
+    Attributes:
+        left: What was met on the side of BEFORE.
+        right: What was met on the side of AFTER.
+        idle: Constants that no trial has told apart yet.
+        refused: Why AFTER did not take values that BEFORE took.
+        tells: Whether a difference would have shown in some trial.
+        shows: Whether anything but zeros came of some trial.
+    """
+
+    left: Coverage = NOTHING
+    right: Coverage = NOTHING
+    idle: tuple[Rival, ...] = ()
+    refused: str = ""
+    tells: bool = False
+    shows: bool = False
+
+
+def untried(left: Side, right: Side, seen: Seen, *, is_exact: bool) -> str:
+    """Why nothing can be said of a region whose sides were equal in all trials; empty if nothing was left out.
+
+    Args:
+        left: The side of BEFORE.
+        right: The side of AFTER.
+        seen: What the trials have shown.
+        is_exact: Whether the sides were equal to the last bit.
+    """
+    if seen.idle:
+        names = ", ".join(sorted(set(map(str, seen.idle))))
+        return f"{names} differs, and nothing that was tried tells"
+    if seen.refused:
+        return f"AFTER does not take something that BEFORE takes: {seen.refused}"
+    if _forced_conditions(left) != _forced_conditions(right):
+        return "what an If goes by is not the same, and nothing that was tried takes both branches"
+    for op, branch in [*_untaken(left, seen.left), *_untaken(right, seen.right)]:
+        return f"nothing that was tried takes the {branch} of If {op.label!r}"
+    if is_exact and _are_alike(left, right) and (names := _without_effect(left, right, seen)):
+        return f"{names} differ, and had no effect on what was tried"
+    return ""
+
+
+def has_untaken(left: Side, right: Side, seen: Seen) -> bool:
+    """Whether a branch was not taken."""
+    return any(True for _ in [*_untaken(left, seen.left), *_untaken(right, seen.right)])
+
+
+def forced(left: Side, right: Side, seen: Seen) -> tuple[Side, Side] | None:
+    """Both sides, so that they take branches that they have not taken, whatever the conditions say; None if one has."""
+    untaken = dict(_untaken(left, seen.left)), dict(_untaken(right, seen.right))
+    if not all(untaken):
+        return None
+    return tuple(  # type: ignore[return-value]
+        replace(side, how=replace(side.how, forced=branches))
+        for side, branches in zip((left, right), untaken, strict=True)
+    )
+
+
+def _forced_conditions(side: Side) -> Counter[Number | None]:
+    return Counter(side.conditions.get(op) for op in side.how.forced)
+
+
+def _untaken(side: Side, met: Coverage) -> Iterator[tuple[Op, str]]:
+    reached = {op for op, _ in met.taken}
+    for op in all_ops(side.region.ops):
+        if op in reached and op not in side.decided:
+            yield from ((op, branch) for branch in _BRANCHES if (op, branch) not in met.taken)
+
+
+def _are_alike(left: Side, right: Side) -> bool:
+    """Whether both sides have the same operators, so that a setting that differs has nothing to make up for it."""
+    before, after = (Counter(op.type for op in side.region.ops) for side in (left, right))
+    return before == after
+
+
+def _without_effect(left: Side, right: Side, seen: Seen) -> str:
+    """Attributes by which the two sides differ, of operators that onnx.reference evaluated.
+
+    It passes over attributes that it does not know; in our own kernels none goes unread.
+    """
+    before, after = _settings(left, seen.left), _settings(right, seen.right)
+    differing = set()
+    for op_type in before.keys() & after.keys():
+        first, second = before[op_type], after[op_type]
+        differing |= {f"{name} of {op_type}" for name, _ in [*(first - second), *(second - first)]}
+    return ", ".join(sorted(differing))
+
+
+def _settings(side: Side, met: Coverage) -> dict[str, Counter[tuple[str, bytes]]]:
+    """By type, the attributes of the operators that onnx.reference evaluated."""
+    found: dict[str, Counter[tuple[str, bytes]]] = {}
+    for op in side.region.ops:
+        if op in met.referred and op.type not in UNIFORM:
+            found.setdefault(op.type, Counter()).update(effective_attributes(op).items())
+    return found

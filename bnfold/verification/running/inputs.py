@@ -1,0 +1,230 @@
+"""Inputs made up for a model, from the types and shapes that it declares."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from bnfold.graph import Graph, Op, Value
+from bnfold.model_io import ModelError
+from bnfold.verification.ports import Port, required_inputs
+
+Array = npt.NDArray[Any]
+
+DISTRIBUTIONS = ("normal", "uniform", "spikes", "large", "constant")
+_GUESSES = (224, 64, 32, 256, 128, 16, 8, 4, 1, 80, 40)  # for an axis that nothing is known of
+_BATCHES = (2, 1, 3)
+_MOST_ENTRIES = 2**36  # of an input; a quarter of a terabyte
+_PASSES_INDICES = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose"})
+
+
+class CannotGenerate(Exception):
+    """No inputs can be made up; the text says why, and what the user can do."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs for one run.
+
+    Attributes:
+        name: What they are, for reports.
+        feed: Arrays by input name.
+    """
+
+    name: str
+    feed: dict[str, Array]
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        return {name: array.shape for name, array in self.feed.items()}
+
+
+class Generator:
+    """Makes up inputs for a model.
+
+    Args:
+        graph: The model.
+        shapes: Shapes that the user gave, by input.
+        dims: Sizes that the user gave, by the names of dimensions.
+        seed: Same seed, same inputs.
+        most: Entries that inputs of a run may have together.
+
+    Raises:
+        ModelError: A given shape belongs to no input, or contradicts the model.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        shapes: Mapping[str, Sequence[int]],
+        dims: Mapping[str, int],
+        seed: int,
+        most: int = _MOST_ENTRIES,
+    ) -> None:
+        self._most = most
+        self._ports = sized(required_inputs(graph.model), shapes, dims)
+        self._ranges = {port.name: index_range(graph, port.name) for port in self._ports}
+        self._seed = seed
+        self._given = {port.name: _filled(port) for port in self._ports}
+
+    def candidates(self) -> Iterator[dict[str, tuple[int, ...]]]:
+        """Shapes for all inputs, the most sensible first; only running the model tells which one fits.
+
+        Raises:
+            CannotGenerate: An input is no tensor.
+        """
+        for port in self._ports:
+            if port.kind != "tensor" or not port.elem_type:
+                raise CannotGenerate(f"input {port} is no tensor of a known type: give inputs with --data")
+        unknown = list(dict.fromkeys(dim for shape in self._given.values() for dim in shape if isinstance(dim, str)))
+        batch = {shape[0] for shape in self._given.values() if shape and isinstance(shape[0], str)}
+        others = [dim for dim in unknown if dim not in batch]
+        for guess in self._guesses(len(others)):
+            for size in _BATCHES[: 2 if batch else 1]:
+                sizes = dict(zip(others, guess, strict=True)) | dict.fromkeys(batch, size)
+                yield self._sized(sizes)
+
+    @property
+    def guessed(self) -> str:
+        """The first input whose shape is not known but for its batch."""
+        open_ = (name for name, shape in self._given.items() if any(isinstance(dim, str) for dim in shape[1:]))
+        return next(open_, next(iter(self._given), "NAME"))
+
+    def batch_variants(self, shapes: Mapping[str, Sequence[int]]) -> Iterator[dict[str, tuple[int, ...]]]:
+        """The same shapes with other batch sizes, if the model leaves the batch open."""
+        batch = {name for name, shape in self._given.items() if shape and isinstance(shape[0], str)}
+        for size in _BATCHES[1:] if batch else ():
+            yield {name: (size, *shape[1:]) if name in batch else tuple(shape) for name, shape in shapes.items()}
+
+    def sample(self, shapes: Mapping[str, Sequence[int]], distribution: str, *, salt: int = 0) -> Sample:
+        """Inputs of these shapes.
+
+        Raises:
+            CannotGenerate: They are too large.
+        """
+        if (entries := sum(map(math.prod, shapes.values()))) > self._most:
+            raise CannotGenerate(f"inputs of {entries} entries are more than time and memory allow ({self._most})")
+        random = np.random.default_rng([self._seed, DISTRIBUTIONS.index(distribution), salt])
+        feed = {
+            port.name: _array(random, port.elem_type, tuple(shapes[port.name]), distribution, self._ranges[port.name])
+            for port in self._ports
+        }
+        return Sample(distribution, feed)
+
+    def _guesses(self, count: int) -> Iterator[tuple[int, ...]]:
+        if count <= 2:
+            yield from ((guess,) * count for guess in _GUESSES[: 1 if not count else None])
+            yield from itertools.permutations(_GUESSES[:5], count) if count == 2 else ()
+        else:
+            yield from ((guess,) * count for guess in _GUESSES)
+
+    def _sized(self, sizes: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+        return {
+            name: tuple(sizes[dim] if isinstance(dim, str) else dim for dim in shape)
+            for name, shape in self._given.items()
+        }
+
+
+def sized(ports: Sequence[Port], shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> list[Port]:
+    """The inputs with the sizes that the user gave.
+
+    Args:
+        ports: The inputs of a model.
+        shapes: Shapes by input.
+        dims: Sizes by the names of dimensions.
+
+    Raises:
+        ModelError: A shape or size belongs to nothing, or contradicts the model or another one.
+    """
+    names = {port.name for port in ports}
+    if wrong := [name for name in shapes if name not in names]:
+        raise ModelError(f"there is no input {wrong[0]!r}; the inputs are {', '.join(map(repr, sorted(names)))}")
+    symbols = {dim for port in ports for dim in port.shape or () if isinstance(dim, str)}
+    if wrong := [name for name in dims if name not in symbols]:
+        raise ModelError(f"no input has a dimension {wrong[0]!r}; there are {', '.join(sorted(symbols)) or 'none'}")
+    return [_sized(port, shapes.get(port.name), dims) for port in ports]
+
+
+def _sized(port: Port, given: Sequence[int] | None, dims: Mapping[str, int]) -> Port:
+    known = port
+    if port.shape is not None:
+        known = replace(port, shape=tuple(dims.get(dim, dim) if isinstance(dim, str) else dim for dim in port.shape))
+    if given is not None:
+        if not known.accepts(replace(port, shape=tuple(given))):
+            raise ModelError(f"input {known} cannot have the shape {','.join(map(str, given))}")
+        known = replace(port, shape=tuple(given))
+    sizes = [dim for dim in known.shape or () if isinstance(dim, int)]
+    if sizes[:1] == [0] and known != port:
+        raise ModelError(f"input {known} would hold no sample")
+    if math.prod(sizes) > _MOST_ENTRIES and known != port:  # of what the model declares, nothing so large is made up
+        raise ModelError(f"input {known} is too large")
+    return known
+
+
+def _filled(port: Port) -> tuple[int | str, ...]:
+    """The shape of an input, every axis of unknown size under a name."""
+    shape = port.shape if port.shape is not None else ("batch?", 3, None, None)
+    return tuple(f"{port.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape))
+
+
+def index_range(graph: Graph, name: str) -> int | None:
+    """How many entries there are for an integer input to choose from, where the graph shows that."""
+    sizes = list(_indexed(graph, graph.main.own(name), 0))
+    return min(sizes, default=None)
+
+
+def _indexed(graph: Graph, value: Value, depth: int) -> Iterator[int]:
+    for use in value.readers:
+        if use.op.type in ("Gather", "GatherElements") and use.index == 1:
+            size = _size_along(graph, use.op)
+            yield size if size is not None else 1
+        elif use.op.type in _PASSES_INDICES and depth < 8 and use.index == 0 and use.op.outputs[0] is not None:
+            yield from _indexed(graph, use.op.outputs[0], depth + 1)
+
+
+def _size_along(graph: Graph, gather: Op) -> int | None:
+    data = gather.input(0)
+    shape = None if data is None else graph.shape(data)
+    return None if not shape else shape[gather.attribute("axis", 0)]
+
+
+def _array(
+    random: np.random.Generator, elem_type: int, shape: tuple[int, ...], distribution: str, choices: int | None
+) -> Array:
+    if elem_type == onnx.TensorProto.STRING:
+        return np.array([f"word{number}" for number in random.integers(0, 50, int(np.prod(shape)))]).reshape(shape)
+    dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type))
+    if dtype == np.bool_:
+        return random.integers(0, 2, shape).astype(bool)
+    if dtype.kind in "iu":
+        return _integers(random, dtype, shape, distribution, choices)
+    return floats(random, shape, distribution, large=1e2 if dtype.itemsize == 2 else 1e3).astype(dtype)
+
+
+def _integers(
+    random: np.random.Generator, dtype: np.dtype[Any], shape: tuple[int, ...], distribution: str, choices: int | None
+) -> Array:
+    if choices is None:
+        choices = 256 if dtype.itemsize == 1 and dtype.kind == "u" else 2
+    if distribution == "constant":
+        return np.full(shape, min(1, choices - 1), dtype)
+    return random.integers(0, max(1, choices), shape).astype(dtype)
+
+
+def floats(random: np.random.Generator, shape: tuple[int, ...], distribution: str, large: float) -> Array:
+    """Floating-point values of one of ``DISTRIBUTIONS``."""
+    if distribution == "uniform":
+        return random.uniform(0.0, 1.0, shape)
+    if distribution == "constant":
+        return np.full(shape, 0.5)
+    values = random.standard_normal(shape)
+    if distribution == "spikes":
+        return np.where(random.random(shape) < 0.02, 10 * values, 0.0)
+    return np.asarray(values * large if distribution == "large" else values)

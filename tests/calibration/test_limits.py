@@ -1,0 +1,148 @@
+"""Measuring is held to a time and a memory, whatever the model does before its BatchNormalizations."""
+
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import onnx
+import pytest
+from click.testing import CliRunner
+from onnx import numpy_helper
+from small import bn_model
+
+import bnfold
+from bnfold.calibration import calibrate, cuts, drift
+from bnfold.calibration.running.children import Children, WorkerDied
+from bnfold.calibration.running.engine import Engine
+from bnfold.calibration.running.program import Program
+from bnfold.commands import program
+from bnfold.limits import Deadline, Limits
+
+X = np.random.default_rng(0).normal(size=(8, 3, 4, 4)).astype(np.float32)
+GIGABYTE = 1 << 30
+MEGABYTE = 1 << 20
+PORTS = "(int64 number, bool going, float[N, 3, a, b] old) => (bool still, float[N, 3, a, b] new)"
+ENDLESS = f"(float[N, 3, a, b] x) => (float[N, 3, a, b] z) {{ z = Loop (trips, true, x) <body = step {PORTS} "
+STEP = "{ still = Identity (going) new = Tanh (old) }> }"
+
+
+def endless() -> onnx.ModelProto:
+    """A BatchNormalization behind a Loop that would take days."""
+    model = bn_model()
+    loop = onnx.parser.parse_graph(f"g {ENDLESS}{STEP}").node[0]
+    constants = {"trips": np.array(10**10), "true": np.array(True)}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    model.graph.node.insert(0, loop)
+    model.graph.node[1].input[0] = "z"
+    return model
+
+
+def huge() -> onnx.ModelProto:
+    """A BatchNormalization of 48 bytes, enlarged to 3 GB."""
+    model = bn_model()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 16000, 16000]), "sizes"))
+    model.graph.node.insert(0, onnx.helper.make_node("Expand", ["x", "sizes"], ["z"]))
+    model.graph.node[1].input[0] = "z"
+    return model
+
+
+@pytest.mark.parametrize("verb", [calibrate, drift])
+def test_an_endless_loop_is_ended(verb, monkeypatch):
+    """When the time is over, and its process with it."""
+    processes = []
+    ended = Children.shutdown
+
+    def noted(self, *args, **kwargs):
+        processes.extend(self.processes())
+        ended(self, *args, **kwargs)
+
+    monkeypatch.setattr(Children, "shutdown", noted)
+    with pytest.raises(TimeoutError):
+        verb(endless(), X, timeout=1.0)
+    assert processes
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)
+
+
+@pytest.mark.parametrize("verb", [calibrate, drift])
+def test_memory_is_held(verb):
+    """What does not fit into it is no fault of the model."""
+    data = np.zeros((2, 3, 1, 1), np.float32)
+    with pytest.raises(MemoryError):
+        verb(huge(), data, memory=GIGABYTE)
+
+
+@pytest.mark.parametrize("timeout", [1e-9, 0.0])
+def test_no_time_at_all(timeout, here):
+    """Not even the data is read, on any executor."""
+    with pytest.raises(TimeoutError):
+        calibrate(bn_model(), X, timeout=timeout, executor=here)
+
+
+def test_the_deadline_holds_on_any_executor(tmp_path):
+    """Its tasks are not waited for."""
+    with ThreadPoolExecutor(1) as pool:
+        engine = Engine(tmp_path, executor=pool, deadline=Deadline.after(0.05))
+        release = pool.submit(signal.sigtimedwait, [], 0.5)
+        with pytest.raises(TimeoutError):
+            list(engine.run(Program("none"), [None]))
+        release.result()
+
+
+def test_a_process_that_the_system_killed():
+    """It was for want of memory, as far as anybody can tell."""
+    with Children(1) as children:
+        pid = children.submit(os.getpid).result()
+        with pytest.raises(WorkerDied, match="SIGKILL") as died:
+            children.submit(os.kill, pid, signal.SIGKILL).result()
+        assert died.value.is_for_memory
+        with pytest.raises(WorkerDied, match="SIGSEGV") as died:
+            children.submit(os.kill, children.submit(os.getpid).result(), signal.SIGSEGV).result()
+        assert not died.value.is_for_memory
+
+
+def test_children_have_no_more_than_they_may():
+    """Beyond what they have when they start."""
+    with Children(1, 256 * MEGABYTE) as children:
+        assert children.submit(len, bytes(MEGABYTE)).result() == MEGABYTE
+        with pytest.raises(MemoryError):
+            children.submit(bytes, GIGABYTE).result()
+        assert children.submit(bytes, 1).result() == b"\0"
+
+
+def test_activations_take_a_share_of_the_memory(tmp_path):
+    """A quarter of what may be had."""
+    assert cuts.default_budget(tmp_path, Limits(1.0, 64 * MEGABYTE)).memory <= 16 * MEGABYTE
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "says"),
+    [
+        pytest.param(endless, ["--timeout", "1"], "not enough time (--timeout)", id="time"),
+        pytest.param(huge, ["--memory", "0.5"], "not enough memory", id="memory"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["calibrate", "drift", "optimize"])
+def test_it_is_no_fault_of_the_input(tmp_path, verb, model, options, says):
+    """Exit code 1, one line, and nothing is written."""
+    onnx.save(model(), tmp_path / "model.onnx")
+    np.save(tmp_path / "data.npy", np.zeros((2, 3, 1, 1), np.float32))
+    data = ["--calibrate" if verb == "optimize" else "--data", str(tmp_path / "data.npy")]
+    done = CliRunner().invoke(
+        program, [verb, str(tmp_path / "model.onnx"), *data, *options, "--quiet"], prog_name="bnfold"
+    )
+    assert (done.exit_code, done.stderr) == (1, f"bnfold: {says}\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.npy", "model.onnx"]
+
+
+def test_a_time_out_of_the_file_system_is_an_error_of_the_input(monkeypatch, tmp_path):
+    """It has a number, which ours has not."""
+
+    def fail(*args, **kwargs):
+        raise TimeoutError(110, "Connection timed out", "model.onnx")
+
+    monkeypatch.setattr(bnfold, "drift", fail, raising=False)
+    done = CliRunner().invoke(program, ["drift", "model.onnx", "--data", "data.npy", "--quiet"], prog_name="bnfold")
+    assert (done.exit_code, done.stderr) == (2, "bnfold: model.onnx: Connection timed out\n")

@@ -1,0 +1,67 @@
+"""Rewritings that are right, and that a strict verifier is tempted to doubt."""
+
+import numpy as np
+import pytest
+from rewritings import parsed
+
+from bnfold.verification import Verdict, verify
+
+MATRIX = {"w": np.arange(12, dtype=np.float32).reshape(4, 3) / 7}
+
+RIGHT = [
+    pytest.param(
+        "n (float[N, 8] x) => (float[N, 8] y) <float k = {1e6}> {r = Relu (x) @}",
+        ("s = Add (r, k) y = Sub (s, k)", "y = Identity (r)"),
+        id="cancellation is gone: the noise is BEFORE's",
+    ),
+    pytest.param(
+        "n (float[N, 4] x) => (float[N, 3] y) <float k = {0.3}> {@ y = Relu (s)}",
+        ("r = MatMul (x, w) s = Mul (r, k)", "r = Mul (x, k) s = MatMul (r, w)"),
+        id="a name is given to a value of another shape",
+    ),
+    pytest.param(
+        "n (float[N, 4] x) => (float[N, 4] y) <int64[1] o = {0}> {@ y = Add (x, m)}",
+        (
+            "m = ReduceMean <axes = [0]> (x)",
+            "k = Shape <start = 0, end = 1> (x) f = Cast <to = 1> (k) s = ReduceSum (x, o) m = Div (s, f)",
+        ),
+        id="a number is cast from a shape",
+    ),
+    pytest.param(
+        """n (float[N, 3, 8, 8] x) => (float[N, 3, H, W] y)
+           <float[2] one = {1, 1}, float[2] two = {2, 2}, float[4] all = {1, 1, 2, 2}> {@ y = Relu (r)}""",
+        (
+            'g = Concat <axis = 0> (one, two) r = Resize <mode = "linear"> (x, "", g)',
+            'r = Resize <mode = "linear"> (x, "", all)',
+        ),
+        id="factors of a Resize are folded",
+    ),
+    pytest.param(
+        "n (float[N, 4] x) => (float[N, 4] y) {@ y = Add (x, m)}",
+        (
+            "m = ReduceMean <axes = [0]> (x)",
+            "t = Transpose <perm = [1, 0]> (x) a = ReduceMean <axes = [1]> (t) m = Transpose <perm = [1, 0]> (a)",
+        ),
+        id="another axis of a transposed value",
+    ),
+]
+
+
+@pytest.mark.parametrize(("frame", "nodes"), RIGHT)
+def test_right_rewritings_are_equal(frame, nodes):
+    """Region by region, with nothing left out."""
+    before, after = (parsed(frame.replace("@", part), 17, MATRIX if "w)" in part else {}) for part in nodes)
+    result = verify(before, after, run=False)
+    assert result.verdict is Verdict.EQUIVALENT
+    assert result.complete
+
+
+@pytest.mark.parametrize("first", [0, 1], ids=["calm first", "wild first"])
+def test_noise_of_one_sample_excuses_no_other(first):
+    """A sample on which the output is all noise, and one on which it is not: that one counts, in either order."""
+    random = np.random.default_rng(0)
+    samples = [{"x": (size * random.standard_normal((4, 8))).astype(np.float32)} for size in (0.01, 1e6)]
+    frame = "n (float[N, 8] x) => (float[N, 8] y) <float k = {3.3}, float j = {7.7}, float g = {25.42}> {@ y = Sin (b)}"
+    before = parsed(frame.replace("@", "a = Mul (x, k) b = Mul (a, j)"))
+    result = verify(before, parsed(frame.replace("@", "b = Mul (x, g)")), data=[samples[first], samples[1 - first]])
+    assert not result.outputs[0].passed

@@ -1,0 +1,30 @@
+"""A sample of zeros: what is left of an affine is its shift."""
+
+import numpy as np
+import pytest
+from rewritings import Rewriting
+
+from bnfold.verification import Verdict, verify
+
+RANDOM = np.random.default_rng(3)
+W = RANDOM.standard_normal((4, 16, 3, 3)).astype(np.float16)
+S = RANDOM.uniform(0.5, 2, 4).astype(np.float16)
+B = RANDOM.standard_normal(4).astype(np.float16)
+FOLDED = (S.astype(float) * B).astype(np.float16)
+OFF = FOLDED.copy()
+OFF[int(np.abs(FOLDED).argmax())] *= np.float16(1.01)
+TENSORS = {"w": W, "b": B, "s": S.reshape(4, 1, 1), "shift": FOLDED, "off": OFF}
+TENSORS |= {"scaled": (W * S.astype(float).reshape(4, 1, 1, 1)).astype(np.float16)}
+
+
+@pytest.mark.parametrize("rows", ["N", "1", "2"])
+def test_a_small_fault_of_a_bias_in_half_precision(rows):
+    """Beside the rounding of 144 weights, a hundredth of a bias does not show; beside its own it does."""
+    case = Rewriting(
+        "bias",
+        f"n (float16[{rows}, 16, 9, 9] x) => (float16[{rows}, 4, 7, 7] y) {{@}}",
+        *("c = Conv (x, w, b) y = Mul (c, s)", "y = Conv (x, scaled, off)", "y = Conv (x, scaled, shift)"),
+        tensors=TENSORS,
+    )
+    assert verify(*case.wrongly(), run=False).verdict is Verdict.DIFFERENT
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
