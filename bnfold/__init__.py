@@ -30,7 +30,7 @@ _PUBLIC = {
 
 _HOMES = {name: module for module, names in _PUBLIC.items() for name in names}
 
-__all__ = [*sorted(_HOMES)]
+__all__ = sorted(_HOMES)  # noqa: PLE0605 -- it is a list
 
 if TYPE_CHECKING:  # the same for who reads and does not run; a test compares the two
     from bnfold.calibration import Calibration as Calibration
