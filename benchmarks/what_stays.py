@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 
 import bnfold
-from bnfold.report.stays import kind_of
+from bnfold.folding.stays import kind_of
 
 _GONE = (bnfold.Outcome.FOLDED, bnfold.Outcome.MERGED)
 

@@ -1,8 +1,9 @@
-"""What a calibration and a drift measurement give back."""
+"""What a calibration gives back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,13 +11,16 @@ from pathlib import Path
 import numpy as np
 
 from bnfold.affine import FloatArray
+from bnfold.calibration.figures import number, percent, plain
 from bnfold.calibration.measuring.cuts import Cuts
 from bnfold.calibration.measuring.targets import Skipped
 from bnfold.calibration.statistics.methods import Method
 from bnfold.calibration.statistics.moments import Statistics
 from bnfold.model_io import Holder, Model
+from bnfold.page import Page, Table, html, plural, text
 
 _DEAD = 0.01
+_COLUMNS = ("BatchNormalization", "channels", "mean moved", "var x", "mean error", "var error", "residual")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,25 +118,76 @@ class Calibration(Holder):
     def _held(self) -> Model:
         return self.model
 
+    def page(self, *, verbose: bool = False) -> Page:
+        """What there is to say; if verbose, with a row for each layer."""
+        head = (
+            f"{self.source}: {plural(len(self.layers), 'BatchNormalization')} calibrated on "
+            f"{plural(self.samples, 'sample')} ({self.method.value}, batch size {self.batch_size})"
+        )
+        written = (f"written to {self.output}",) if self.output else ()
+        rows = tuple(map(_row, self.layers)) if verbose else ()
+        table = Table(_COLUMNS, rows, "l" + "r" * (len(_COLUMNS) - 1))
+        return Page(head, (*_lines(self), *written), table, warnings=(*left(self.skipped), *self.warnings))
+
     def to_dict(self) -> dict[str, object]:
         """What `--format json` prints of it, but for the versions."""
-        from bnfold.report.calibration import calibration_dict  # noqa: PLC0415 -- it imports this module
-
-        return calibration_dict(self)
-
-    def lines(self, *, verbose: bool = False) -> tuple[str, ...]:
-        """The report as lines; if verbose, with one for each layer."""
-        from bnfold.report.calibration import calibration_report  # noqa: PLC0415
-
-        return calibration_report(self, verbose=verbose).lines_of_text()
+        return {
+            "model": self.source,
+            "output": str(self.output) if self.output else None,
+            "method": self.method.value,
+            "samples": self.samples,
+            "batch_size": self.batch_size,
+            "seconds": round(self.seconds, 3),
+            "mean_error": plain(self.error),
+            "residual": self.residual,
+            "layers": [
+                {
+                    "name": layer.name,
+                    "channels": layer.channels,
+                    "count": layer.measured.count,
+                    "mean_moved": plain(layer.moved),
+                    "mean_error": plain(layer.error),
+                    "var_error": plain(layer.var_error),
+                    "dead_channels": list(layer.dead),
+                    "residual": layer.residual,
+                }
+                for layer in self.layers
+            ],
+            "skipped": [{"name": entry.name, "why": entry.why} for entry in self.skipped],
+            "warnings": list(self.warnings),
+        }
 
     def __str__(self) -> str:
-        return "\n".join(self.lines())
+        return text(self.page())
 
     def _repr_html_(self) -> str:
-        from bnfold.report.calibration import calibration_report  # noqa: PLC0415
+        return html(self.page(verbose=True))
 
-        return calibration_report(self, verbose=True).html()
+
+def _lines(result: Calibration) -> Iterator[str]:
+    if kept := sum(entry.is_asked for entry in result.skipped):
+        yield f"{kept} {'keeps its' if kept == 1 else 'keep their'} statistics, as asked"
+    farthest = max(result.layers, key=lambda layer: layer.moved)
+    yield f"means moved by up to {number(farthest.moved)} standard deviations ({farthest.name})"
+    errors = [layer.error for layer in result.layers], [layer.var_error for layer in result.layers]
+    if all(map(math.isfinite, errors[0])):
+        mean, var = map(max, errors)
+        yield f"standard errors: means within {number(mean)} standard deviations, variances within {percent(var)}"
+    if result.residual is not None:
+        yield f"measured again on the calibrated model: the largest residual is {result.residual:.1e}"
+
+
+def _row(layer: Layer) -> tuple[str, ...]:
+    ratio = max((layer.var + layer.epsilon) / (layer.old_var + layer.epsilon), key=lambda r: abs(math.log(r)))
+    return (
+        layer.name,
+        str(layer.channels),
+        number(layer.moved),
+        number(float(ratio)),
+        number(layer.error),
+        percent(layer.var_error),
+        "" if layer.residual is None else f"{layer.residual:.1e}",
+    )
 
 
 def largest(values: FloatArray, unit: FloatArray | float = 1.0) -> float:
@@ -151,3 +206,8 @@ def residual(before: Statistics, after: Statistics, epsilon: float) -> float:
 def enough(samples: int, errors: Sequence[float], limit: float) -> int:
     """How many samples would bring the largest of the errors down to a limit: errors fall with 1/sqrt(samples)."""
     return int(np.ceil(samples * (max(errors) / limit) ** 2))
+
+
+def left(skipped: Sequence[Skipped]) -> Iterator[str]:
+    """A line for each that was left alone without having been asked to."""
+    yield from (f"{entry.name} {entry.why}; it is left as it is" for entry in skipped if not entry.is_asked)

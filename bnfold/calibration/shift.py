@@ -16,159 +16,25 @@ images of digits score like slightly blurred ones.
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from enum import Enum
-from functools import cached_property
 
 import numpy as np
 
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
+from bnfold.calibration.drifted import BANDS, Drift, LayerDrift, excess
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.batches import Data
 from bnfold.calibration.measuring.faults import suspected
 from bnfold.calibration.measuring.measure import Report, Running
-from bnfold.calibration.measuring.targets import Skipped, Target
+from bnfold.calibration.measuring.targets import Target
 from bnfold.calibration.place import Choice, Place, measuring, named
 from bnfold.calibration.ready import ready
 from bnfold.calibration.statistics.moments import Statistics
 from bnfold.limits import Limits
 from bnfold.model_io import Model, ModelLike, load
-
-LEAST_SAMPLES = 8
-"""Under this, the floor itself is not known."""
-BANDS = (0.01, 0.1)
-"""Scores from which on one should look, and recalibrate. Provisional: they come from small networks."""
-
-
-class Verdict(Enum):
-    """What a score means."""
-
-    FINE = "fine"
-    LOOK = "look"
-    RECALIBRATE = "recalibrate"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, eq=False)
-class LayerDrift:
-    """One BatchNormalization: vectors of C float64 values, one for each channel.
-
-    Attributes:
-        name: of the node.
-        mean_shift: of means, in stored standard deviations.
-        log_variance: |ln| of the ratio of variances.
-        divergence: symmetric KL divergence of the Gaussians.
-        distance: Wasserstein-2 distance of the Gaussians, in stored standard deviations.
-        floor: what sampling alone adds to the divergence.
-        variance_ratio: of what was met to what is stored.
-    """
-
-    name: str
-    mean_shift: FloatArray
-    log_variance: FloatArray
-    divergence: FloatArray
-    distance: FloatArray
-    floor: FloatArray
-    variance_ratio: FloatArray
-
-    @cached_property
-    def score(self) -> float:
-        """The mean divergence of the channels."""
-        return float(self.divergence.mean())
-
-    def ranked(self) -> list[int]:
-        """Channels, the farthest first."""
-        return [int(channel) for channel in np.argsort(-self.divergence, kind="stable")]
-
-
-@dataclass(frozen=True, eq=False)
-class Drift:
-    """How far the data is from what the model holds.
-
-    Attributes:
-        source: the name of the model.
-        samples: how many were measured.
-        layers: the BatchNormalizations that something reached, in graph order.
-        skipped: those that were not measured.
-        fault: what may be wrong with the input, if something that was tried mends the first layer; else "".
-        warnings: what the user should know, a line each.
-        seconds: of wall time.
-    """
-
-    source: str
-    samples: int
-    layers: tuple[LayerDrift, ...]
-    skipped: tuple[Skipped, ...] = ()
-    fault: str = ""
-    warnings: tuple[str, ...] = ()
-    seconds: float = 0.0
-
-    @property
-    def score(self) -> float:
-        """The mean score of the layers."""
-        return float(np.mean([layer.score for layer in self.layers]))
-
-    @property
-    def floor(self) -> float:
-        """What of the score sampling alone explains."""
-        return float(np.mean([layer.floor.mean() for layer in self.layers]))
-
-    @property
-    def excess(self) -> float:
-        """What of the score sampling does not explain; 0 where the floor is not known."""
-        return excess(self.score, self.floor, self.samples)
-
-    @property
-    def samples_needed(self) -> int:
-        """About how many samples can tell whether the data is fine."""
-        if not math.isfinite(self.floor):
-            return 4 * LEAST_SAMPLES
-        return max(LEAST_SAMPLES, math.ceil(self.samples * self.floor / (BANDS[0] / 4)))
-
-    @property
-    def worst(self) -> LayerDrift:
-        """The layer of the highest score."""
-        return max(self.layers, key=lambda layer: layer.score)
-
-    @property
-    def first(self) -> LayerDrift:
-        """The first layer, which shows mistakes of preprocessing undiluted."""
-        return self.layers[0]
-
-    @property
-    def verdict(self) -> Verdict:
-        """By the score without its floor, where that can be told from sampling."""
-        look, recalibrate = BANDS
-        if self.samples < LEAST_SAMPLES or not math.isfinite(self.floor):
-            return Verdict.UNKNOWN
-        if self.score < look and (self.score + self.floor < look or self.floor < look / 4):
-            return Verdict.FINE
-        if self.excess < look:
-            return Verdict.UNKNOWN
-        return Verdict.LOOK if self.score - self.floor < recalibrate else Verdict.RECALIBRATE
-
-    @property
-    def ok(self) -> bool:
-        """Whether the data looks like what the statistics were made from, as far as that is known."""
-        return self.verdict is Verdict.FINE
-
-    def __bool__(self) -> bool:
-        return self.ok
-
-    def __str__(self) -> str:
-        from bnfold.report.calibration import drift_report  # noqa: PLC0415 -- it imports this module
-
-        return drift_report(self).text()
-
-    def _repr_html_(self) -> str:
-        from bnfold.report.calibration import drift_report  # noqa: PLC0415
-
-        return drift_report(self, verbose=True).html()
 
 
 def drift(
@@ -231,12 +97,6 @@ def drift(
         fault = suspected(subject, reached[0], against) if differs else ""
     found = subject.survey
     return Drift(named(model), samples, layers, found.skipped, fault, found.notes, time.monotonic() - started)
-
-
-def excess(score: float, floor: float, samples: int) -> float:
-    """What of a score sampling does not explain; 0 where its floor is not known."""
-    explained = (2 + 60 / samples) * floor
-    return max(0.0, score - explained) if math.isfinite(explained) else 0.0
 
 
 def against(target: Target, met: Statistics) -> LayerDrift:

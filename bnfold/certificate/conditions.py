@@ -16,9 +16,10 @@ import numpy as np
 
 from bnfold.affine import Affine
 from bnfold.folding import Entry, Plan
+from bnfold.folding.plain import entry_dict
 from bnfold.folding.record import Ability, Answer
 from bnfold.ops.rule import Carrier
-from bnfold.report.schema import entry_dict, plain
+from bnfold.page.schema import plain
 
 _WORDS = ("rule", "equation")  # which another version may choose differently
 

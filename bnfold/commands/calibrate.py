@@ -50,7 +50,7 @@ def calibrate(
 
     Exit codes: 0 done; 1 time or memory did not suffice, 2 usage or input error: nothing is written.
     """
-    from bnfold.report.calibration import render  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.page import render  # noqa: PLC0415 -- what only this needs
 
     piped = output == "-" or (model == "-" and output is None)
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
@@ -61,7 +61,7 @@ def calibrate(
             **resolved,
         )
     if not quiet:
-        click.echo(render(result, report_format, verbose=verbose), err=piped)
+        click.echo(render(result, "calibration", report_format, verbose=verbose), err=piped)
 
 
 def _target(model: str, output: str | None, *, in_place: bool, force: bool) -> str | None:

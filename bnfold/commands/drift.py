@@ -49,14 +49,14 @@ def drift(
 
     Exit codes: 0 done; 1 the score is above --fail-above, or time or memory did not suffice; 2 usage or input error.
     """
-    from bnfold.report.calibration import render  # noqa: PLC0415 -- imports onnx, which --help must not
-    from bnfold.report.plot import drift_svg  # noqa: PLC0415
+    from bnfold.calibration.picture import drift_svg  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.page import render  # noqa: PLC0415
 
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.drift(sys.stdin.buffer.read() if model == "-" else model, **resolved)
     if plot is not None:
         plot.write_text(drift_svg(result), encoding="utf-8")
     if not quiet:
-        click.echo(render(result, report_format, verbose=verbose))
+        click.echo(render(result, "calibration", report_format, verbose=verbose))
     if fail_above is not None and result.excess > fail_above:
         raise click.exceptions.Exit(1)

@@ -180,7 +180,7 @@ def _refuse_many(models: Sequence[str], folder: str | None, in_place: bool, for_
 def _optimize_one(
     model: str, output: str | None, asked: dict[str, Any], report_format: str, *, verbose: bool, quiet: bool
 ) -> None:
-    from bnfold.report.progress import Progress  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.page import Progress  # noqa: PLC0415 -- imports onnx, which --help must not
 
     piped = output == "-" or (model == "-" and output is None and not asked["in_place"])
     try:

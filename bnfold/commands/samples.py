@@ -112,14 +112,14 @@ def refuse_given(context: click.Context, names: Iterable[str], needed: str) -> N
 @contextmanager
 def arguments(given: dict[str, Any], *, quiet: bool) -> Iterator[dict[str, Any]]:
     """What the verb takes for the options; progress is shown meanwhile."""
-    from bnfold.report.progress import Progress  # noqa: PLC0415 -- what only this needs
+    from bnfold.page import Progress  # noqa: PLC0415 -- what only this needs
 
     images = {name: given.pop(name) for name in _IMAGES}
     paths = given.pop("data")
     if bool(paths) == bool(images["images"]):
         raise click.UsageError("give --data, or --images")
     data = list(paths) if paths else _images(**images)
-    with Progress(shown=not quiet) as progress:
+    with Progress(shown=not quiet, noun="samples") as progress:
         yield {**given, "data": data, "progress": progress}
 
 

@@ -44,14 +44,14 @@ def show_lines(
     """Prints a line for each result as it comes, and one for all; other forms than text, once all are there."""
     from bnfold.optimization import total  # noqa: PLC0415 -- imports onnx, which --help must not
     from bnfold.optimization.results import Failed  # noqa: PLC0415
-    from bnfold.report.text import text  # noqa: PLC0415
+    from bnfold.page import Table, text  # noqa: PLC0415
 
     come = []
     for result in results:
         come.append(result)
         if report_format == "text" and not quiet and not isinstance(result, Failed):
-            summary = result.summary()
-            click.echo(text(summary if verbose else replace(summary, rows=(), notes=())))
+            page = result.page()
+            click.echo(text(page if verbose else replace(page, table=Table(()), notes=())))
         if result.error:
             complain(result.error)
     if report_format != "text":

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import NoReturn
 
 import click
 
 import bnfold
-from bnfold import escape
 from bnfold.commands import options
 from bnfold.limits import held_to
 
@@ -111,7 +109,7 @@ def verify(
         raise click.UsageError("--static is for a certificate; --no-run compares region by region only")
     if not run and (unused := [flag for name, flag in _OF_RUNNING.items() if ctx.params[name] not in (None, ())]):
         raise click.UsageError(f"{unused[0]} is for running the models, which --no-run forbids")
-    from bnfold.report.verification import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.verification.told import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
 
     with held_to(memory):
         result = bnfold.verify(
@@ -171,7 +169,9 @@ def _check_certificate(
 
 
 def _as_json(result: bnfold.CertificateCheck) -> str:
-    return escape.as_json({"schema": 1, "bnfold": bnfold.__version__, **result.to_dict()})
+    from bnfold.page import document  # noqa: PLC0415 -- what only this needs
+
+    return document("certificate", result.to_dict())
 
 
 _CERTIFICATE_FORMATS: dict[str, Callable[[bnfold.CertificateCheck], str]] = {"text": str, "json": _as_json}
@@ -179,11 +179,6 @@ _CERTIFICATE_FORMATS: dict[str, Callable[[bnfold.CertificateCheck], str]] = {"te
 
 def _progress() -> Callable[[str, int, int], None] | None:
     """A line that is written over, on a terminal only."""
-    if not sys.stderr.isatty():
-        return None
+    from bnfold.page import Progress  # noqa: PLC0415 -- what only this needs
 
-    def show(what: str, done: int, total: int) -> None:
-        line = "" if done >= total else escape.line(f"{what}: {done} of {total}")
-        click.echo(f"\r\x1b[K{line}", nl=False, err=True)
-
-    return show
+    return Progress()

@@ -7,21 +7,19 @@ that are kept and sent around do.
 from collections.abc import Callable, Sequence
 
 from bnfold.optimization.results import Failed, Result
-from bnfold.report.markup import markdown
-from bnfold.report.schema import document
-from bnfold.report.text import text
+from bnfold.page import document, markdown, text
 
 
 def _text(results: Sequence[Result], verbose: bool) -> str:
-    return "\n\n".join(text(result.summary(verbose=verbose)) for result in results if not isinstance(result, Failed))
+    return "\n\n".join(text(result.page(verbose=verbose)) for result in results if not isinstance(result, Failed))
 
 
 def _markdown(results: Sequence[Result], verbose: bool) -> str:
-    return "\n\n".join(markdown(result.summary(verbose=verbose)) for result in results)
+    return "\n\n".join(markdown(result.page(verbose=verbose)) for result in results)
 
 
 def _json(results: Sequence[Result], _verbose: bool) -> str:
-    return document([result.to_dict() for result in results])
+    return document("models", {"models": [result.to_dict() for result in results]})
 
 
 FORMATS: dict[str, Callable[[Sequence[Result], bool], str]] = {"text": _text, "markdown": _markdown, "json": _json}

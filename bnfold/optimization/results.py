@@ -7,13 +7,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bnfold.folding.plain import plan_dict
 from bnfold.folding.record import Entry, Plan
+from bnfold.folding.told import headline, table
 from bnfold.model_io import Holder, Model
 from bnfold.optimization.gate import Gate
-from bnfold.report.markup import html
-from bnfold.report.schema import plan_dict
-from bnfold.report.summary import Summary, headline, rows
-from bnfold.report.text import text
+from bnfold.page import Page, html, text
 
 if TYPE_CHECKING:  # `optimize --no-verify` does without what verification imports
     from bnfold.calibration.result import Calibration
@@ -21,9 +20,9 @@ if TYPE_CHECKING:  # `optimize --no-verify` does without what verification impor
 
 
 class Result:
-    """Prints as its summary, in a terminal and in a notebook."""
+    """Prints as its page, in a terminal and in a notebook."""
 
-    def summary(self, *, verbose: bool = False) -> Summary:
+    def page(self, *, verbose: bool = False) -> Page:
         """The result in a form to print; if verbose, with a row for each node."""
         raise NotImplementedError
 
@@ -40,10 +39,10 @@ class Result:
         return self.ok
 
     def __str__(self) -> str:
-        return text(self.summary())
+        return text(self.page())
 
     def _repr_html_(self) -> str:
-        return html(self.summary())
+        return html(self.page())
 
 
 @dataclass(frozen=True)
@@ -70,9 +69,9 @@ class Checked(Result):
         """What the gate does not let pass."""
         return self.gate.stopped(self.plan)
 
-    def summary(self, *, verbose: bool = False) -> Summary:
+    def page(self, *, verbose: bool = False) -> Page:
         line = headline(self.plan, "would fold")
-        return Summary(f"{self.source}: {line}", rows(self.plan, verbose=verbose))
+        return Page(f"{self.source}: {line}", table=table(self.plan, verbose=verbose))
 
     def to_dict(self) -> dict[str, object]:
         stopped = [entry.node for entry in self.stopped]
@@ -110,12 +109,13 @@ class Optimized(Holder, Result):
     def _held(self) -> Model:
         return self.plan.model
 
-    def summary(self, *, verbose: bool = False) -> Summary:
+    def page(self, *, verbose: bool = False) -> Page:
         parts = [headline(self.plan, "folded"), sizes(self.bytes_before, self.bytes_after), self._verified()]
         notes = [*self._calibrated(verbose=verbose), *([f"written to {self.output}"] if self.output else [])]
         if self.verification is not None and self.verification.counterexample:
             notes.append(f"a counterexample is in {self.verification.counterexample}: run its replay.py")
-        return Summary(f"{self.source}: {'; '.join(parts)}", rows(self.plan, verbose=verbose), tuple(notes))
+        head = f"{self.source}: {'; '.join(parts)}"
+        return Page(head, table=table(self.plan, verbose=verbose), notes=tuple(notes))
 
     def to_dict(self) -> dict[str, object]:
         return {
@@ -129,7 +129,7 @@ class Optimized(Holder, Result):
         }
 
     def _calibrated(self, *, verbose: bool) -> tuple[str, ...]:
-        return self.calibration.lines(verbose=verbose) if self.calibration else ()
+        return tuple(text(self.calibration.page(verbose=verbose)).splitlines()) if self.calibration else ()
 
     def _verified(self) -> str:
         if not self.plan.changes:
@@ -151,8 +151,8 @@ class Failed(Result):
     def ok(self) -> bool:
         return False
 
-    def summary(self, *, verbose: bool = False) -> Summary:  # noqa: ARG002 -- there is nothing to say of its nodes
-        return Summary(f"{self.source}: {self.error}", ())
+    def page(self, *, verbose: bool = False) -> Page:  # noqa: ARG002 -- there is nothing to say of its nodes
+        return Page(f"{self.source}: {self.error}")
 
     def to_dict(self) -> dict[str, object]:
         return {"model": self.source, "error": self.error}
@@ -170,13 +170,13 @@ class Told(Result):
     """
 
     source: str
-    told: Summary
+    told: Page
     data: dict[str, object]
     error: str = ""
 
     @classmethod
     def of(cls, result: Optimized, *, verbose: bool, error: str = "") -> Told:
-        return cls(result.source, result.summary(verbose=verbose), result.to_dict(), error)
+        return cls(result.source, result.page(verbose=verbose), result.to_dict(), error)
 
     @property
     def ok(self) -> bool:
@@ -186,7 +186,7 @@ class Told(Result):
     def exit_code(self) -> int:
         return int(not self.ok)
 
-    def summary(self, *, verbose: bool = False) -> Summary:  # noqa: ARG002 -- that was decided where it was made
+    def page(self, *, verbose: bool = False) -> Page:  # noqa: ARG002 -- that was decided where it was made
         return self.told
 
     def to_dict(self) -> dict[str, object]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bnfold.optimization.results import Checked, Failed, Told, sizes
-from bnfold.report.summary import plural
+from bnfold.page import plural
 
 
 def checked(results: Sequence[Checked | Failed]) -> str:

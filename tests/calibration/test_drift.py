@@ -6,10 +6,10 @@ from onnx import helper, numpy_helper
 from small import MODELS, TEST, TRAIN, bn_model, moments
 
 from bnfold.calibration import CalibrationError, Verdict, calibrate, drift
+from bnfold.calibration.picture import drift_svg
 from bnfold.calibration.shift import compare
 from bnfold.calibration.statistics.moments import Statistics
-from bnfold.report.calibration import render
-from bnfold.report.plot import drift_svg
+from bnfold.page import render
 
 
 def blurred(images, sigma):
@@ -231,10 +231,10 @@ def test_reports(here):
     import json  # noqa: PLC0415
 
     result = drift(MODELS / "digits_resnet.onnx", TEST, executor=here)
-    document = json.loads(render(result, "json"))
+    document = json.loads(render(result, "calibration", "json"))
     assert document["verdict"] == "fine"
     assert [len(layer["ranked_channels"]) for layer in document["layers"]] == [16, 16, 16, 24, 24, 24, 48, 32]
-    assert render(result, "markdown").count("\n| ") == 10
+    assert render(result, "calibration", "markdown").count("\n| ") == 10
     assert result.worst.name in str(result)
     assert document["floor"] == pytest.approx(np.mean([layer["floor"] for layer in document["layers"]]))
     assert document["excess"] == result.excess

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from small import MODELS, TRAIN, bn_model
 
-from bnfold.calibration import CalibrationError, calibrate, selftest
+from bnfold.calibration import CalibrationError, calibrate
+from bnfold.calibration.running import selftest
 from bnfold.calibration.running.children import Children, WorkerDied
 
 MODEL = MODELS / "digits_resnet.train.onnx"

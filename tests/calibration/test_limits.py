@@ -12,7 +12,8 @@ from onnx import numpy_helper
 from small import bn_model
 
 import bnfold
-from bnfold.calibration import calibrate, cuts, drift
+from bnfold.calibration import calibrate, drift
+from bnfold.calibration.measuring import cuts
 from bnfold.calibration.running.children import Children, WorkerDied
 from bnfold.calibration.running.engine import Engine
 from bnfold.calibration.running.program import Program

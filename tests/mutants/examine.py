@@ -18,9 +18,9 @@ import onnx
 import bnfold
 from bnfold.commands.errors import explained
 from bnfold.optimization.formats import FORMATS
-from bnfold.report.calibration import render
-from bnfold.report.verification import FORMATS as OF_VERIFICATION
+from bnfold.page import render
 from bnfold.verification import verify
+from bnfold.verification.told import FORMATS as OF_VERIFICATION
 
 _PACKAGE = str(Path(bnfold.__file__).parent)
 _SECONDS = 5.0
@@ -75,7 +75,10 @@ def _run(model: bytes, _folded: bytes) -> None:
 def _calibrate(model: bytes, _folded: bytes) -> None:
     data = {entry.name: _some(entry) for entry in onnx.load_from_string(model).graph.input}
     for verb in (bnfold.calibrate, bnfold.drift):
-        _tell(render(verb(model, data, batch_size=2), form, verbose=True) for form in ("text", "markdown", "json"))
+        _tell(
+            render(verb(model, data, batch_size=2), "calibration", form, verbose=True)
+            for form in ("text", "markdown", "json")
+        )
 
 
 _DEEPER: dict[Depth, Callable[[bytes, bytes], object]] = {

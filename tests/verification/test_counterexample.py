@@ -346,7 +346,7 @@ def test_optimize_writes_one_too(tmp_path, monkeypatch):
     with pytest.raises(bnfold.NotEquivalent) as error:
         bnfold.optimize(MODELS / "digits_resnet.onnx", tmp_path / "out.onnx", counterexample=folder)
     assert error.value.result.verification.counterexample == str(folder)
-    assert f"a counterexample is in {folder}: run its replay.py" in str(error.value.result.summary())
+    assert f"a counterexample is in {folder}: run its replay.py" in str(error.value.result)
     assert apart(replayed(folder)[0]) > 0.01
 
 

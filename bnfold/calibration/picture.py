@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from bnfold.calibration.shift import BANDS, Drift
+from bnfold.calibration.drifted import BANDS, Drift
 from bnfold.escape import html, shortened
 
 _LEFT, _WIDTH, _ROW, _TOP = 330, 420, 18, 48

@@ -5,8 +5,8 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bnfold.report.verification import FORMATS
 from bnfold.verification.result import Layer, Outcome, OutputFigures, RegionResult, Verdict, Verification
+from bnfold.verification.told import FORMATS
 
 NASTY = "a\x00\x1b[31m<b>&\"'|`*_\n]]>\u2028\ufffe"
 

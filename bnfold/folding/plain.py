@@ -1,24 +1,10 @@
-"""A report as JSON. docs/json.md describes it; a change that breaks a reader raises `SCHEMA`."""
+"""A plan as plain data, for JSON; docs/json.md describes it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-import numpy as np
-
-from bnfold import __version__
-from bnfold.escape import as_json
 from bnfold.folding.record import Entry, Outcome, Plan
+from bnfold.folding.stays import kind_of
 from bnfold.reasons import Refusal
-from bnfold.report.stays import kind_of
-
-SCHEMA = 3
-
-
-def document(models: Sequence[dict[str, object]]) -> str:
-    """The JSON document about some models."""
-    content = {"schema": SCHEMA, "bnfold": __version__, "models": models}
-    return as_json(content, default=plain)
 
 
 def plan_dict(plan: Plan) -> dict[str, object]:
@@ -59,10 +45,3 @@ def _refusal(refusal: Refusal) -> dict[str, object]:
         "node": refusal.node,
         "towards": refusal.towards,
     }
-
-
-def plain(value: object) -> object:
-    """A fact that JSON has no type for."""
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return sorted(value) if isinstance(value, set | frozenset) else str(value)

@@ -12,13 +12,15 @@ _EVERY = 0.1  # seconds between two lines
 
 
 class Progress:
-    """Call it with what is being done, samples done and samples in all.
+    """Call it with what is being done, how much of it is done and how much there is. What is done goes from the line.
 
     Args:
         shown: whether to show anything, even on a terminal.
+        noun: what is counted, if it is always the same.
     """
 
-    def __init__(self, *, shown: bool = True) -> None:
+    def __init__(self, *, shown: bool = True, noun: str = "") -> None:
+        self._noun = noun and f" {noun}"
         self._shown = shown and sys.stderr.isatty()
         self._what = ""
         self._since = self._last = 0.0
@@ -42,5 +44,6 @@ class Progress:
         self._last = now
         rate = done / (now - self._since) if now > self._since else 0.0
         rest = f", {rate:.0f}/s, {(total - done) / rate:.0f} s left" if rate else ""
-        sys.stderr.write(f"\r\x1b[K{escape.line(what)}: {done} of {total} samples{rest}")
+        line = "" if done >= total else f"{escape.line(what)}: {done} of {total}{self._noun}{rest}"
+        sys.stderr.write(f"\r\x1b[K{line}")
         sys.stderr.flush()

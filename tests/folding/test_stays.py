@@ -6,8 +6,8 @@ import pytest
 from helpers import model_of
 
 from bnfold.folding import FoldOptions, plan
+from bnfold.folding.stays import KINDS, kind_of, sentence
 from bnfold.model_io import load
-from bnfold.report.stays import KINDS, kind_of, sentence
 
 PAGE = Path(__file__).parents[2] / "docs" / "what-stays.md"
 X = "float[2, 4, 5, 5] x"

@@ -1,4 +1,4 @@
-"""Reports: who stands together in a row, what it says, and that names cannot break it."""
+"""What results tell: who stands together in a row, what it says, and what programs read."""
 
 import json
 from pathlib import Path
@@ -10,13 +10,11 @@ import pytest
 from bnfold.affine import Affine
 from bnfold.folding import Entry, Outcome, Plan
 from bnfold.folding.record import Ability, Answer, Remnant
+from bnfold.folding.told import Row, rows
 from bnfold.model_io import load
 from bnfold.optimization.formats import FORMATS
 from bnfold.optimization.results import Checked, Failed, Optimized
 from bnfold.reasons import Reason, Refusal
-from bnfold.report.markup import html, markdown
-from bnfold.report.summary import Row, Summary, rows
-from bnfold.report.text import text
 
 MODEL = """
     <ir_version: 8, opset_import: ["": 17]>
@@ -175,41 +173,6 @@ def test_sizes(sizes, told):
     result = Optimized("net.onnx", plan(folded("bn", "conv1")), Path("out.onnx"), *sizes)
     assert f"; {told}; not verified\n" in str(result)
     assert str(result).endswith("\nwritten to out.onnx")
-
-
-TRICKY = Summary("a|b <i>c</i>", (Row("kept", "1", "Relu", ("x_y_ `z` [w](v)", "second")),), ("note *star*",))
-
-
-def test_text_is_aligned():
-    """One note stands in the row, several below it."""
-    table = (Row("folded", "12", "Conv", ("into Conv",)), Row("kept", "1", "BatchNormalization", ("A", "B")))
-    assert text(Summary("head", table, ("tail",))).splitlines() == [
-        "head",
-        "  folded  12  Conv                into Conv",
-        "  kept     1  BatchNormalization",
-        "      A",
-        "      B",
-        "tail",
-    ]
-
-
-def test_names_cannot_break_markdown():
-    """A bar or a star in a node's name is just that."""
-    assert markdown(TRICKY).splitlines() == [
-        r"**a\|b &lt;i&gt;c&lt;/i&gt;**",
-        "",
-        "| outcome | which | operator | how or why |",
-        "| --- | --- | --- | --- |",
-        r"| kept | 1 | Relu | x\_y\_ \`z\` \[w\](v)<br>second |",
-        "",
-        r"note \*star\*",
-    ]
-
-
-def test_names_cannot_break_html():
-    """Nor can a tag."""
-    assert "<i>" not in html(TRICKY)
-    assert "x_y_ `z` [w](v)<br>second" in html(TRICKY)
 
 
 def test_json_is_what_the_docs_say():

@@ -1,20 +1,22 @@
-"""A plan in a form to print: affine nodes that met the same fate share a row."""
+"""What there is to say of a plan: affine nodes that met the same fate share a row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from bnfold.folding.record import Entry, Outcome, Plan
-from bnfold.report.stays import kind_of, sentence
+from bnfold.folding.stays import kind_of, sentence
+from bnfold.page import Table, plural
 
 _STAYED = (Outcome.KEPT, Outcome.REPLACED)
 _SHOWN = 3
 """So many names stand for a group of nodes."""
+_COLUMNS = ("outcome", "which", "operator", "how or why")
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(NamedTuple):
     """What became of some nodes.
 
     Attributes:
@@ -28,20 +30,6 @@ class Row:
     what: str
     op_type: str
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A report: one line that says it all, a table, and lines below it."""
-
-    headline: str
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 node`, `2 nodes`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def headline(plan: Plan, folded: str) -> str:
@@ -68,8 +56,16 @@ def headline(plan: Plan, folded: str) -> str:
     return f"{line}; {before}{plural(plan.nodes_after, 'node')}"
 
 
+def table(plan: Plan, *, verbose: bool = False) -> Table:
+    """The table of a plan; arguments as in `rows`."""
+    told = rows(plan, verbose=verbose)
+    counts = [len(row.what) for row in told] if all(row.what.isdigit() for row in told) else []
+    width = max(counts, default=0)  # counts end below each other, names begin so
+    return Table(_COLUMNS, tuple(row._replace(what=row.what.rjust(width)) for row in told), is_headed=False)
+
+
 def rows(plan: Plan, *, verbose: bool = False) -> tuple[Row, ...]:
-    """The table of a plan.
+    """What became of the affine nodes of a plan.
 
     Args:
         plan: What was planned.

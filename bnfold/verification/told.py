@@ -6,10 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from xml.etree import ElementTree as ET
 
-from bnfold import __version__, escape
+from bnfold import escape
+from bnfold.page import Table, document, markdown_table
+from bnfold.page.terminal import table
 from bnfold.verification.result import Outcome, OutputFigures, RegionResult, Verdict, Verification
 
-SCHEMA = 3
 _OUTPUT_COLUMNS = (
     *("output", "max abs", "max rel", "rms", "SNR dB", "ULPs", "cosine", "argmax", "NaN/Inf"),
     *("noise", "accepted"),
@@ -63,8 +64,7 @@ def markdown(result: Verification, *, layers: bool = False) -> str:
 def as_json(result: Verification, before: str, after: str, *, layers: bool = False) -> str:
     """Everything that is known."""
     paths = {"before": before, "after": after}
-    content = {"schema": SCHEMA, "bnfold": __version__, **paths, **result.to_dict(layers=layers)}
-    return escape.as_json(content)
+    return document("verification", {**paths, **result.to_dict(layers=layers)})
 
 
 def junit(result: Verification, before: str, after: str) -> str:
@@ -180,16 +180,11 @@ def _region(region: RegionResult) -> list[str]:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    cells = [list(map(escape.line, row)) for row in (columns, *rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
-    ]
+    return [f"  {line}" for line in table(Table(tuple(columns), tuple(map(tuple, rows))))]
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [columns, ["---"] * len(columns), *(list(map(escape.markdown, row)) for row in rows)]
-    return [f"| {' | '.join(line)} |" for line in lines]
+    return list(markdown_table(Table(tuple(columns), tuple(map(tuple, rows)))))
 
 
 def _few(names: Sequence[str]) -> str:

@@ -1,0 +1,51 @@
+"""A report as Markdown (pull requests, job summaries) and as HTML (notebooks)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from bnfold import escape
+from bnfold.page.page import Page, Row, Table
+
+
+def markdown(page: Page) -> str:
+    """The report as GitHub-flavoured Markdown."""
+    lines = [f"**{escape.markdown(page.headline)}**"]
+    if page.lines:
+        lines += ["", *(f"- {escape.markdown(told)}" for told in page.lines)]
+    if page.table:
+        lines += ["", *markdown_table(page.table)]
+    for note in page.notes:
+        lines += ["", escape.markdown(note)]
+    for warning in page.warnings:
+        lines += ["", f"> {escape.markdown(warning)}"]
+    return "\n".join(lines)
+
+
+def markdown_table(table: Table) -> Iterator[str]:
+    """The lines of a table."""
+    sides = table.align or "l" * len(table.columns)
+    rule = ["---:" if side == "r" else "---" for side in sides]
+    for cells in (table.columns, rule, *(_cells(row, escape.markdown) for row in table.rows)):
+        yield f"| {' | '.join(cells)} |"
+
+
+def html(page: Page) -> str:
+    """The report as an HTML fragment."""
+    above = "".join(f"<p>{escape.html(told)}</p>" for told in (*page.lines, *page.warnings))
+    notes = "".join(f"<p>{escape.html(note)}</p>" for note in page.notes)
+    return f"<p><b>{escape.html(page.headline)}</b></p>{above}{_html_table(page.table)}{notes}"
+
+
+def _html_table(table: Table) -> str:
+    if not table:
+        return ""
+    head = "".join(f"<th>{escape.html(column)}</th>" for column in table.columns)
+    rows = (_cells(row, escape.html) for row in table.rows)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _cells(row: Row, escaped: Callable[[str], str]) -> list[str]:
+    """Both languages have `<br>` between the lines of a cell."""
+    return ["<br>".join(map(escaped, cell)) if isinstance(cell, tuple) else escaped(cell) for cell in row]

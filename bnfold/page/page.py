@@ -1,0 +1,52 @@
+"""A report: what every verb has to tell, before it takes a form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Row = tuple[str | tuple[str, ...], ...]
+"""Cells. One of several lines is a tuple of them, and the last of its row."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows under columns.
+
+    Attributes:
+        columns: Their heads.
+        rows: Each with a cell for each column.
+        align: A letter for each column: `l` for names and words, `r` for figures.
+        is_headed: Whether a terminal shows the heads too; where every cell speaks for itself it need not.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...] = ()
+    align: str = ""
+    is_headed: bool = True
+
+    def __bool__(self) -> bool:
+        return bool(self.rows)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A report.
+
+    Attributes:
+        headline: One line that says it all.
+        lines: What else is worth a sentence.
+        table: The particulars.
+        notes: What follows from it: where a file is, what to do next.
+        warnings: What speaks against trusting it.
+    """
+
+    headline: str
+    lines: tuple[str, ...] = ()
+    table: Table = field(default_factory=lambda: Table(()))
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 node`, `2 nodes`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

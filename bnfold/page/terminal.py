@@ -1,0 +1,43 @@
+"""A report for a terminal, and the same for a log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from bnfold.escape import line
+from bnfold.page.page import Page, Row, Table
+
+
+def text(page: Page) -> str:
+    """The report as plain lines; the first of them says it all."""
+    below = (f"  {row}" for row in (*page.lines, *table(page.table)))
+    return "\n".join(map(line, [page.headline, *below, *page.notes, *(f"warning: {note}" for note in page.warnings)]))
+
+
+def table(shown: Table) -> Iterator[str]:
+    """Aligned columns. A last cell of one line stands in its column, one of several below its row."""
+    if not shown:
+        return
+    rows = [*([shown.columns] if shown.is_headed else []), *shown.rows]
+    cells = [[*map(line, _inline(row))] for row in rows]  # before it is aligned: what stands for a character is longer
+    has_lines = any(isinstance(row[-1], tuple) for row in shown.rows)  # which no column has to be wide enough for
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    if has_lines:
+        widths[-1] = 0
+    sides = shown.align or "l" * len(widths)
+    for row, printed in zip(rows, cells, strict=True):
+        aligned = (
+            cell.rjust(width) if side == "r" else cell.ljust(width)
+            for cell, width, side in zip(printed, widths, sides, strict=True)
+        )
+        yield "  ".join(aligned).rstrip()
+        yield from (f"    {note}" for note in _below(row))
+
+
+def _inline(row: Row) -> Sequence[str]:
+    return ["".join(cell) if len(cell) == 1 else "" if isinstance(cell, tuple) else cell for cell in row]
+
+
+def _below(row: Row) -> tuple[str, ...]:
+    last = row[-1]
+    return last if isinstance(last, tuple) and len(last) > 1 else ()

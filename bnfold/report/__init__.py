@@ -1,1 +1,0 @@
-"""Plain data in, text out."""
