@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bnfold import __version__, escape
+from bnfold import escape
 from bnfold.calibration.result import Calibration, Layer
 from bnfold.calibration.shift import BANDS, Drift, LayerDrift, Verdict
 from bnfold.report.summary import plural
+from bnfold.version import __version__
 
 SCHEMA = 1
 _WORST_CHANNELS = 5

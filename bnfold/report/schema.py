@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bnfold import __version__
 from bnfold.escape import as_json
 from bnfold.folding.record import Entry, Outcome, Plan
 from bnfold.reasons import Refusal
 from bnfold.report.stays import kind_of
+from bnfold.version import __version__
 
 SCHEMA = 3
 

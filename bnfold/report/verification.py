@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from xml.etree import ElementTree as ET
 
-from bnfold import __version__, escape
+from bnfold import escape
 from bnfold.verification.result import Outcome, OutputFigures, RegionResult, Verdict, Verification
+from bnfold.version import __version__
 
 SCHEMA = 3
 _OUTPUT_COLUMNS = (
