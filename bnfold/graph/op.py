@@ -263,6 +263,14 @@ class Op:
         """The value at an input, None where it is omitted (missing or ``""``)."""
         return self.inputs[index] if index < len(self.inputs) else None
 
+    def reads(self) -> Iterator[Value]:
+        """All values that the node reads: its inputs, then what its bodies take from the graphs around them."""
+        yield from (value for value in self.inputs if value is not None)
+        for body in self.bodies:
+            inner = (value for op in body.live_ops() for value in op.reads())
+            results = (body.lookup(entry.name) for entry in body.proto.output)
+            yield from (value for value in (*inner, *results) if value.scope is not body)
+
     def data(self, index: int = 0) -> Value:
         """The value at an input that has to be there."""
         value = self.input(index)
