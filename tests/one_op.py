@@ -18,7 +18,7 @@ from bnfold.folding.apply import Writer
 from bnfold.folding.walk import Way
 from bnfold.graph import Graph, Op
 from bnfold.model_io import load, to_proto
-from bnfold.ops import RULES, Edits, Step
+from bnfold.ops import RULES, Edits, OpRule, Step
 
 Dims = Sequence[int | str | None] | None
 _RELATIVE = 1e-9
@@ -92,7 +92,7 @@ def lift(model: ModelProto, affine: Affine, output: int = 0) -> Sequence[Step]:
 
 def sink(model: ModelProto, affine: Affine, index: int = 0) -> Sequence[Step]:
     op = only_op(model)
-    return RULES[op.type].sink(op, index, affine)
+    return rule_at(op, index).sink(op, index, affine)
 
 
 def meet(model: ModelProto, affines: Mapping[int, Affine]) -> Sequence[Step]:
@@ -107,7 +107,14 @@ def absorb_output(model: ModelProto, affine: Affine) -> Edits:
 
 def absorb_input(model: ModelProto, affine: Affine, index: int = 0) -> Edits:
     op = only_op(model)
-    return RULES[op.type].absorb_input(op, index, affine)
+    return rule_at(op, index).absorb_input(op, index, affine)
+
+
+def rule_at(op: Op, index: int) -> OpRule:
+    """The operator's rule, which is asked only of inputs that data comes in through."""
+    rule = RULES[op.type]
+    rule.refuse_unless_data(op, index)
+    return rule
 
 
 # --- and whether it is true ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
 from pathlib import Path
 
@@ -15,10 +16,11 @@ MAY_IMPORT = {
     "escape": set(),
     "limits": set(),
     "malloc": set(),
-    "page": {"", "escape"},
+    "page": {"escape", "version"},
     "reasons": {"escape"},
     "rounding": {"affine"},
     "telemetry": set(),
+    "version": set(),
     # reading and writing
     "model_io": {"escape"},
     "data": {"model_io"},
@@ -56,7 +58,7 @@ MAY_IMPORT = {
         "telemetry",
     },
     # folds again, and verifies again, what a record says
-    "certificate": {"", "affine", "escape", "folding", "graph", "model_io", "ops", "page", "verification"},
+    "certificate": {"affine", "escape", "folding", "graph", "model_io", "ops", "page", "verification", "version"},
     # the verbs, and the command line, which knows nothing but the verbs and their reports
     "optimization": {
         "calibration",
@@ -82,7 +84,7 @@ MAY_IMPORT = {
         "page",
         "verification.told",
     },
-    "": {"calibration", "certificate", "folding", "model_io", "optimization", "reasons", "verification"},
+    "": {"calibration", "certificate", "folding", "model_io", "optimization", "reasons", "verification", "version"},
 }
 """For each part of the package (the empty name is `bnfold` itself) the modules that it may import, and all in them."""
 
@@ -92,27 +94,34 @@ def part_of(path: Path) -> str:
     return "" if first == "__init__" else first
 
 
+def module_of(path: Path) -> str:
+    """The name of a file's module, without the package's; a package is the module of its `__init__`."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").removesuffix(".")
+
+
 def imports(path: Path) -> Iterator[str]:
     """The modules of the package that a file imports, without the package's name; also those for types only."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            names = [
-                f"{node.module}.{alias.name}" if node.module == "bnfold" else str(node.module) for alias in node.names
-            ]
+            assert not node.level, f"{path} imports by a relative name"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        for name in names:
-            package, _, module = name.partition(".")
-            if package == "bnfold":
-                yield module if exists(module) else ""
+        yield from dict.fromkeys(module_in(name) for name in names if name.partition(".")[0] == PACKAGE.name)
 
 
-def exists(module: str) -> bool:
-    """Whether it is a module, or a name that the package itself hands out."""
-    place = PACKAGE / module.partition(".")[0]
-    return place.is_dir() or place.with_suffix(".py").is_file()
+def module_in(name: str) -> str:
+    """The module of the package that an imported name is, or that it stands in."""
+    module = name.partition(".")[2]
+    while not (PACKAGE / module.replace(".", "/")).is_dir() and not file_of(module).is_file():
+        module = module.rpartition(".")[0]
+    return module
+
+
+def file_of(module: str) -> Path:
+    return PACKAGE / f"{module.replace('.', '/')}.py"
 
 
 def is_inside(module: str, parts: set[str]) -> bool:
@@ -149,6 +158,26 @@ def test_the_table_has_no_circle():
         order += ready
 
 
+def test_no_modules_import_each_other():
+    """No circle of modules, however far around: imports for types only count, and those inside functions."""
+    arrows = {module_of(path): set(imports(path)) - {module_of(path)} for path in PACKAGE.rglob("*.py")}
+    try:
+        TopologicalSorter(arrows).prepare()
+    except CycleError as error:
+        pytest.fail(" is imported by ".join(f"bnfold.{module}".rstrip(".") for module in error.args[1]))
+
+
+def test_no_module_imports_its_own_package():
+    """What a package offers is for others; its modules take from each other, or a circle could hide behind it."""
+    wrong = [
+        f"{module_of(path)} imports {imported}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for imported in imports(path)
+        if imported and path.name != "__init__.py" and is_inside(module_of(path), {imported})
+    ]
+    assert wrong == []
+
+
 def test_no_name_hides_a_module():
     """What a package offers is named like none of its modules, so that both can be had by an import."""
     for package in (path.parent for path in PACKAGE.rglob("__init__.py")):
@@ -161,6 +190,7 @@ def test_the_test_sees_imports(tmp_path):
     """It finds them in every form and depth."""
     file = tmp_path / "module.py"
     file.write_text(
-        "import onnx\nimport bnfold.ops\ndef f():\n    from bnfold.ops.rule import x\nfrom bnfold import affine, y\n"
+        "import onnx\nimport bnfold.ops\ndef f():\n    from bnfold.ops.rule import x, z\nfrom bnfold import affine, y\n"
+        "from bnfold.ops import rule, RULES"
     )
-    assert list(imports(file)) == ["ops", "affine", "", "ops.rule"]
+    assert list(imports(file)) == ["ops", "affine", "", "ops.rule", "ops", "ops.rule"]

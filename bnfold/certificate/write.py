@@ -7,7 +7,6 @@ from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from bnfold import __version__
 from bnfold.certificate.conditions import entries
 from bnfold.certificate.exactness import parameters
 from bnfold.certificate.files import seen
@@ -15,6 +14,7 @@ from bnfold.certificate.record import Certificate, CertificateError, Options
 from bnfold.folding import Plan
 from bnfold.model_io import Model, Temporary, check_output, load
 from bnfold.verification.result import Verification
+from bnfold.version import __version__
 
 _PACKAGES = ("onnx", "onnxruntime", "numpy")
 

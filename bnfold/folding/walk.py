@@ -114,9 +114,10 @@ def refuse_if_shared(value: Value, reader: Op, affine: Affine) -> None:
 
 def _sees(use: Use, affine: Affine) -> bool:
     """Whether an affine of what is read there changes anything; not where it leaves alone what is picked."""
-    sink = RULES.get(use.op.type, _NO_RULE).sink
+    rule = RULES.get(use.op.type, _NO_RULE)
     try:
-        steps = sink(use.op, use.index, affine) if sink is not None else ()
+        rule.refuse_unless_data(use.op, use.index)
+        steps = rule.sink(use.op, use.index, affine) if rule.sink is not None else ()
     except Refused:
         return True
     return not any(
@@ -265,6 +266,7 @@ def _answers(op: Op, rule: OpRule, arrived: Arrived) -> Sequence[Answer]:
 
 
 def _answers_alone(op: Op, rule: OpRule, index: int, affine: Affine) -> Sequence[Answer]:
+    rule.refuse_unless_data(op, index)
     refused = Refused(Reason.NO_RULE, op_type=op.type)
     try:
         if rule.absorb_input is not None:

@@ -1,10 +1,10 @@
 """The index of a model: what a value is, who makes it, who reads it."""
 
-from bnfold.graph.constants import Constant, Sparse, Stored, is_float
-from bnfold.graph.facts import Shape
+from bnfold.graph.constants import Sparse, Stored, is_float
+from bnfold.graph.facts import Constant, Shape
 from bnfold.graph.functions import are_bounded, inlined
 from bnfold.graph.index import Graph, old_objects_left_alone
-from bnfold.graph.op import Op, Scope, Use, Value
+from bnfold.graph.op import Index, Op, Scope, Use, Value
 from bnfold.graph.quantization import Dequantized, Grid, Quantized, is_dequantize, is_quantize
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Dequantized",
     "Graph",
     "Grid",
+    "Index",
     "Op",
     "Quantized",
     "Scope",

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from math import prod
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from bnfold.affine import FloatArray
@@ -27,42 +26,20 @@ from bnfold.graph.evaluate import (
     converted,
     saturates,
 )
-from bnfold.graph.op import Op, Value
+from bnfold.graph.facts import Array, Constant, Dim
+from bnfold.graph.op import Index, Op, Value
 from bnfold.graph.quantization import ZERO_POINT, Dequantized, Grid, Quantized, is_dequantize, is_quantize
+from bnfold.model_io import Model
 from bnfold.model_io.tensors import all_tensors, holds_real_numbers
 from bnfold.reasons import Refused
 from bnfold.rounding import rounded
 
-if TYPE_CHECKING:
-    from bnfold.graph.facts import Dim
-    from bnfold.graph.index import Graph
-    from bnfold.model_io import Model
-
-Array = npt.NDArray[Any]
 _SMALL = 1 << 14  # elements; what is larger is read again each time it is asked for, not kept
 _NOT_REAL = "cOSU"  # kinds of numpy's types: complex, and text
 _MOST_TIMES = 16  # a constant of the largest size is computed on the way to another
 _MAX_DEPTH = 64  # operators between an initializer and its reader
 _BLOCK = 1 << 20  # bytes that fit into a processor's cache
 _BITS: dict[str, Any] = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32, "float64": np.uint64}
-
-
-class Constant(Protocol):
-    """A constant tensor, read when asked for."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-
-    def array(self) -> Array:
-        """The values in their own type, in an array that the caller may write to."""
-        ...
-
-    def float64(self) -> FloatArray:
-        """The values as they are before any rounding to ``dtype``."""
-        ...
 
 
 @runtime_checkable
@@ -187,12 +164,12 @@ class Evaluated:
 class Constants:
     """The constants of a graph, each resolved once."""
 
-    def __init__(self, graph: Graph, *, inputs_are_constant: bool) -> None:
-        self._graph = graph
+    def __init__(self, index: Index, *, inputs_are_constant: bool) -> None:
+        self._index = index
         self._inputs_are_constant = inputs_are_constant
         self._known: dict[Value, Constant | None] = {}
         self.too_large: set[Value] = set()
-        training = graph.model.proto.training_info  # names initializers that a training step assigns to
+        training = index.model.proto.training_info  # names initializers that a training step assigns to
         bindings = [binding for info in training for binding in (*info.update_binding, *info.initialization_binding)]
         self.trained = {binding.key for binding in bindings}
 
@@ -288,11 +265,11 @@ class Constants:
     @cached_property
     def most(self) -> int:
         """Elements of a constant that the model does not store: as many as of all that it stores, and some anyway."""
-        stored: int = sum(prod(tensor.dims) for tensor in all_tensors(self._graph.model.proto))
+        stored: int = sum(prod(tensor.dims) for tensor in all_tensors(self._index.model.proto))
         return max(MAX_ELEMENTS, stored)
 
     def _of_same_type(self, value: Value) -> Constant | None:
-        dtype = self._graph.dtype(value)
+        dtype = self._index.dtype(value)
         return None if dtype is None else _given(np.zeros((), dtype))
 
     def _shape_node(self, op: Op, depth: int) -> Constant | None:
@@ -312,7 +289,7 @@ class Constants:
         """What a Shape gives."""
         value = op.data(0)
         constant = self.of(value, depth + 1)
-        shape = constant.shape if constant else self._graph.shape(value)
+        shape = constant.shape if constant else self._index.shape(value)
         return None if shape is None else shape[op.attribute("start", 0) : op.attribute("end", len(shape))]
 
     def _on_grid(self, op: Op, depth: int) -> Constant | None:
@@ -336,13 +313,13 @@ class Constants:
     def _stored(self, tensor: onnx.TensorProto) -> Constant | None:
         if not holds_real_numbers(tensor):
             return None
-        payload = self._graph.model.payload(tensor)
-        return payload.constant if isinstance(payload, Made) else Stored(self._graph.model, tensor)
+        payload = self._index.model.payload(tensor)
+        return payload.constant if isinstance(payload, Made) else Stored(self._index.model, tensor)
 
     def _sparse(self, sparse: onnx.SparseTensorProto) -> Constant | None:
         if prod(sparse.dims) > self.most:
             raise TooLarge
-        return Sparse(self._graph.model, sparse) if holds_real_numbers(sparse.values) else None
+        return Sparse(self._index.model, sparse) if holds_real_numbers(sparse.values) else None
 
 
 def _given(array: Array) -> Evaluated:

@@ -9,34 +9,30 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from math import prod
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from bnfold.graph.evaluate import EVALUATORS, NotEvaluated
 from bnfold.graph.facts import FEW_SIZES, Dim, Shape
-from bnfold.graph.op import Op, Value
+from bnfold.graph.op import Index, Op, Value
 from bnfold.reasons import Refused
-
-if TYPE_CHECKING:
-    from bnfold.graph.index import Graph
 
 Objects = npt.NDArray[np.object_]
 _MAX_DEPTH = 32
 _MOVES = frozenset({"Gather", "Slice", "Concat", "Unsqueeze", "Squeeze", "Identity", "Cast", "Reshape"})
 
 
-def shape_after(graph: Graph, reshape: Op) -> Shape | None:
+def shape_after(index: Index, reshape: Op) -> Shape | None:
     """The shape that a Reshape makes, as far as those that it is computed from are known; None without a rank.
 
     The number of elements stays, so the one size that is unknown is what the others leave: of ``[batch, 196, 256]``
     made into ``[batch, 196, 4, ?]`` the last one is 64.
     """
     try:
-        source = graph.shape(reshape.data(0))
+        source = index.shape(reshape.data(0))
         copies = not reshape.attribute("allowzero", 0)
-        target = _dims_of(graph, reshape.data(1), 0)
+        target = _dims_of(index, reshape.data(1), 0)
     except Refused:  # a node on the way lacks something
         return None
     if target is None or target.ndim != 1:
@@ -67,9 +63,9 @@ def _left_by(source: Shape, sizes: Sequence[Dim]) -> Dim:
     return elements // others
 
 
-def _dims_of(graph: Graph, value: Value, depth: int) -> Objects | None:
+def _dims_of(index: Index, value: Value, depth: int) -> Objects | None:
     """The elements of an integer value, as an array of ints, names of symbolic sizes, and None."""
-    constant = graph.constant(value)
+    constant = index.constant(value)
     if constant is not None:
         is_list = constant.dtype.kind == "i" and prod(constant.shape) <= FEW_SIZES
         return constant.array().astype(object) if is_list else None
@@ -77,10 +73,10 @@ def _dims_of(graph: Graph, value: Value, depth: int) -> Objects | None:
     if op is None or depth > _MAX_DEPTH:
         return None
     if op.type == "Shape":
-        shape = graph.shape(op.data(0))
+        shape = index.shape(op.data(0))
         return None if shape is None else _objects(shape[op.attribute("start", 0) : op.attribute("end", len(shape))])
-    dims = _moved(graph, op, depth) if op.type in _MOVES else None
-    return _unknown(graph.shape(value)) if dims is None else dims
+    dims = _moved(index, op, depth) if op.type in _MOVES else None
+    return _unknown(index.shape(value)) if dims is None else dims
 
 
 def _unknown(shape: Shape | None) -> Objects | None:
@@ -90,11 +86,11 @@ def _unknown(shape: Shape | None) -> Objects | None:
     return np.full(sizes, None, object) if is_known else None
 
 
-def _moved(graph: Graph, op: Op, depth: int) -> Objects | None:
+def _moved(index: Index, op: Op, depth: int) -> Objects | None:
     """Operators that only move elements move names of sizes as well."""
     inputs = []
     for value in op.inputs:
-        dims = None if value is None else _dims_of(graph, value, depth + 1)
+        dims = None if value is None else _dims_of(index, value, depth + 1)
         if dims is None:
             return None
         inputs.append(dims)

@@ -15,11 +15,11 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
+from bnfold.graph.facts import Array
 from bnfold.graph.op import Op
 from bnfold.graph.quantization import is_integer
 from bnfold.rounding import rounded
 
-Array = npt.NDArray[Any]
 Evaluator = Callable[[Op, Sequence[Array]], Array]
 MAX_ELEMENTS = 1 << 22  # of a constant, in a model that stores less: a few bytes can ask for 2**40 of them
 _BROADCAST_IS_NUMPYS_FROM = 7

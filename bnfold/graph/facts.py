@@ -1,14 +1,39 @@
-"""What is known of a size, and of a shape."""
+"""The plain values of an index: a constant, a size, a shape, and how much is known of them."""
 
 from __future__ import annotations
 
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
 from onnx import TensorShapeProto, TypeProto
 
+from bnfold.affine import FloatArray
+
+Array = npt.NDArray[Any]
 Dim = int | str | None  # a size, the name of a symbolic one, or nothing known
 Shape = tuple[Dim, ...]
 FEW_SIZES = 64
 """Longer than any list of sizes or axes."""
 _UNNAMED = "unk__"  # how inference calls a size that it does not know
+
+
+class Constant(Protocol):
+    """A constant tensor, read when asked for."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def array(self) -> Array:
+        """The values in their own type, in an array that the caller may write to."""
+        ...
+
+    def float64(self) -> FloatArray:
+        """The values as they are before any rounding to ``dtype``."""
+        ...
 
 
 def shape_of(kind: TypeProto | None) -> Shape | None:

@@ -9,9 +9,8 @@ import onnx
 import onnx.inliner
 from onnx import NodeProto
 
-from bnfold.graph.op import bodies
 from bnfold.model_io import Model
-from bnfold.model_io.tensors import STANDARD_DOMAINS
+from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 from bnfold.reasons import Reason, Refused
 
 _TIMES, _MORE = 10, 100_000  # nodes that a model may become: so many times those that it has, and so many beside that

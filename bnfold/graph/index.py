@@ -19,13 +19,13 @@ import numpy as np
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
-from bnfold.graph.constants import Constant, Constants
-from bnfold.graph.facts import Shape
+from bnfold.graph.constants import Constants
+from bnfold.graph.facts import Constant, Shape
 from bnfold.graph.mentions import follow_rename, mentioned, read_in_training
-from bnfold.graph.op import Op, Scope, Use, Value, bodies
+from bnfold.graph.op import Op, Scope, Use, Value
 from bnfold.graph.shapes import Shapes
 from bnfold.model_io import Model, Payload
-from bnfold.model_io.tensors import STANDARD_DOMAINS, may_hold_graphs
+from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies, may_hold_graphs
 from bnfold.reasons import Reason, Refused
 
 _INITIALIZERS_ARE_INPUTS_BELOW_IR = 4

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Iterator
 from google.protobuf.message import Message
 from onnx import GraphProto, ModelProto, NodeProto
 
-from bnfold.graph.op import bodies
-from bnfold.model_io.tensors import may_hold_graphs
+from bnfold.model_io.tensors import bodies, may_hold_graphs
 
 _LONGEST = 1 << 10  # characters; metadata of nodes hold stack traces, too
 

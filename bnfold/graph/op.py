@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import onnx
 from onnx import AttributeProto, GraphProto, NodeProto, SparseTensorProto, TensorProto
 
-from bnfold.model_io.tensors import STANDARD_DOMAINS, attribute_graphs, may_hold_graphs
+from bnfold.graph.facts import Constant, Shape
+from bnfold.model_io import Model
+from bnfold.model_io.tensors import STANDARD_DOMAINS
 from bnfold.reasons import Reason, Refused
-
-if TYPE_CHECKING:
-    from bnfold.graph.constants import Constant
-    from bnfold.graph.facts import Shape
-    from bnfold.graph.index import Graph
 
 _UNKNOWN = object()
 _MISTYPED = object()
@@ -143,6 +141,44 @@ class Scope:
             yield from self._behind(follower)
 
 
+class Index(Protocol):
+    """What can be asked of the index that ops and values belong to; only those who edit need more of it.
+
+    That is all that rules and evaluators see of it. ``Graph`` is the one index there is, and says what each means.
+    """
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def main(self) -> Scope: ...
+
+    @property
+    def has_kept(self) -> bool: ...
+
+    @property
+    def part_sizes(self) -> dict[Op, list[int]]: ...
+
+    @property
+    def most_elements(self) -> int: ...
+
+    def ops(self) -> Iterator[Op]: ...
+
+    def constant(self, value: Value) -> Constant | None: ...
+
+    def is_too_large(self, value: Value) -> bool: ...
+
+    def shape(self, value: Value) -> Shape | None: ...
+
+    def known_shape(self, value: Value) -> Shape: ...
+
+    def at_least_shape(self, value: Value) -> Shape: ...
+
+    def dtype(self, value: Value) -> np.dtype[Any] | None: ...
+
+    def may_be_called(self, value: Value, name: str) -> bool: ...
+
+
 class Op:
     """A node, with the questions that rules ask of it.
 
@@ -167,7 +203,7 @@ class Op:
     )
 
     def __init__(
-        self, graph: Graph, scope: Scope, node: NodeProto, op_type: str, position: int | tuple[int, ...] = 0
+        self, graph: Index, scope: Scope, node: NodeProto, op_type: str, position: int | tuple[int, ...] = 0
     ) -> None:
         self.graph = graph
         self.scope = scope
@@ -226,6 +262,14 @@ class Op:
     def input(self, index: int) -> Value | None:
         """The value at an input, None where it is omitted (missing or ``""``)."""
         return self.inputs[index] if index < len(self.inputs) else None
+
+    def reads(self) -> Iterator[Value]:
+        """All values that the node reads: its inputs, then what its bodies take from the graphs around them."""
+        yield from (value for value in self.inputs if value is not None)
+        for body in self.bodies:
+            inner = (value for op in body.live_ops() for value in op.reads())
+            results = (body.lookup(entry.name) for entry in body.proto.output)
+            yield from (value for value in (*inner, *results) if value.scope is not body)
 
     def data(self, index: int = 0) -> Value:
         """The value at an input that has to be there."""
@@ -286,10 +330,3 @@ def _attribute_types(op_type: str, opset: int) -> Mapping[str, int]:
         schemas = [schema for schema in known if (schema.domain, schema.name) == ("", op_type)]
     types = ((name, attribute.type) for schema in schemas for name, attribute in schema.attributes.items())
     return {name: kind.value for name, kind in types}  # type: ignore[attr-defined]  # onnx's stubs do not know it
-
-
-def bodies(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs in a node's attributes, for the operators that have any."""
-    if may_hold_graphs(node):
-        for attribute in node.attribute:
-            yield from attribute_graphs(attribute)

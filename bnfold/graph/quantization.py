@@ -9,19 +9,16 @@ from opset 21 on, one for each block of ``block_size`` along an axis.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 import onnx
 
 from bnfold.affine import FloatArray
+from bnfold.graph.facts import Array, Constant
+from bnfold.graph.op import Op
 from bnfold.rounding import rounded
-
-if TYPE_CHECKING:
-    from bnfold.graph.constants import Constant
-    from bnfold.graph.op import Op
 
 _CONTRIB = "com.microsoft::"  # ONNX Runtime's own, for types that older opsets lack
 X, SCALE, ZERO_POINT = 0, 1, 2
@@ -78,7 +75,7 @@ class Grid:
         """The zero point with the rank of the tensor."""
         return np.zeros((1,) * len(self.shape)) if self.zero_point is None else self._aligned(self.zero_point.float64())
 
-    def spread(self, aligned: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    def spread(self, aligned: Array) -> Array:
         """What ``scales`` or ``zero_points`` gives, broadcastable to the tensor."""
         if not self.block:
             return aligned
@@ -105,7 +102,7 @@ class Dequantized:
             np.dtype(onnx.helper.tensor_dtype_to_np_dtype(output)) if output else grid.scale.dtype
         )
 
-    def array(self) -> npt.NDArray[Any]:
+    def array(self) -> Array:
         return rounded(self.float64(), self.dtype)
 
     def float64(self) -> FloatArray:
@@ -129,13 +126,13 @@ class Quantized:
         if not is_integer(self.dtype) or base.dtype != np.float32 or grid.scale.dtype != np.float32:
             raise ValueError("another type than integers made of float32")
 
-    def array(self) -> npt.NDArray[Any]:
+    def array(self) -> Array:
         return self.of(self.base.array()).astype(self.dtype)
 
     def float64(self) -> FloatArray:
         return self.of(self.base.array())
 
-    def of(self, values: npt.NDArray[Any], scales: FloatArray | None = None) -> FloatArray:
+    def of(self, values: Array, scales: FloatArray | None = None) -> FloatArray:
         """The integers for other values, or on other steps. Runtimes divide in float32."""
         lowest, highest = limits(self.dtype)
         steps = self.grid.spread(self.grid.scales if scales is None else scales).astype(np.float32)

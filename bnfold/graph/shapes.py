@@ -10,24 +10,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.shape_inference
 from onnx import GraphProto, NodeProto, TensorProto, TypeProto
 
+from bnfold.graph.constants import Constants
 from bnfold.graph.evaluate import EVALUATORS
 from bnfold.graph.facts import FEW_SIZES, Dim, Shape, knowledge, shape_of
 from bnfold.graph.functions import are_bounded
 from bnfold.graph.notes import channel_notes, reshape_notes, take_notes
-from bnfold.graph.op import Op, Value, bodies
-from bnfold.model_io.tensors import STANDARD_DOMAINS, type_name
+from bnfold.graph.op import Index, Op, Value
+from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies, type_name
 from bnfold.reasons import Refused
-
-if TYPE_CHECKING:
-    from bnfold.graph.constants import Constants
-    from bnfold.graph.index import Graph
 
 _MAX_REFINEMENTS = 64  # each block of an attention net may need one or two
 _FEW_REFINEMENTS = 8
@@ -39,10 +36,10 @@ _SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "
 class Shapes:
     """The shapes and types of a graph's values. No edit changes them: they are inferred from the model as it came."""
 
-    def __init__(self, graph: Graph, constants: Constants) -> None:
-        self._graph = graph
+    def __init__(self, index: Index, constants: Constants) -> None:
+        self._index = index
         self._constants = constants
-        self._snapshot = graph.model.proto.SerializeToString()
+        self._snapshot = index.model.proto.SerializeToString()
         self._inferred: list[dict[str, TypeProto]] | None = None  # one for each graph, in the order of its scopes
         self._alike: dict[Value, Value] = {}
         self._is_refined = False
@@ -103,7 +100,7 @@ class Shapes:
     def _refine(self) -> None:
         """Infers again with what ONNX's inference leaves out: computed integers, targets of Reshape, channels."""
         self._is_refined = True
-        values = {value.origin: value for value in self._graph.main.values.values()}
+        values = {value.origin: value for value in self._index.main.values.values()}
         model = self._copy()
         most = min(_MAX_REFINEMENTS, max(_FEW_REFINEMENTS, _REFINED_NODES // max(len(model.graph.node), 1)))
         for _ in range(most):  # what one round fills in, the next can build on
@@ -116,7 +113,7 @@ class Shapes:
     def _fill_in(self, node: NodeProto, values: dict[str, Value]) -> bool:
         """Replaces a node that computes a few integers by a Constant."""
         value = values.get(node.output[0]) if node.op_type in EVALUATORS and node.output else None
-        constant = None if value is None else self._graph.constant(value)
+        constant = None if value is None else self._index.constant(value)
         if constant is None or constant.dtype.kind != "i" or prod(constant.shape) > FEW_SIZES:
             return False
         tensor = onnx.numpy_helper.from_array(constant.array())
@@ -145,7 +142,7 @@ class Shapes:
 
     def _kernel(self, conv: Op) -> tuple[int, ...] | None:
         weight = conv.input(1)
-        constant = None if weight is None else self._graph.constant(weight)
+        constant = None if weight is None else self._index.constant(weight)
         return constant.shape if constant and len(constant.shape) > 1 else None
 
 

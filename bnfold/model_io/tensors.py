@@ -79,6 +79,13 @@ def attribute_graphs(attribute: AttributeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
+def bodies(node: NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs in a node's attributes, for the operators that have any."""
+    if may_hold_graphs(node):
+        for attribute in node.attribute:
+            yield from attribute_graphs(attribute)
+
+
 def is_external(tensor: TensorProto) -> bool:
     """Whether the values stand in a file of their own."""
     return bool(tensor.data_location == TensorProto.EXTERNAL)

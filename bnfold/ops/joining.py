@@ -91,8 +91,6 @@ def split_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
 
 def split_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
     """Each part that is read gets its stretch of A."""
-    if index != 0:
-        raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
     axis = _axis(op, affine, op.attribute("axis", 0))
     whole = affine.shape[axis] == 1
     parts = [affine] * len(op.outputs) if whole else _cut(op, affine, axis, _split_sizes(op, axis))
@@ -160,5 +158,5 @@ def _between_identities(op: Op, affines: Mapping[int, Affine], axis: int, sizes:
 
 RULES: dict[str, OpRule] = {
     "Concat": OpRule(lift=concat_lifts, sink=concat_sinks, meet=concat_meets),
-    "Split": OpRule(lift=split_lifts, sink=split_sinks),
+    "Split": OpRule(lift=split_lifts, sink=split_sinks, data_inputs=(0,)),
 }

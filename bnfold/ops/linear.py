@@ -46,7 +46,6 @@ def _into_filters(conv: Op, affine: Affine, bias: int) -> Edits:
 
 def conv_absorbs_input(conv: Op, index: int, affine: Affine) -> Edits:
     """W*(sx + t) + b  =  (Ws)*x + (b + sum of W·t over input channels and taps), where no padding is read"""
-    _refuse_weight_side(conv, index)
     shape = _kernel_shape(conv, affine)
     groups = conv.attribute("group", 1)
     scale, shift = along(conv, affine, CHANNELS, shape[1] * groups)
@@ -107,7 +106,6 @@ def conv_transpose_absorbs_output(conv: Op, affine: Affine) -> Edits:
 
 def conv_transpose_absorbs_input(conv: Op, index: int, affine: Affine) -> Edits:
     """As Conv for the scale; a shift only where each output reads exactly one position."""
-    _refuse_weight_side(conv, index)
     shape = _kernel_shape(conv, affine)
     groups = conv.attribute("group", 1)
     scale, shift = along(conv, affine, CHANNELS, shape[0])
@@ -153,8 +151,6 @@ def gemm_absorbs_output(gemm: Op, affine: Affine) -> Edits:
 
 def gemm_absorbs_input(gemm: Op, index: int, affine: Affine) -> Edits:
     """Alpha (xs + t)·B + beta C  =  alpha x·(sB) + (beta C + alpha t·B); the same from the right for a constant A"""
-    if index not in (LEFT, RIGHT):
-        raise Refused(Reason.NO_RULE, op_type=f"input {index} of {gemm.type}")
     refuse_rank_other_than(gemm, affine, 2)
     own, other = ("transA", "transB") if index == LEFT else ("transB", "transA")
     side = RIGHT if index == LEFT else LEFT
@@ -295,12 +291,6 @@ def _kernel_shape(conv: Op, affine: Affine) -> tuple[int, ...]:
     return shape
 
 
-def _refuse_weight_side(op: Op, index: int) -> None:
-    """An affine on the weight or the bias is no affine on the data."""
-    if index != 0:
-        raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
-
-
 def rescaled(op: Op, index: int, factor: FloatArray) -> list[Edit]:
     """A weight times a factor; nothing where the factor is 1."""
     if (factor == 1).all():
@@ -321,9 +311,13 @@ def _new_bias(conv: Op, channels: int, scale: FloatArray, shift: FloatArray, ind
 
 
 RULES = {
-    "Conv": OpRule(absorb_output=conv_absorbs_output, absorb_input=conv_absorbs_input),
-    "ConvTranspose": OpRule(absorb_output=conv_transpose_absorbs_output, absorb_input=conv_transpose_absorbs_input),
-    "DeformConv": OpRule(absorb_output=deform_conv_absorbs_output, absorb_input=deform_conv_absorbs_input),
-    "Gemm": OpRule(absorb_output=gemm_absorbs_output, absorb_input=gemm_absorbs_input),
+    "Conv": OpRule(absorb_output=conv_absorbs_output, absorb_input=conv_absorbs_input, data_inputs=(0,)),
+    "ConvTranspose": OpRule(
+        absorb_output=conv_transpose_absorbs_output, absorb_input=conv_transpose_absorbs_input, data_inputs=(0,)
+    ),
+    "DeformConv": OpRule(
+        absorb_output=deform_conv_absorbs_output, absorb_input=deform_conv_absorbs_input, data_inputs=(0,)
+    ),
+    "Gemm": OpRule(absorb_output=gemm_absorbs_output, absorb_input=gemm_absorbs_input, data_inputs=(LEFT, RIGHT)),
     "MatMul": OpRule(absorb_output=matmul_absorbs_output, absorb_input=matmul_absorbs_input),
 }

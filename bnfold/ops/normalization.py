@@ -49,8 +49,6 @@ def batchnorm_absorbs_output(op: Op, affine: Affine) -> Edits:
 
 def batchnorm_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
     """BN(s x + t): gamma' = s gamma, beta' = beta + g (t - mean + s mean) with g = gamma / sqrt(var + epsilon)"""
-    if index != 0:
-        raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
     norm = batchnorm.read(op)
     scale, shift = along(op, affine, CHANNEL_AXIS, norm.gamma.size)
     own, _ = along(op, norm.affine(affine.rank), CHANNEL_AXIS, norm.gamma.size)
@@ -87,14 +85,14 @@ def group_absorbs_output(op: Op, affine: Affine) -> Edits:
 
 def instance_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
     """IN(s x + t) = IN'(x), with one s > 0 for all and a t that does not vary on the axes of the mean"""
-    _refuse_unless_data(op, index)
+    _refuse_if_statistics_are_read(op)
     refuse_along(op, affine, range(CHANNEL_AXIS + 1, affine.rank))
     return _new_epsilon(op, affine)
 
 
 def group_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
     """GN(s x + t): as above; t may differ between groups"""
-    _refuse_unless_data(op, index)
+    _refuse_if_statistics_are_read(op)
     _, shift = along(op, affine, CHANNEL_AXIS, affine.shape[CHANNEL_AXIS])
     _per_group(op, shift)
     return _new_epsilon(op, affine)
@@ -127,14 +125,14 @@ def rms_absorbs_output(op: Op, affine: Affine) -> Edits:
 
 def layer_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
     """LN(s x + t) = LN'(x), with one s > 0 for all and a t that does not vary on the axes of the mean"""
-    _refuse_unless_data(op, index)
+    _refuse_if_statistics_are_read(op)
     refuse_along(op, Affine(np.ones_like(affine.shift), affine.shift), range(_first_axis(op, affine), affine.rank))
     return _new_epsilon(op, affine)
 
 
 def rms_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
     """RMS(s x) = RMS'(x), with one s > 0 for all; no mean takes a shift away"""
-    _refuse_unless_data(op, index)
+    _refuse_if_statistics_are_read(op)
     refuse_shift(op, affine)
     return _new_epsilon(op, affine)
 
@@ -174,9 +172,7 @@ def _fitted(array: FloatArray, shape: tuple[int, ...]) -> FloatArray:
     return np.array(np.broadcast_to(array.reshape(array.shape[extra:]), shape))
 
 
-def _refuse_unless_data(op: Op, index: int) -> None:
-    if index != 0:
-        raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
+def _refuse_if_statistics_are_read(op: Op) -> None:
     if any(value is not None and (value.readers or value.is_output) for value in op.outputs[1:]):
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="its statistics are read")
 
@@ -203,9 +199,16 @@ RULES: dict[str, OpRule] = {
         affine=batchnorm_affine,
         absorb_output=batchnorm_absorbs_output,
         absorb_input=batchnorm_absorbs_input,
+        data_inputs=(0,),
     ),
-    "InstanceNormalization": OpRule(absorb_output=instance_absorbs_output, absorb_input=instance_absorbs_input),
-    "GroupNormalization": OpRule(absorb_output=group_absorbs_output, absorb_input=group_absorbs_input),
-    "LayerNormalization": OpRule(absorb_output=layer_absorbs_output, absorb_input=layer_absorbs_input),
-    "RMSNormalization": OpRule(absorb_output=rms_absorbs_output, absorb_input=rms_absorbs_input),
+    "InstanceNormalization": OpRule(
+        absorb_output=instance_absorbs_output, absorb_input=instance_absorbs_input, data_inputs=(0,)
+    ),
+    "GroupNormalization": OpRule(
+        absorb_output=group_absorbs_output, absorb_input=group_absorbs_input, data_inputs=(0,)
+    ),
+    "LayerNormalization": OpRule(
+        absorb_output=layer_absorbs_output, absorb_input=layer_absorbs_input, data_inputs=(0,)
+    ),
+    "RMSNormalization": OpRule(absorb_output=rms_absorbs_output, absorb_input=rms_absorbs_input, data_inputs=(0,)),
 }

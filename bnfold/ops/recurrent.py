@@ -21,8 +21,6 @@ _FEATURES = 2
 
 def recurrent_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
     """W (s x + t) + b  =  (W s) x + (b + W t), in every gate and direction"""
-    if index != DATA:
-        raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
     refuse_rank_other_than(op, affine, 3)
     shape = static(op, WEIGHT)
     if len(shape) != 3:
@@ -40,4 +38,4 @@ def recurrent_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
     return [*edits, Assign(op, BIAS, Exact(sums if bias is None else bias.float64() + sums, dtype))]
 
 
-RULES = dict.fromkeys(("LSTM", "GRU", "RNN"), OpRule(absorb_input=recurrent_absorbs_input))
+RULES = dict.fromkeys(("LSTM", "GRU", "RNN"), OpRule(absorb_input=recurrent_absorbs_input, data_inputs=(DATA,)))

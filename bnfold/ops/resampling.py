@@ -98,8 +98,6 @@ def pad_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
 
 def pad_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
     """pad(A(x), v) = A'(pad(x, A'⁻¹(v))), where A' is A with the identity over padding along axes that A varies on"""
-    if index != 0:
-        raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
     pads = _pads(op, affine)
     if not _is_constant_mode(op):
         refuse_along(op, affine, pads)
@@ -184,5 +182,5 @@ RULES: dict[str, OpRule] = {
     "Resize": passes(interpolated),
     "Upsample": passes(interpolated),
     "GridSample": passes(sampled),
-    "Pad": OpRule(lift=pad_lifts, sink=pad_sinks),
+    "Pad": OpRule(lift=pad_lifts, sink=pad_sinks, data_inputs=(0,)),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,6 +105,8 @@ class OpRule:
         lift: An affine on the output of the given index goes on to inputs; several ways, the best first.
         sink: An affine on the input of the given index goes on to outputs; several ways, the best first.
         meet: The same for affines on several inputs at once.
+        data_inputs: The inputs that data comes in through, None for all. At a weight, a bias or a setting no affine is
+            asked of ``absorb_input`` or ``sink``.
     """
 
     affine: Callable[[Op], tuple[int, Affine]] | None = None
@@ -113,26 +115,29 @@ class OpRule:
     lift: Pass | None = None
     sink: Pass | None = None
     meet: Meet | None = None
+    data_inputs: Collection[int] | None = None
+
+    def refuse_unless_data(self, op: Op, index: int) -> None:
+        """Refuses an affine at an input that is no data; to be called before it is asked of a rule."""
+        if self.data_inputs is not None and index not in self.data_inputs:
+            raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
 
 
 @dataclass(frozen=True)
 class Carrier:
-    """How an affine passes an operator with one data input: both directions as plain functions."""
+    """How an affine passes an operator of which the first input alone is data: both directions as plain functions."""
 
     up: Callable[[Op, Affine], Affine]
     down: Callable[[Op, Affine], Affine]
-    data_input: int = field(default=0)
 
     def rule(self) -> OpRule:
-        return OpRule(lift=self._lift, sink=self._sink)
+        return OpRule(lift=self._lift, sink=self._sink, data_inputs=(0,))
 
     def _lift(self, op: Op, output: int, affine: Affine) -> Sequence[Step]:
         _refuse_unless_first(op, output)
-        return [Step({self.data_input: self.up(op, affine)})]
+        return [Step({0: self.up(op, affine)})]
 
-    def _sink(self, op: Op, index: int, affine: Affine) -> Sequence[Step]:
-        if index != self.data_input:
-            raise Refused(Reason.NO_RULE, op_type=f"input {index} of {op.type}")
+    def _sink(self, op: Op, _index: int, affine: Affine) -> Sequence[Step]:
         if any(value is not None and (value.readers or value.is_output) for value in op.outputs[1:]):
             raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail="a further output is in use")
         return [Step({0: self.down(op, affine)})]

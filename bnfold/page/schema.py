@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bnfold import __version__
 from bnfold.escape import as_json
+from bnfold.version import __version__
 
 SCHEMA = {"models": 3, "verification": 3, "calibration": 1, "certificate": 1}
 """A change that breaks a reader raises the number."""

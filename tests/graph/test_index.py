@@ -99,6 +99,18 @@ def test_a_branch_may_give_an_outer_value():
     assert graph.main.values["c"].is_output
 
 
+def test_what_a_node_reads():
+    """Its inputs, without omitted ones, then what its bodies read of the graphs around them, not of themselves."""
+    graph = graph_of(BODIES)
+    assert [value.name for value in named(graph, "if").reads()] == ["p", "c", "p", "c", "x", "k"]
+    assert [value.name for value in named(graph, "deep").reads()] == ["p", "c", "d", "d"]
+    given_through = graph_of("""g (float[2] x, bool p) => (float[2] y) {
+        [relu] c = Relu (x)
+        [if] y = If (p) <then_branch = a () => (float[2] c) { [unused] d = Neg (x) },
+                         else_branch = b () => (float[2] o) { o = Clip (x, , c) }> }""")
+    assert [value.name for value in named(given_through, "if").reads()] == ["p", "x", "c", "x", "c"]
+
+
 def test_functions_are_scopes_of_their_own():
     """A function sees nothing of the graph, and its nodes have its opsets."""
     model = model_of(

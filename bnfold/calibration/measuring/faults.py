@@ -15,7 +15,7 @@ import numpy as np
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.build import Builder
 from bnfold.calibration.measuring.measure import Subject
-from bnfold.calibration.measuring.segments import START, is_fed, reads
+from bnfold.calibration.measuring.segments import START, is_fed
 from bnfold.calibration.measuring.targets import Target
 from bnfold.calibration.running.program import Batch
 from bnfold.calibration.statistics.moments import Moments, Statistics
@@ -121,7 +121,7 @@ def suspected(subject: Subject, number: int, against: Callable[[Target, Statisti
     """
     target = subject.targets[number]
     ops = subject.segments.between(START, [target.x])
-    fed = {value for op in ops for value in reads(op) if is_fed(value)} | ({target.x} if is_fed(target.x) else set())
+    fed = {value for op in ops for value in op.reads() if is_fed(value)} | ({target.x} if is_fed(target.x) else set())
     if len(fed) != 1 or any(op.bodies for op in ops):
         return ""
     (x,) = fed

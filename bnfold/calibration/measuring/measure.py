@@ -14,7 +14,7 @@ from bnfold.affine import FloatArray
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.batches import Samples
 from bnfold.calibration.measuring.build import Builder, Form
-from bnfold.calibration.measuring.segments import START, Segments, is_fed, reads
+from bnfold.calibration.measuring.segments import START, Segments, is_fed
 from bnfold.calibration.measuring.targets import ALL, Selection, Survey, Target, survey
 from bnfold.calibration.running.engine import Engine
 from bnfold.calibration.running.program import Described, Measured, Program, Reading
@@ -178,7 +178,7 @@ class Subject:
             describes: names of values of which type and shape are wanted.
         """
         made = {value for op in ops for value in op.outputs}
-        read = dict.fromkeys(value for op in ops for value in reads(op))
+        read = dict.fromkeys(value for op in ops for value in op.reads())
         outside = [v for v in dict.fromkeys([*read, *wanted]) if v not in made and v.tensor is None]
         inputs = [v for v in outside if is_fed(v)]
         cached = [v for v in outside if not is_fed(v)]

@@ -7,7 +7,7 @@ in the segment of its first reader. What is made in one segment and read in a la
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 
 from bnfold.calibration.measuring.targets import Target
@@ -28,7 +28,7 @@ class Segments:
     def __init__(self, graph: Graph, targets: Sequence[Target]) -> None:
         ops = list(graph.main.live_ops())
         numbers = {target.op: number for number, target in enumerate(targets)}
-        self._reads = {op: list(dict.fromkeys(reads(op))) for op in ops}
+        self._reads = {op: list(dict.fromkeys(op.reads())) for op in ops}
         self._depends: dict[Op, bool] = {}
         self.measured_in = self._depths(numbers)
         self.count = max(self.measured_in) + 1
@@ -98,12 +98,3 @@ class Segments:
 def is_fed(value: Value) -> bool:
     """Whether the caller gives it: an input of the graph that is no initializer."""
     return value.is_input and value.tensor is None
-
-
-def reads(op: Op) -> Iterator[Value]:
-    """What a node reads: its inputs, and what its bodies take from outside."""
-    yield from (value for value in op.inputs if value is not None)
-    for body in op.bodies:
-        results = map(body.lookup, (entry.name for entry in body.proto.output if not isinstance(entry, str)))
-        inner = (value for op in body.live_ops() for value in reads(op))
-        yield from (value for value in (*inner, *results) if value.scope is not body)

@@ -19,7 +19,6 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-import bnfold
 from bnfold import malloc, telemetry
 from bnfold.limits import held_to
 
@@ -123,7 +122,7 @@ class _Child:
 
 def _start(memory: int | None) -> subprocess.Popen[bytes]:
     """A process that imports this very package, wherever it was found."""
-    folder = str(Path(bnfold.__file__).parent.parent)
+    folder = str(Path(malloc.__file__).parent.parent)
     paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
     return subprocess.Popen(

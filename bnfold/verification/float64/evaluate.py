@@ -23,7 +23,6 @@ from bnfold.verification.float64.kernels import KERNELS, RANDOM, unrounded
 from bnfold.verification.float64.rules import RULES, carried
 from bnfold.verification.float64.store import Store
 from bnfold.verification.float64.windows import sees_all
-from bnfold.verification.regions.numbering import captured
 
 Known = dict[Value, Num]
 # of which onnx.reference makes something else in a form that we do not compute
@@ -344,7 +343,7 @@ def _as_real(array: Any) -> Any:
 
 def _last_reads(ops: Sequence[Op], keep: Collection[Value]) -> dict[int, list[Value]]:
     """By the place of an operator, the values that nothing reads behind it."""
-    last = {value: number for number, op in enumerate(ops) for value in [*op.inputs, *captured(op)] if value}
+    last = {value: number for number, op in enumerate(ops) for value in op.reads()}
     done: dict[int, list[Value]] = {}
     for value, number in last.items():
         if value not in keep:

@@ -122,7 +122,7 @@ class Numbering:
 
     def note_constant(self, op: Op) -> None:
         """Finds out whether an op's outputs depend on what any input holds, and not on its shape or type alone."""
-        reads = [value for value in [*op.inputs, *captured(op)] if value is not None]
+        reads = list(op.reads())
         if op.type in _TYPE_ONLY:
             reads = reads[: _TYPE_ONLY[op.type]]
         if op.type not in RANDOM and all(value in self.constants for value in reads):
@@ -204,23 +204,6 @@ class Numbering:
 def _roles(op: Op) -> list[str]:
     """The attribute that holds each body of an op."""
     return [attribute.name for attribute in op.node.attribute for _ in attribute_graphs(attribute)]
-
-
-def captured(op: Op) -> Iterator[Value]:
-    """The values of outer scopes that an op's bodies read."""
-    for body in op.bodies:
-        yield from _free(body, {body})
-
-
-def _free(scope: Scope, inside: set[Scope]) -> Iterator[Value]:
-    for op in scope.live_ops():
-        yield from (value for value in op.inputs if value is not None and value.scope not in inside)
-        for body in op.bodies:
-            yield from _free(body, inside | {body})
-    if isinstance(scope.proto, onnx.GraphProto):
-        for entry in scope.proto.output:
-            if (value := scope.lookup(entry.name)).scope not in inside:
-                yield value
 
 
 def effective_attributes(op: Op) -> dict[str, bytes]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from bnfold.graph import Op, Value
-from bnfold.verification.regions.numbering import Number, Numbering, captured
+from bnfold.verification.regions.numbering import Number, Numbering
 
 # What comes of these does not take every value.
 _CONFINING = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Relu", "Clip", "Abs", "Exp", "Sqrt", "Softplus", "Tanh"})
@@ -51,8 +51,7 @@ def cut(numbering: Numbering, target: Value, is_border: Callable[[Value], bool])
                 if value.producer.type == "Constant":
                     constants[value] = None
                 stack.append((value, True))
-                reads = [*value.producer.inputs, *captured(value.producer)]
-                stack.extend((read, False) for read in reads if read is not None and read not in seen)
+                stack.extend((read, False) for read in value.producer.reads() if read not in seen)
     for op in ops:
         constants.update(dict.fromkeys(_inner_constants(op)))
     return Region(target, tuple(ops), border, tuple(constants))
@@ -136,10 +135,10 @@ def _reaches(value: Value, others: set[Value]) -> bool:
     seen, stack = {value}, [value]
     while stack:
         producer = stack.pop().producer
-        for read in [] if producer is None else [*producer.inputs, *captured(producer)]:
+        for read in () if producer is None else producer.reads():
             if read in others:
                 return True
-            if read is not None and read not in seen:
+            if read not in seen:
                 seen.add(read)
                 stack.append(read)
     return False

@@ -14,9 +14,8 @@ from typing import Any
 import onnx
 
 from bnfold import telemetry
-from bnfold.graph.op import bodies
 from bnfold.model_io import Model
-from bnfold.model_io.tensors import STANDARD_DOMAINS
+from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 from bnfold.verification.ports import InterfaceError, invalid, mistyped
 from bnfold.verification.running.runner import CPU
 
