@@ -99,7 +99,26 @@ def test_ci_runs_what_the_readme_tells_to_run(ci_readme):
     assert found == [block for language, block in BLOCK.findall(readme) if language == "sh"]
     assert any("pytest" in block for block in found)
     assert f'requires-python = ">={ci_readme.SUPPORTED[0]}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert ".ci/readme" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert ".ci/readme" in (ROOT / ".ci" / "quick").read_text(encoding="utf-8").splitlines()
+    assert "./quick" in (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+
+
+@pytest.mark.parametrize("wrong", [0, 1])
+def test_ci_runs_pythons_side_by_side(ci_readme, tmp_path, capfd, wrong):
+    """The output of each is in one piece, and one that fails is seen whichever it is."""
+    pythons = [str(tmp_path / name) for name in ("first", "second")]
+    for number, python in enumerate(pythons):
+        failing = "exit 3" if number == wrong else "exit 0"
+        script = f'[ "$1" = -m ] && {{ mkdir -p "$3/bin"; printf "echo {number}; {failing}" > "$3/bin/block"; }}\n'
+        Path(python).write_text(f"#!/bin/bash\n{script}")
+        Path(python).chmod(0o755)
+    (tmp_path / "README.md").write_text("```sh\nbash $VIRTUAL_ENV/bin/block\n```\n")
+    assert ci_readme.side_by_side(pythons, tmp_path) == 3
+    out = capfd.readouterr().out.splitlines()
+    assert [line for line in out if line in {"0", "1"}] == ["0", "1"]
+    ends = ["all done", "all done"]
+    ends[wrong] = "exit status 3"
+    assert out[-2:] == [f"--- {python}: {end}" for python, end in zip(pythons, ends, strict=True)]
 
 
 def test_ci_stops_at_the_first_block_that_fails(ci_readme, tmp_path, capfd):
