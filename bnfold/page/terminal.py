@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from bnfold.escape import line
 from bnfold.page.page import Page, Row, Table
@@ -34,10 +34,12 @@ def table(shown: Table) -> Iterator[str]:
         yield from (f"    {note}" for note in _below(row))
 
 
-def _inline(row: Row) -> Sequence[str]:
-    return ["".join(cell) if len(cell) == 1 else "" if isinstance(cell, tuple) else cell for cell in row]
+def _inline(row: Row) -> list[str]:
+    """What stands in the row itself."""
+    return [cell if isinstance(cell, str) else cell[0] if len(cell) == 1 else "" for cell in row]
 
 
 def _below(row: Row) -> tuple[str, ...]:
+    """What stands below it."""
     last = row[-1]
-    return last if isinstance(last, tuple) and len(last) > 1 else ()
+    return () if isinstance(last, str) or len(last) == 1 else last
