@@ -33,7 +33,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_every_package_that_is_imported_is_declared():
-    """None is there only because another one happens to bring it, and none is declared that nothing imports; tools are."""
+    """None is there only because another one brings it, nor declared for nothing, but for tools."""
     extras = PROJECT["optional-dependencies"]
     needed = [
         *PROJECT["dependencies"],
