@@ -69,7 +69,7 @@ def test_what_the_packages_hold(packages):
     assert [name for name in names if name.endswith((".onnx", ".npz"))] == []
     with tarfile.open(packages / SDIST) as archive:
         inside = {name.partition("/")[2] for name in archive.getnames()}
-    assert {"LICENSE", "README.md", "cli.py", "tests/conftest.py", "docs/index.md", ".ci/readme"} <= inside
+    assert {"LICENSE", "README.md", "cli.py", "tests/conftest.py", "docs/how-it-works.md", ".ci/readme"} <= inside
     assert {f"models/{path.name}" for path in MODELS.iterdir() if path.suffix == ".onnx"} <= inside
 
 
