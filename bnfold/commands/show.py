@@ -51,7 +51,7 @@ def show_lines(
         come.append(result)
         if report_format == "text" and not quiet and not isinstance(result, Failed):
             page = result.page()
-            click.echo(text(page if verbose else replace(page, table=Table(()), notes=())))
+            click.echo(text(page if verbose else replace(page, table=Table(), notes=())))
         if result.error:
             complain(result.error)
     if report_format != "text":

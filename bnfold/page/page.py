@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 Row = tuple[str | tuple[str, ...], ...]
 """Cells. One of several lines is a tuple of them, and the last of its row."""
@@ -19,7 +19,7 @@ class Table:
         is_headed: Whether a terminal shows the heads too; where every cell speaks for itself it need not.
     """
 
-    columns: tuple[str, ...]
+    columns: tuple[str, ...] = ()
     rows: tuple[Row, ...] = ()
     align: str = ""
     is_headed: bool = True
@@ -42,7 +42,7 @@ class Page:
 
     headline: str
     lines: tuple[str, ...] = ()
-    table: Table = field(default_factory=lambda: Table(()))
+    table: Table = Table()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
