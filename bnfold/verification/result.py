@@ -97,11 +97,10 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class OutputFigures:
-    """How far one output of AFTER is from that of BEFORE, the worst of all runs. Relative means: to max |y|.
+class Figures:
+    """How far two arrays are apart. Relative means: to max |y|.
 
     Attributes:
-        name: The output.
         scale: max |y| of BEFORE.
         max_abs: Largest absolute difference.
         max_rel: The same, relative.
@@ -113,14 +112,9 @@ class OutputFigures:
         argmax_agreement: Share of samples with the same largest entry; None where the output is no list of classes.
         misplaced: Number of NaN or infinite entries that only one side has, or that differ.
         compared: Number of entries that are finite on both sides.
-        floor: The noise floor, relative: what variations that change nothing do to BEFORE.
-        tolerance: The relative difference that is accepted.
-        inputs: Which inputs gave the largest difference.
         index: Where the largest difference is.
-        passed: Whether the output is accepted.
     """
 
-    name: str
     scale: float
     max_abs: float
     max_rel: float
@@ -132,10 +126,25 @@ class OutputFigures:
     argmax_agreement: float | None
     misplaced: int
     compared: int
+    index: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class OutputFigures(Figures):
+    """How far one output of AFTER is from that of BEFORE, the worst of all runs, and what is accepted.
+
+    Attributes:
+        name: The output.
+        floor: The noise floor, relative: what variations that change nothing do to BEFORE.
+        tolerance: The relative difference that is accepted.
+        inputs: Which inputs gave the largest difference.
+        passed: Whether the output is accepted.
+    """
+
+    name: str
     floor: float
     tolerance: float
     inputs: str
-    index: tuple[int, ...]
     passed: bool
 
 

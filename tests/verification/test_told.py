@@ -13,7 +13,7 @@ NASTY = "a\x00\x1b[31m<b>&\"'|`*_\n]]>\u2028\ufffe"
 
 def output(name: str = "y", *, passed: bool = True) -> OutputFigures:
     return OutputFigures(
-        *(name, 1.0, 0.1, 0.1, 0.1, 0.1, 20.0, 3.0, 0.9, None, 0, 5, 1e-7, 1e-6, "normal", (0,), passed)
+        *(1.0, 0.1, 0.1, 0.1, 0.1, 20.0, 3.0, 0.9, None, 0, 5, (0,)), *(name, 1e-7, 1e-6, "normal", passed)
     )
 
 

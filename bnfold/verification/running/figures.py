@@ -3,31 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from bnfold.verification.result import Figures
+
 Array = npt.NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The figures of one pair of arrays; see ``OutputFigures`` for what they mean."""
-
-    scale: float
-    max_abs: float
-    max_rel: float
-    max_elementwise: float
-    rms: float
-    snr_db: float
-    ulps: float
-    cosine: float
-    argmax_agreement: float | None
-    misplaced: int
-    compared: int
-    index: tuple[int, ...]
 
 
 def figures(before: Array, after: Array) -> Figures:

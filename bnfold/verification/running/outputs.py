@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from bnfold.verification.result import OutputFigures
-from bnfold.verification.running.figures import Figures, figures
+from bnfold.verification.result import Figures, OutputFigures
+from bnfold.verification.running.figures import figures
 from bnfold.verification.running.inputs import Sample
 from bnfold.verification.running.runner import Outputs
 
