@@ -173,6 +173,36 @@ def test_no_module_imports_its_own_package():
     assert wrong == []
 
 
+FLOORS = {
+    "calibration": [{"error"}, {"statistics"}, {"running"}, {"measuring"}],
+    "verification": [{"evidence", "float64", "replay", "result"}, {"regions", "running"}],
+}
+"""The rooms of parts that have floors, lowest first; what is not named stands on the top floor."""
+
+
+@pytest.mark.parametrize("part", FLOORS)
+def test_no_room_looks_up(part):
+    """What is not on the top floor knows itself and the floors below, but nothing beside it or above."""
+    floors = FLOORS[part]
+    known = {room: {room}.union(*floors[:level]) for level, floor in enumerate(floors) for room in floor}
+    wrong = [
+        f"{module} imports {imported}"
+        for module, imported in inside(part)
+        if room_of(imported) not in known.get(room_of(module), {room_of(imported)})
+    ]
+    assert wrong == []
+
+
+def inside(part: str) -> Iterator[tuple[str, str]]:
+    """Which modules of a part import which others of it."""
+    for path in sorted((PACKAGE / part).rglob("*.py")):
+        yield from ((module_of(path), name) for name in imports(path) if is_inside(name, {part}) and name != part)
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1] if "." in module else ""
+
+
 def test_no_name_hides_a_module():
     """What a package offers is named like none of its modules, so that both can be had by an import."""
     for package in (path.parent for path in PACKAGE.rglob("__init__.py")):

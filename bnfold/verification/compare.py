@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 
 from bnfold.graph import Graph, inlined
+from bnfold.graph.ports import invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
 from bnfold.limits import Deadline, Limits
 from bnfold.model_io import Model, ModelError, ModelLike, load
 from bnfold.reasons import Refusal, Refused
 from bnfold.verification.conclusion import conclusion
 from bnfold.verification.confined import Exhausted, Progress, confined
-from bnfold.verification.evidence import Evidence, of_run, refuse_occupied, write
+from bnfold.verification.evidence import Evidence, refuse_occupied, write
 from bnfold.verification.float64.evaluate import CannotEvaluate, OutOfTime
-from bnfold.verification.ports import invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
 from bnfold.verification.regions.alignment import Comparison, compare_regions
 from bnfold.verification.regions.judge import Judge
 from bnfold.verification.regions.scenes import scenes
@@ -29,6 +29,7 @@ from bnfold.verification.running.outputs import Run, Tolerance
 from bnfold.verification.running.ranges import ranges
 from bnfold.verification.running.referee import Referee, Ruling
 from bnfold.verification.running.runner import CPU, Runner
+from bnfold.verification.running.shown import of_run
 from bnfold.verification.running.variations import weights_moved
 
 Source = ModelLike | Model

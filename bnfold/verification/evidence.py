@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from bnfold import escape
 from bnfold.model_io import ModelError, temporary_folder
-from bnfold.verification.running.outputs import Run
 
 Array = npt.NDArray[Any]
 _SCRIPT = Path(__file__).with_name("replay.py")
@@ -61,30 +60,9 @@ class Evidence:
         }
 
 
-def of_run(run: Run, names: Mapping[str, str]) -> Evidence | str:
-    """The inputs of a run of the whole models in which they differ, or why there are none.
-
-    Args:
-        run: Both models as a whole.
-        names: Each output of BEFORE with its name in AFTER.
-    """
-    if run.failed_on is not None:
-        feed, outputs = run.failed_on.feed, [(name, renamed, None, None) for name, renamed in names.items()]
-        facts: dict[str, Any] = {"inputs": run.failed_on.name, "failure": run.failure}
-        return Evidence(feed, outputs, facts) if _is_written(feed) else _UNWRITTEN
-    worst = max(run.disputes, key=lambda dispute: max(output.max_rel for output in dispute.figures), default=None)
-    if worst is None:
-        return "no values are known that tell them apart"
-    made = [
-        (name, renamed, worst.before[name], worst.after[name])
-        for name, renamed in names.items()
-        if name in worst.before and {worst.before[name].dtype.kind, worst.after[name].dtype.kind} <= set("biuf")
-    ]
-    facts = {"inputs": worst.sample.name, "how": run.how}
-    return Evidence(worst.sample.feed, made, facts) if made and _is_written(worst.sample.feed) else _UNWRITTEN
-
-
-_UNWRITTEN = "the inputs or outputs are of types that numpy's files do not know"
+def is_written(arrays: Mapping[str, Array]) -> bool:
+    """Whether numpy's files know the types of all arrays."""
+    return all(array.dtype.kind in _WRITTEN for array in arrays.values())
 
 
 def refuse_occupied(folder: Path, *, overwrite: bool) -> None:
@@ -139,10 +117,6 @@ def _write_file(path: Path, content: bytes) -> None:
         stream.write(content)
         stream.flush()
         os.fsync(stream.fileno())
-
-
-def _is_written(arrays: Mapping[str, Array]) -> bool:
-    return all(array.dtype.kind in _WRITTEN for array in arrays.values())
 
 
 def _npz(arrays: Mapping[str, Array]) -> bytes:

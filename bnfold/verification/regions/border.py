@@ -12,11 +12,11 @@ import numpy.typing as npt
 
 from bnfold.affine import FloatArray
 from bnfold.graph import Graph, Value
+from bnfold.graph.ports import index_range
 from bnfold.verification.float64.evaluate import CannotEvaluate
 from bnfold.verification.float64.kernel import as_real
 from bnfold.verification.regions.numbering import Number
 from bnfold.verification.regions.scenes import Scene
-from bnfold.verification.running.inputs import index_range
 
 Array = npt.NDArray[Any]
 _LARGE = 100.0

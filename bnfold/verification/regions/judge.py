@@ -10,13 +10,13 @@ import numpy as np
 import onnx
 
 from bnfold.graph import Graph, Value, is_float
+from bnfold.graph.ports import required_inputs
 from bnfold.limits import Deadline
 from bnfold.reasons import Refused
 from bnfold.verification.evidence import Evidence
 from bnfold.verification.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime, is_stored
 from bnfold.verification.float64.how import Coverage, How
 from bnfold.verification.float64.kernel import Array, as_real
-from bnfold.verification.ports import required_inputs
 from bnfold.verification.regions.blame import changed_operators, culprit
 from bnfold.verification.regions.border import Hints, made_up
 from bnfold.verification.regions.exercise import rivals

@@ -17,12 +17,12 @@ import onnx
 import onnx.shape_inference
 
 from bnfold.graph import Graph, Value, are_bounded
+from bnfold.graph.ports import required_inputs
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import type_name
 from bnfold.verification.float64.evaluate import Evaluator
 from bnfold.verification.float64.kernel import as_real
-from bnfold.verification.ports import required_inputs
 
 Shape = tuple[int, ...]
 _SMALL_SIZES = ((33, 41), (32, 34), (75, 91), (96, 64), (128, 161))  # for two spatial axes, where the model allows it

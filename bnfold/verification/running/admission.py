@@ -14,9 +14,9 @@ from typing import Any
 import onnx
 
 from bnfold import telemetry
+from bnfold.graph.ports import InterfaceError, invalid, mistyped
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
-from bnfold.verification.ports import InterfaceError, invalid, mistyped
 from bnfold.verification.running.runner import CPU
 
 PROBE = Path(__file__).with_name("probe.py")

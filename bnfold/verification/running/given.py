@@ -12,7 +12,7 @@ import onnx
 
 from bnfold.data import DataError, Feed, open_data
 from bnfold.data.sources import usable
-from bnfold.verification.ports import Port
+from bnfold.graph.ports import Port
 from bnfold.verification.running.inputs import Sample
 
 Data = str | Path | Sequence[str | Path] | Iterable[Mapping[str, npt.ArrayLike]]

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from bnfold.graph import Graph, Op, Value
+from bnfold.graph import Graph
+from bnfold.graph.ports import Port, index_range, required_inputs
 from bnfold.model_io import ModelError
-from bnfold.verification.ports import Port, required_inputs
 
 Array = npt.NDArray[Any]
 
@@ -22,7 +22,6 @@ DISTRIBUTIONS = ("normal", "uniform", "spikes", "large", "constant")
 _GUESSES = (224, 64, 32, 256, 128, 16, 8, 4, 1, 80, 40)  # for an axis that nothing is known of
 _BATCHES = (2, 1, 3)
 _MOST_ENTRIES = 2**36  # of an input; a quarter of a terabyte
-_PASSES_INDICES = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose"})
 
 
 class CannotGenerate(Exception):
@@ -172,27 +171,6 @@ def _filled(port: Port) -> tuple[int | str, ...]:
     """The shape of an input, every axis of unknown size under a name."""
     shape = port.shape if port.shape is not None else ("batch?", 3, None, None)
     return tuple(f"{port.name}.{axis}" if dim is None else dim for axis, dim in enumerate(shape))
-
-
-def index_range(graph: Graph, name: str) -> int | None:
-    """How many entries there are for an integer input to choose from, where the graph shows that."""
-    sizes = list(_indexed(graph, graph.main.own(name), 0))
-    return min(sizes, default=None)
-
-
-def _indexed(graph: Graph, value: Value, depth: int) -> Iterator[int]:
-    for use in value.readers:
-        if use.op.type in ("Gather", "GatherElements") and use.index == 1:
-            size = _size_along(graph, use.op)
-            yield size if size is not None else 1
-        elif use.op.type in _PASSES_INDICES and depth < 8 and use.index == 0 and use.op.outputs[0] is not None:
-            yield from _indexed(graph, use.op.outputs[0], depth + 1)
-
-
-def _size_along(graph: Graph, gather: Op) -> int | None:
-    data = gather.input(0)
-    shape = None if data is None else graph.shape(data)
-    return None if not shape else shape[gather.attribute("axis", 0)]
 
 
 def _array(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -10,11 +10,14 @@ import onnx
 import onnx.checker
 import onnx.shape_inference
 
-from bnfold.graph import are_bounded
+from bnfold.graph.facts import Dim
+from bnfold.graph.functions import are_bounded
+from bnfold.graph.index import Graph
+from bnfold.graph.op import Op, Value
 from bnfold.model_io import Model, ModelError
 from bnfold.model_io.tensors import all_tensors, type_name
 
-Dim = int | str | None
+_PASSES_INDICES = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose"})
 
 
 class InterfaceError(ModelError):
@@ -192,3 +195,24 @@ def invalid(model: Model) -> str:
     except onnx.checker.ValidationError as error:
         return " ".join(str(error).split())
     return ""
+
+
+def index_range(graph: Graph, name: str) -> int | None:
+    """How many entries there are for an integer input to choose from, where the graph shows that."""
+    sizes = list(_indexed(graph, graph.main.own(name), 0))
+    return min(sizes, default=None)
+
+
+def _indexed(graph: Graph, value: Value, depth: int) -> Iterator[int]:
+    for use in value.readers:
+        if use.op.type in ("Gather", "GatherElements") and use.index == 1:
+            size = _size_along(graph, use.op)
+            yield size if size is not None else 1
+        elif use.op.type in _PASSES_INDICES and depth < 8 and use.index == 0 and use.op.outputs[0] is not None:
+            yield from _indexed(graph, use.op.outputs[0], depth + 1)
+
+
+def _size_along(graph: Graph, gather: Op) -> int | None:
+    data = gather.input(0)
+    shape = None if data is None else graph.shape(data)
+    return None if not shape else shape[gather.attribute("axis", 0)]
