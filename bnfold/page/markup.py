@@ -40,7 +40,7 @@ def html(page: Page) -> str:
 def _html_table(table: Table) -> str:
     if not table:
         return ""
-    head = "".join(f"<th>{escape.html(column)}</th>" for column in table.columns)
+    head = "".join(f"<th>{column}</th>" for column in table.columns)
     rows = (_cells(row, escape.html) for row in table.rows)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f"<table><tr>{head}</tr>{body}</table>"

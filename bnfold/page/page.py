@@ -13,7 +13,7 @@ class Table:
     """Rows under columns.
 
     Attributes:
-        columns: Their heads.
+        columns: Their heads, which are the program's own words.
         rows: Each with a cell for each column.
         align: A letter for each column: `l` for names and words, `r` for figures.
         is_headed: Whether a terminal shows the heads too; where every cell speaks for itself it need not.

@@ -20,10 +20,7 @@ def table(shown: Table) -> Iterator[str]:
         return
     rows = [*([shown.columns] if shown.is_headed else []), *shown.rows]
     cells = [[*map(line, _inline(row))] for row in rows]  # before it is aligned: what stands for a character is longer
-    has_lines = any(isinstance(row[-1], tuple) for row in shown.rows)  # which no column has to be wide enough for
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    if has_lines:
-        widths[-1] = 0
     sides = shown.align or "l" * len(widths)
     for row, printed in zip(rows, cells, strict=True):
         aligned = (

@@ -163,7 +163,7 @@ def test_optimize_tells_of_the_calibration(bnfold, tmp_path):
     assert found["residual"] < 1e-6
     assert found["layers"][0]["dead_channels"] == [0, 1]
     assert len(found["warnings"]) == 2
-    assert "  bn " in bnfold("optimize", "m.onnx", "--calibrate", "x.npy", "-o", "f.onnx", "-v").stdout
+    assert "\n  bn " in bnfold("optimize", "m.onnx", "--calibrate", "x.npy", "-o", "f.onnx", "-v").stdout
 
 
 def test_optimize_takes_the_options_of_calibrate(bnfold, tmp_path):

@@ -267,6 +267,7 @@ def test_a_branch_is_left_alone(here):
     """A BatchNormalization in the body of an If is reported and stays as it is; the others are measured."""
     result = calibrate(with_branch(), X, executor=here)
     assert [(entry.name, entry.why[:25]) for entry in result.skipped] == [("inner", "is in the body of an If, ")]
+    assert "warning: inner is in the body of an If, " in str(result)
     assert [layer.name for layer in result.layers] == ["bn"]
     then = next(a.g for a in result.proto().graph.node[-1].attribute if a.name == "then_branch")
     assert list(then.node[0].input) == ["normal", "gamma", "beta", "mean2", "var2"]

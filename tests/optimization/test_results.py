@@ -10,7 +10,7 @@ import pytest
 from bnfold.affine import Affine
 from bnfold.folding import Entry, Outcome, Plan
 from bnfold.folding.record import Ability, Answer, Remnant
-from bnfold.folding.told import Row, rows
+from bnfold.folding.told import Row, rows, table
 from bnfold.model_io import load
 from bnfold.optimization.formats import FORMATS
 from bnfold.optimization.results import Checked, Failed, Optimized
@@ -67,6 +67,12 @@ def test_another_way_is_another_row():
     """Largest group first."""
     found = rows(plan(folded("a", "conv1", through=("relu",)), folded("b", "conv1"), folded("c", "conv2")))
     assert [(row.what, *row.notes) for row in found] == [("2", "into Conv"), ("1", "into Conv through Relu")]
+
+
+def test_counts_end_below_each_other():
+    """In the table; in a row of their own they are just numbers."""
+    found = plan(*(folded(f"a{number}", "conv1") for number in range(12)), folded("b", "conv1", through=("relu",)))
+    assert [cells[1] for cells in table(found).rows] == ["12", " 1"]
 
 
 def test_kept_nodes_are_grouped_by_reason():
