@@ -11,6 +11,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, method, samples
+from bnfold.commands.show import report_to
 from bnfold.limits import held_to
 
 
@@ -31,6 +32,7 @@ from bnfold.limits import held_to
 @method
 @options.timeout(3600.0, "measuring")
 @options.memory
+@options.report
 @options.report_format
 @options.verbose
 @options.quiet
@@ -39,6 +41,7 @@ def calibrate(
     output: str | None,
     in_place: bool,
     force: bool,
+    report: str | None,
     report_format: str,
     verbose: bool,
     quiet: bool,
@@ -53,6 +56,7 @@ def calibrate(
     from bnfold.page import render  # noqa: PLC0415 -- what only this needs
 
     piped = output == "-" or (model == "-" and output is None)
+    write_report = report_to(report, model, output, *given["data"])
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.calibrate(
             sys.stdin.buffer.read() if model == "-" else model,
@@ -60,6 +64,7 @@ def calibrate(
             in_place=in_place,
             **resolved,
         )
+    write_report(result)
     if not quiet:
         click.echo(render(result, "calibration", report_format, verbose=verbose), err=piped)
 
