@@ -130,7 +130,8 @@ def _fold_in_place(folded: Model, options: FoldOptions, account: Account, deadli
     with old_objects_left_alone():
         planner = _Planner(graph, options, account, deadline)
         planner.fold_all()
-        if options.leftover is not Leftover.KEEP and planner.replace_batchnorms(options.leftover):
+        leftover = Leftover(options.leftover)
+        if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
