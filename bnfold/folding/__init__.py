@@ -1,4 +1,4 @@
-"""When to fold: the plan decides and records, apply writes, cleanup leaves nothing dead."""
+"""When to fold: the plan decides and records, apply writes."""
 
 from bnfold.folding.leftover import Leftover
 from bnfold.folding.options import FoldArguments, FoldOptions

@@ -14,7 +14,6 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.folding.apply import Changes, Writer
-from bnfold.folding.cleanup import drop_stale_notes, remove_dead
 from bnfold.folding.growth import Account, growth
 from bnfold.folding.keep import kept_functions, mark_kept
 from bnfold.folding.leftover import Leftover, replacement
@@ -26,6 +25,7 @@ from bnfold.folding.sums import completes_sum, mergers
 from bnfold.folding.walk import Way, malformed_is_refused, refusal_of
 from bnfold.folding.ways import Choice, choose
 from bnfold.graph import Graph, Op, Value, inlined, old_objects_left_alone
+from bnfold.graph.cleanup import drop_stale_notes, remove_dead
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.ops import RULES, Edit
