@@ -1,6 +1,6 @@
 """What folding does to models in half precision, beside the float32 models that they were made from.
 
-    python benchmarks/float16.py MODEL... > benchmarks/results/float16.md
+    python benchmarks/half_precision.py MODEL... > benchmarks/results/half_precision.md
 
 Each float32 model is converted to float16, BatchNormalizations and all: that is the model as it is. It is folded, and
 beside both stands what comes of folding the float32 model and converting then. Errors are root mean squares over some
