@@ -39,9 +39,8 @@ import numpy.typing as npt
 from bnfold import malloc
 from bnfold.calibration import calibrate
 from bnfold.calibration.measuring.cuts import Budget
-from bnfold.calibration.measuring.measure import Running
 from bnfold.calibration.measuring.sequential import sequential
-from bnfold.calibration.place import Choice, Place, measuring
+from bnfold.calibration.place import RunOptions, measuring
 from bnfold.calibration.statistics.methods import Pooled
 from bnfold.model_io import load
 
@@ -106,8 +105,8 @@ def update_bn(name: str, folder: Path) -> None:
 
 
 def measure(task: str, folder: Path) -> None:
-    place = Place(workers=1, threads=1, executor=None, dask=None, work_dir=None, running=Running())
-    with measuring(load(folder / "TRAINING.onnx"), folder / "x.npy", Choice(BATCH), place, PLENTY) as (subject, _):
+    run = RunOptions(batch_size=BATCH, threads=1)
+    with measuring(load(folder / "TRAINING.onnx"), folder / "x.npy", run, memory=PLENTY) as (subject, _):
         targets = subject.targets
         program = subject._training_program()
         child = subject.engine._executor
