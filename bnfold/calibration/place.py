@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from bnfold.calibration.error import CalibrationError
-from bnfold.calibration.measuring.batches import Data, inputs_of, prepare
+from bnfold.calibration.measuring.batches import Data, Samples, inputs_of, prepare
 from bnfold.calibration.measuring.cuts import Budget, default_budget
 from bnfold.calibration.measuring.measure import CPU, Running, Subject
-from bnfold.calibration.measuring.targets import ALL, Selection
+from bnfold.calibration.measuring.targets import ALL, Selection, Survey, survey
 from bnfold.calibration.running.dask import dask_executor
 from bnfold.calibration.running.engine import Engine
 from bnfold.graph import Graph
@@ -44,14 +44,38 @@ class Place:
     limits: Limits = field(default_factory=Limits)
 
 
+@dataclass(frozen=True)
+class Workplace:
+    """What models are measured with: data, and where programs run."""
+
+    samples: Samples
+    engine: Engine
+    budget: Budget
+    running: Running
+
+    def subject(self, model: Model, graph: Graph, survey: Survey) -> Subject:
+        """A model, with its index, ready for what is to be measured of it."""
+        return Subject(model, graph, self.samples, self.engine, self.running, survey)
+
+
 @contextmanager
 def measuring(
     model: Model, data: Data, choice: Choice, place: Place, memory: int | None = None, disk: int | None = None
 ) -> Iterator[tuple[Subject, Budget]]:
-    """A model on its data, ready to be measured; files and processes are gone at the end.
+    """A model on its data, its BatchNormalizations ready to be measured; see `workplace`."""
+    graph = Graph(model, assume_constant=True)
+    with workplace(graph, data, choice, place, memory, disk) as found:
+        yield found.subject(model, graph, survey(graph, choice.selection)), found.budget
+
+
+@contextmanager
+def workplace(
+    graph: Graph, data: Data, choice: Choice, place: Place, memory: int | None = None, disk: int | None = None
+) -> Iterator[Workplace]:
+    """The data of a model, checked, and where programs run; files and processes are gone at the end.
 
     Args:
-        model: is not changed.
+        graph: the model's.
         data: in any form.
         choice: which samples.
         place: where programs run.
@@ -66,25 +90,22 @@ def measuring(
     _refuse_less(0, seed=choice.seed, cache_memory=memory, cache_disk=disk)
     _refuse_less(1, batch_size=choice.batch_size, max_samples=choice.max_samples)
     _refuse_less(1, workers=place.workers, threads=place.threads)
-    graph = Graph(model, assume_constant=True)
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(place.work_dir))
         executor = place.executor if place.dask is None else stack.enter_context(dask_executor(place.dask))
         samples = prepare(data, inputs_of(graph), folder, choice.batch_size, choice.max_samples, choice.seed, deadline)
         free = default_budget(folder, place.limits)
         budget = Budget(free.memory if memory is None else memory, free.disk if disk is None else disk)
-        threads = place.threads or usable_cores()
         engine = Engine(
             folder,
             memory=budget.memory,
             workers=place.workers,
-            threads=threads,
+            threads=place.threads or usable_cores(),
             executor=executor,
             limit=place.limits.allowed if place.running.provider == CPU else place.limits.memory,
             deadline=deadline,
         )
-        subject = Subject(model, graph, samples, stack.enter_context(engine), place.running, choice.selection)
-        yield subject, budget
+        yield Workplace(samples, stack.enter_context(engine), budget, place.running)
 
 
 def _refuse_less(least: int, **numbers: int | None) -> None:
