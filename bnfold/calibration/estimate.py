@@ -17,6 +17,7 @@ from onnx import TensorProto
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibration.error import CalibrationError
+from bnfold.calibration.matching import Models, matched
 from bnfold.calibration.measuring.batches import Data
 from bnfold.calibration.measuring.cuts import Budget, Cuts
 from bnfold.calibration.measuring.measure import Report, Running, Subject
@@ -26,7 +27,7 @@ from bnfold.calibration.place import Choice, Place, measuring, named
 from bnfold.calibration.ready import ready
 from bnfold.calibration.result import Calibration, Layer, enough, residual
 from bnfold.calibration.rewrite import with_statistics
-from bnfold.calibration.statistics.methods import BATCH_METHODS, Ema, Estimator, Method
+from bnfold.calibration.statistics.methods import BATCH_METHODS, MATCHING, Ema, Estimator, Method
 from bnfold.calibration.statistics.moments import Statistics
 from bnfold.limits import Limits
 from bnfold.model_io import Model, ModelLike, check_output, load, staged, write_stream
@@ -39,6 +40,7 @@ _NARROW_LIMITS: dict[int, float] = {
     TensorProto.FLOAT16: 2e-3,
     TensorProto.BFLOAT16: 2e-2,
 }  # two units in the last place of activations
+_MOMENTUM = 0.9
 _FEW_BATCHES = 8  # the spread between fewer batches says little
 _EMA_FORGETS = 5  # time constants until the start of a moving average is forgotten: e^-5 = 0.7 %
 
@@ -61,11 +63,12 @@ def calibrate(
     output: str | os.PathLike[str] | BinaryIO | None = None,
     *,
     in_place: bool = False,
-    method: Method | str = Method.SEQUENTIAL,
+    reference: ModelLike | Model | None = None,
+    method: Method | str | None = None,
     batch_size: int | None = None,
     max_samples: int | None = None,
     seed: int | None = None,
-    momentum: float = 0.9,
+    momentum: float = _MOMENTUM,
     unbiased: bool = False,
     prior: float = 0.0,
     reset: bool = False,
@@ -95,8 +98,10 @@ def calibrate(
         output: where to write the calibrated model, whole or not at all: a path, replaced if it exists, or a stream.
             By default it is written nowhere; see `Calibration.save`.
         in_place: write over the model itself.
-        method: `sequential` (exact, for any batch size), `paper` (Algorithm 2 of Ioffe & Szegedy 2015), `pooled` or
-            `ema`.
+        reference: a float model whose layers say what means those of this one shall have: for models without
+            BatchNormalizations that were quantized or pruned. Gives a `Matched`.
+        method: `sequential` (the default: exact, for any batch size), `paper` (Algorithm 2 of Ioffe & Szegedy 2015),
+            `pooled` or `ema`; with a reference `mean` (the default) or `mean-variance`.
         batch_size: samples in a batch; 32 if neither this nor the model says.
         max_samples: measure no more samples than this, spread evenly over the data.
         seed: draw them at random instead.
@@ -127,14 +132,29 @@ def calibrate(
         MemoryError: it would need more.
     """
     started = time.monotonic()
-    options = _options(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
+    options = _options(
+        _method(method, of_reference=reference is not None),
+        momentum,
+        unbiased=unbiased,
+        prior=prior,
+        reset=reset,
+        check=check,
+    )
     loaded = load(model)
     target = _target(loaded, output, in_place=in_place)
     selection = _selection(only, keep)
-    loaded, notes = ready(loaded, selection)
     running, limits = Running(provider, arithmetic, progress), Limits(timeout, memory)
     place = Place(workers, threads, executor, dask, work_dir, running, limits)
     choice = Choice(batch_size, max_samples, seed, selection)
+    if reference is not None:
+        _refuse_pointless(momentum, unbiased=unbiased, prior=prior, reset=reset, in_place=in_place)
+        models = Models(loaded, load(reference), named(model), named(reference, "the reference"))
+        _refuse_same(target, models.reference)
+        found = matched(models, data, options.method, choice, place, check=check, memory=cache_memory, disk=cache_disk)
+        found = replace(found, seconds=time.monotonic() - started, output=target if isinstance(target, Path) else None)
+        _write(found.model, target)
+        return found
+    loaded, notes = ready(loaded, selection)
     with measuring(loaded, data, choice, place, cache_memory, cache_disk) as (subject, budget):
         layers, cuts = _measure(subject, options, budget)
         samples = subject.samples
@@ -183,14 +203,34 @@ def _write(model: Model, target: Path | BinaryIO | None) -> None:
         write_stream(model, target)
 
 
-def _options(
-    method: Method | str, momentum: float, *, unbiased: bool, prior: float, reset: bool, check: bool
-) -> Options:
+def _method(method: Method | str | None, *, of_reference: bool) -> Method:
+    default = Method.MEAN if of_reference else Method.SEQUENTIAL
     try:
-        chosen = Method(method)
+        chosen = default if method is None else Method(method)
     except ValueError:
         names = ", ".join(known.value for known in Method)
         raise CalibrationError(f"there is no method {method!r}; the methods are {names}") from None
+    if of_reference != (chosen in MATCHING):
+        what = "for BatchNormalizations" if of_reference else "for layers that have a twin in a --reference"
+        raise CalibrationError(f"the method {chosen.value} is {what}")
+    return chosen
+
+
+def _refuse_pointless(momentum: float, *, unbiased: bool, prior: float, reset: bool, in_place: bool) -> None:
+    """Refuses what says nothing where a reference does."""
+    given = {"momentum": momentum != _MOMENTUM, "unbiased": unbiased, "prior": prior, "reset": reset}
+    if wrong := [name for name, is_given in given.items() if is_given]:
+        raise CalibrationError(f"{wrong[0]} is for BatchNormalizations: it says nothing where there is a reference")
+    if in_place:
+        raise CalibrationError("with a reference, the result is a new file: give an output")
+
+
+def _refuse_same(target: Path | BinaryIO | None, reference: Model) -> None:
+    if isinstance(target, Path) and reference.path is not None:
+        check_output(target, reference.path, in_place=False, overwrite=True)
+
+
+def _options(chosen: Method, momentum: float, *, unbiased: bool, prior: float, reset: bool, check: bool) -> Options:
     if not 0 <= momentum < 1:
         raise CalibrationError(f"a momentum of {momentum} makes no average: it has to be in [0, 1)")
     if prior < 0 or not math.isfinite(prior):

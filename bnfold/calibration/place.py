@@ -131,6 +131,6 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def named(model: object) -> str:
+def named(model: object, otherwise: str = "the model") -> str:
     """What to call a model in a report."""
-    return os.fspath(model) if isinstance(model, str | os.PathLike) else "the model"
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else otherwise
