@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from bnfold.version import __version__ as __version__
 
 _PUBLIC = {
-    "bnfold.calibration": ["Calibration", "Drift", "Images", "RunOptions", "calibrate", "drift"],
+    "bnfold.calibration": ["Calibration", "Drift", "Images", "Matched", "RunOptions", "calibrate", "drift"],
     "bnfold.certificate": ["CertificateCheck", "verify_certificate"],
     "bnfold.folding": ["Entry", "FoldOptions", "Leftover", "Outcome", "Plan"],
     "bnfold.model_io": ["ModelError"],
@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # the same for who reads and does not run; a test compares th
     from bnfold.calibration import Calibration as Calibration
     from bnfold.calibration import Drift as Drift
     from bnfold.calibration import Images as Images
+    from bnfold.calibration import Matched as Matched
     from bnfold.calibration import RunOptions as RunOptions
     from bnfold.calibration import calibrate as calibrate
     from bnfold.calibration import drift as drift

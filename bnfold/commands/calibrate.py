@@ -10,7 +10,7 @@ import click
 
 import bnfold
 from bnfold.commands import options
-from bnfold.commands.samples import arguments, method, samples
+from bnfold.commands.samples import arguments, matching_method, samples
 from bnfold.limits import held_to
 
 
@@ -28,7 +28,14 @@ from bnfold.limits import held_to
 @click.option("--force", is_flag=True, help="Replace the default output if it exists.")
 @click.option("--only", multiple=True, metavar="GLOB", help="Calibrate BatchNormalizations of these names, no others.")
 @click.option("--keep", multiple=True, metavar="GLOB", help="BatchNormalizations that stay as they are, by name.")
-@method
+@click.option(
+    "--reference",
+    type=options.path,
+    metavar="FLOAT.onnx",
+    help="For a model without BatchNormalizations that was quantized or pruned: its layers get the means that those of "
+    "this model have (--method mean, or mean-variance).",
+)
+@matching_method
 @options.timeout(3600.0, "measuring")
 @options.memory
 @options.report_format
@@ -45,6 +52,8 @@ def calibrate(
     **given: Any,
 ) -> None:
     """Give the BatchNormalizations of MODEL the statistics of some data, in inference mode, ready to fold.
+
+    With --reference, layers without one get what one would give them: the means of the float model's layers.
 
     `-` reads standard input, and writes to standard output; the report is then on standard error.
 
@@ -64,4 +73,5 @@ def calibrate(
             **resolved,
         )
     if not quiet:
-        click.echo(render(result, "calibration", report_format, verbose=verbose), err=piped)
+        kind = "reference" if given["reference"] is not None else "calibration"
+        click.echo(render(result, kind, report_format, verbose=verbose), err=piped)
