@@ -11,6 +11,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, method, samples
+from bnfold.commands.show import screen_of
 from bnfold.limits import held_to
 
 
@@ -61,7 +62,9 @@ def calibrate(
             **resolved,
         )
     if not quiet:
-        click.echo(render(result, "calibration", report_format, verbose=verbose), err=piped)
+        click.echo(
+            render(result, "calibration", report_format, verbose=verbose, screen=screen_of(stderr=piped)), err=piped
+        )
 
 
 def _target(model: str, output: str | None, *, in_place: bool, force: bool) -> str | None:

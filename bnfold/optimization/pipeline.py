@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -23,6 +24,7 @@ from bnfold.model_io import Model, ModelError, ModelLike, check_output, load, st
 from bnfold.model_io.tensors import all_tensors, is_external
 from bnfold.model_io.wire import size
 from bnfold.optimization.gate import FailOn, Gate
+from bnfold.optimization.inventory import Change
 from bnfold.optimization.results import Checked, Optimized
 
 if TYPE_CHECKING:
@@ -49,12 +51,13 @@ class NotAllFolded(Exception):
         left: The nodes that stay.
     """
 
-    def __init__(self, result: Optimized, left: Sequence[Entry]) -> None:
+    def __init__(self, result: Optimized) -> None:
+        left = result.stopped
         count = f"{len(left)} BatchNormalization{'s stay' if len(left) > 1 else ' stays'}"
         names = ", ".join(entry.node for entry in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
         super().__init__(f"{result.source}: not written: {count}: {names}")
         self.result = result
-        self.left = tuple(left)
+        self.left = left
 
 
 class NotVerified(Exception):
@@ -159,7 +162,9 @@ def check(
     """
     gate = Gate(fail_on, allow)
     options = FoldOptions(keep, assume_constant, Leftover.KEEP, max_growth, inside_patterns)
-    return Checked(_name(model), make_plan(load(model), options, Deadline.after(timeout)), gate)
+    loaded = load(model)
+    planned = make_plan(loaded, options, Deadline.after(timeout))
+    return Checked(_name(model), planned, gate, Change.of(loaded, planned))
 
 
 def optimize(
@@ -222,6 +227,7 @@ def optimize(
         NotVerified: The models could not be compared, and `verify` is "require".
         TimeoutError, MemoryError: There was not enough for calibrating.
     """
+    begun = time.monotonic()
     mode = VerifyMode(verify)
     gate = Gate((FailOn.ANY,), allow)
     asked = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
@@ -244,19 +250,19 @@ def optimize(
         calibrated = _calibrated(loaded, calibrate, how, _name(model))
         reference = loaded = calibrated.model
     planned = make_plan(loaded, asked, Deadline.after(timeout))
+    change = Change.of(loaded, planned)
     unchanged = not planned.changes and calibrate is None
-    left = [entry for entry in gate.stopped(planned) if entry.is_batchnorm and entry.outcome is Outcome.KEPT]
-    if require_none and left:
-        result = Optimized(_name(model), planned, None, before, _nbytes(planned.model, None))
-        raise NotAllFolded(result, left)
+    if require_none and (left := _left(planned, gate)):
+        sizes = before, _nbytes(planned.model, None)
+        raise NotAllFolded(Optimized(_name(model), planned, None, *sizes, change=change, stopped=left))
 
     def verified(after: Path | None) -> Optimized:
         # of a file that was written, what it says itself: folded tensors have moved to another data file
         written = load(after) if after is not None and planned.model.has_data_files else planned.model
         size_after = _nbytes(written, after)
-        result = Optimized(_name(model), planned, target, before, size_after, calibration=calibrated)
+        result = Optimized(_name(model), planned, target, before, size_after, calibration=calibrated, change=change)
         if mode is VerifyMode.OFF or not planned.changes:
-            return result
+            return replace(result, seconds=time.monotonic() - begun)
         from bnfold.verification import Verdict, Verification  # noqa: PLC0415 -- takes long, and is not always needed
         from bnfold.verification import verify as compare  # noqa: PLC0415
 
@@ -275,7 +281,7 @@ def optimize(
             )
         except MemoryError:
             found = Verification(Verdict.NOT_VERIFIED, reasons=("there was not enough memory",))
-        return _accepted(replace(result, verification=found), mode)
+        return _accepted(replace(result, verification=found, seconds=time.monotonic() - begun), mode)
 
     if target is not None and not (unchanged and in_place):
         with staged(planned.model, target, unchanged=unchanged) as path:
@@ -291,6 +297,12 @@ def optimize(
     elif output is not None and not isinstance(output, str | os.PathLike):
         write_stream(planned.model, output)
     return result
+
+
+def _left(planned: Plan, gate: Gate) -> tuple[Entry, ...]:
+    """The operators BatchNormalization that stay although none may."""
+    stopped = gate.stopped(planned)
+    return tuple(entry for entry in stopped if entry.is_batchnorm and entry.outcome is Outcome.KEPT)
 
 
 def _calibrated(model: Model, data: Data, options: Mapping[str, Any], name: str) -> Calibration:
