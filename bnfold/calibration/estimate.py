@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import BinaryIO
+from typing import Unpack
 
 import numpy as np
 from onnx import TensorProto
@@ -19,17 +16,16 @@ from bnfold.affine import FloatArray
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.batches import Data
 from bnfold.calibration.measuring.cuts import Budget, Cuts
-from bnfold.calibration.measuring.measure import Report, Running, Subject
+from bnfold.calibration.measuring.measure import Subject
 from bnfold.calibration.measuring.sequential import sequential
 from bnfold.calibration.measuring.targets import Selection, Target, shared
-from bnfold.calibration.place import Choice, Place, measuring, named
+from bnfold.calibration.place import RunArguments, RunOptions, measuring, named
 from bnfold.calibration.ready import ready
 from bnfold.calibration.result import Calibration, Layer, enough, residual
 from bnfold.calibration.rewrite import with_statistics
 from bnfold.calibration.statistics.methods import BATCH_METHODS, Ema, Estimator, Method
 from bnfold.calibration.statistics.moments import Statistics
-from bnfold.limits import Limits
-from bnfold.model_io import Model, ModelLike, check_output, load, staged, write_stream
+from bnfold.model_io import Model, ModelLike, Output, destination_of, load, staged, write_stream
 
 ERROR_LIMIT = 0.05
 """A standard error of a mean above this many standard deviations is warned of."""
@@ -58,13 +54,10 @@ class Options:
 def calibrate(
     model: ModelLike | Model,
     data: Data,
-    output: str | os.PathLike[str] | BinaryIO | None = None,
+    output: Output = None,
     *,
     in_place: bool = False,
     method: Method | str = Method.SEQUENTIAL,
-    batch_size: int | None = None,
-    max_samples: int | None = None,
-    seed: int | None = None,
     momentum: float = 0.9,
     unbiased: bool = False,
     prior: float = 0.0,
@@ -74,16 +67,7 @@ def calibrate(
     check: bool = True,
     cache_memory: int | None = None,
     cache_disk: int | None = None,
-    workers: int = 1,
-    threads: int | None = None,
-    executor: Executor | None = None,
-    dask: str | None = None,
-    work_dir: str | os.PathLike[str] | None = None,
-    provider: str = "CPUExecutionProvider",
-    arithmetic: bool = False,
-    timeout: float = 3600.0,
-    memory: int | None = None,
-    progress: Report | None = None,
+    **options: Unpack[RunArguments],
 ) -> Calibration:
     """Gives the BatchNormalizations of a model the statistics of some data, and puts them in inference mode.
 
@@ -97,9 +81,6 @@ def calibrate(
         in_place: write over the model itself.
         method: `sequential` (exact, for any batch size), `paper` (Algorithm 2 of Ioffe & Szegedy 2015), `pooled` or
             `ema`.
-        batch_size: samples in a batch; 32 if neither this nor the model says.
-        max_samples: measure no more samples than this, spread evenly over the data.
-        seed: draw them at random instead.
         momentum: of `ema`, in ONNX's sense: the share of the old value in each step (PyTorch's is 1 minus this).
         unbiased: whether `ema` takes m/(m-1)·var, as PyTorch does.
         prior: this many pseudo-samples of the stored statistics are blended in: (prior·old + n·new) / (prior + n),
@@ -110,16 +91,7 @@ def calibrate(
         check: measure once more, on the calibrated model, and give the residual (sequential only).
         cache_memory: bytes of activations that `sequential` may hold in memory; a quarter of what is free by default.
         cache_disk: bytes beyond that on disk; a quarter of what is free by default.
-        workers: child processes that ONNX Runtime runs in. With one, activations stay in its memory.
-        threads: batches at a time, in all; by default as many as there are cores for this process.
-        executor: runs tasks instead of child processes; its workers need `work_dir` under the same path.
-        dask: the address of a Dask scheduler, to run on that cluster.
-        work_dir: for files; a temporary folder in it is removed at the end.
-        provider: an execution provider of ONNX Runtime; off the CPU, statistics are measured in arithmetic.
-        arithmetic: do that on the CPU too.
-        timeout: seconds for all of it.
-        memory: bytes for each process that ONNX Runtime runs in; by default what there is.
-        progress: called with what is being done, samples done and samples in all.
+        options: the attributes of `RunOptions`: which samples are measured, and where.
 
     Raises:
         ModelError: the model or the data cannot be read or do not fit each other (`CalibrationError`, `DataError`).
@@ -127,31 +99,33 @@ def calibrate(
         MemoryError: it would need more.
     """
     started = time.monotonic()
-    options = _options(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
+    run = RunOptions(**options)
+    how = _how(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
     loaded = load(model)
-    target = _target(loaded, output, in_place=in_place)
+    file, stream = destination_of(model, loaded, output, in_place=in_place)
     selection = _selection(only, keep)
     loaded, notes = ready(loaded, selection)
-    running, limits = Running(provider, arithmetic, progress), Limits(timeout, memory)
-    place = Place(workers, threads, executor, dask, work_dir, running, limits)
-    choice = Choice(batch_size, max_samples, seed, selection)
-    with measuring(loaded, data, choice, place, cache_memory, cache_disk) as (subject, budget):
-        layers, cuts = _measure(subject, options, budget)
+    with measuring(loaded, data, run, selection, cache_memory, cache_disk) as (subject, budget):
+        layers, cuts = _measure(subject, how, budget)
         samples = subject.samples
     result = Calibration(
         source=named(model),
         model=with_statistics(loaded, [layer.mean for layer in layers], [layer.var for layer in layers], selection),
-        method=options.method,
+        method=how.method,
         samples=samples.count,
         batch_size=max(batch.rows for batch in samples.batches),
         layers=layers,
         skipped=subject.survey.skipped,
         seconds=time.monotonic() - started,
         cuts=cuts,
-        output=target if isinstance(target, Path) else None,
+        output=file,
     )
-    result = replace(result, warnings=(*notes, *_warnings(result, subject, options)))
-    _write(result.model, target)
+    result = replace(result, warnings=(*notes, *_warnings(result, subject, how)))
+    if file is not None:
+        with staged(result.model, file):
+            pass
+    elif stream is not None:
+        write_stream(result.model, stream)
     return result
 
 
@@ -161,31 +135,7 @@ def _selection(only: Sequence[str], keep: Sequence[str]) -> Selection:
     return Selection(tuple(only), tuple(keep))
 
 
-def _target(
-    model: Model, output: str | os.PathLike[str] | BinaryIO | None, *, in_place: bool
-) -> Path | BinaryIO | None:
-    """Where to write; what is no place to write to is refused before anything is measured."""
-    if in_place and (model.path is None or output is not None):
-        raise CalibrationError("in place is where the model came from: it must be a file, and no output can be given")
-    if isinstance(output, str | os.PathLike):
-        output = Path(output)
-    target = model.path if in_place else output
-    if isinstance(target, Path):
-        check_output(target, model.path, in_place=in_place, overwrite=True)
-    return target
-
-
-def _write(model: Model, target: Path | BinaryIO | None) -> None:
-    if isinstance(target, Path):
-        with staged(model, target):
-            pass
-    elif target is not None:
-        write_stream(model, target)
-
-
-def _options(
-    method: Method | str, momentum: float, *, unbiased: bool, prior: float, reset: bool, check: bool
-) -> Options:
+def _how(method: Method | str, momentum: float, *, unbiased: bool, prior: float, reset: bool, check: bool) -> Options:
     try:
         chosen = Method(method)
     except ValueError:

@@ -13,6 +13,7 @@ from bnfold.affine import FloatArray
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.targets import ALL, Selection, Target, drops, stop_dropping, survey
 from bnfold.graph import Graph, Op, Value
+from bnfold.graph.cleanup import drop_stale_notes, remove_dead
 from bnfold.model_io import Model
 
 
@@ -39,9 +40,9 @@ def with_statistics(
     for op in graph.ops():
         if drops(op):
             for index in range(len(stop_dropping(op)), len(op.inputs)):
-                detach(graph, op, index)
+                graph.set_input(op, index, None)
             del op.node.input[len(stop_dropping(op)) :]
-    graph.commit()
+    finish(graph)
     return result
 
 
@@ -61,7 +62,6 @@ def _store(graph: Graph, target: Target, index: int, values: FloatArray, dtype: 
         old.tensor.CopyFrom(numpy_helper.from_array(array, old.name))  # under its own name, where nobody else reads it
         return
     hint = f"{target.name}_{'mean' if index == batchnorm.MEAN else 'var'}"
-    detach(graph, target.op, index)
     graph.set_input(target.op, index, _constant(graph, target.op, hint, array))
 
 
@@ -90,30 +90,8 @@ def to_inference(graph: Graph, op: Op) -> None:
     op.forget_attributes()
 
 
-def detach(graph: Graph, op: Op, index: int) -> None:
-    """Cuts an input off, and removes what nothing reads any more."""
-    value = op.input(index)
-    graph.set_input(op, index, None)
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
-        if value is None or value.readers or value.is_output or value.is_input:
-            continue
-        if value.tensor is not None:
-            _remove_initializer(value)
-        elif value.producer is not None and not any(map(_is_used, value.producer.outputs)):
-            producer = value.producer
-            waiting += [v for v in producer.inputs if v is not None]
-            graph.remove(producer)
-
-
-def _is_used(value: Value | None) -> bool:
-    return value is not None and bool(value.readers or value.is_output)
-
-
-def _remove_initializer(value: Value) -> None:
-    tensors = value.scope.proto.initializer
-    for index, tensor in enumerate(tensors):
-        if tensor.name == value.name:
-            del tensors[index]
-            return
+def finish(graph: Graph) -> None:
+    """Removes what edits left behind, and writes the model."""
+    remove_dead(graph)
+    drop_stale_notes(graph)
+    graph.commit()

@@ -14,7 +14,6 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.folding.apply import Changes, Writer
-from bnfold.folding.cleanup import drop_stale_notes, remove_dead
 from bnfold.folding.growth import Account, growth
 from bnfold.folding.keep import kept_functions, mark_kept
 from bnfold.folding.leftover import Leftover, replacement
@@ -26,6 +25,7 @@ from bnfold.folding.sums import completes_sum, mergers
 from bnfold.folding.walk import Way, malformed_is_refused, refusal_of
 from bnfold.folding.ways import Choice, choose
 from bnfold.graph import Graph, Op, Value, inlined, old_objects_left_alone
+from bnfold.graph.cleanup import drop_stale_notes, remove_dead
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.ops import RULES, Edit
@@ -130,7 +130,8 @@ def _fold_in_place(folded: Model, options: FoldOptions, account: Account, deadli
     with old_objects_left_alone():
         planner = _Planner(graph, options, account, deadline)
         planner.fold_all()
-        if options.leftover is not Leftover.KEEP and planner.replace_batchnorms(options.leftover):
+        leftover = Leftover(options.leftover)
+        if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())

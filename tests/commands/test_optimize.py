@@ -121,7 +121,7 @@ def test_in_place_with_nothing_to_do_sweeps_too(run, model):
 @pytest.mark.parametrize("options", [["--no-verify"], ["--no-verify", "-o", "-"], ["--no-verify", "--in-place"]])
 def test_a_model_that_changes_meanwhile_is_refused(run, model, monkeypatch, options):
     """Else the statistics of one model would be folded into the weights of another."""
-    plan = pipeline.make_plan
+    plan = pipeline.plan
 
     def slow(*args, **kwargs):
         planned = plan(*args, **kwargs)
@@ -129,7 +129,7 @@ def test_a_model_that_changes_meanwhile_is_refused(run, model, monkeypatch, opti
         os.utime(model, ns=(0, 0))
         return planned
 
-    monkeypatch.setattr(pipeline, "make_plan", slow)
+    monkeypatch.setattr(pipeline, "plan", slow)
     before = files(model.parent)
     result = run("optimize", *options, model)
     assert (result.exit_code, result.stderr) == (2, f"bnfold: {model}: was changed while it was in use\n")

@@ -97,7 +97,7 @@ def test_errors_are_one_line(error, code, line, run, model, monkeypatch):
     def fail(*args: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr("bnfold.optimization.pipeline.make_plan", fail)
+    monkeypatch.setattr("bnfold.optimization.forecast.make_plan", fail)
     result = run("check", model)
     assert (result.exit_code, result.stdout.strip(), result.stderr) == (code, "", line.format(model=model))
 
@@ -108,7 +108,8 @@ def test_debug_shows_the_traceback(run, model, monkeypatch):
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError("\x1b[2J")
 
-    monkeypatch.setattr("bnfold.optimization.pipeline.make_plan", fail)
+    monkeypatch.setattr("bnfold.optimization.forecast.make_plan", fail)
+    monkeypatch.setattr("bnfold.optimization.pipeline.plan", fail)
     for command in ("check", "optimize"):
         lines = run("--debug", command, model).stderr.splitlines()
         assert lines[0] == "Traceback (most recent call last):"

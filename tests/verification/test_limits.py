@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import onnx
 import pytest
-from nets import KINDS, Net
 from onnx import numpy_helper
+from verification.helpers import KINDS, Net
 
 from bnfold.folding import plan
 from bnfold.graph import Graph
