@@ -38,7 +38,8 @@ def logits(model: onnx.ModelProto, images: Array) -> Array:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(["logits"], {"image": images})[0]
+    outputs: Array = session.run(["logits"], {"image": images})[0]
+    return outputs
 
 
 def share(count: int) -> str:

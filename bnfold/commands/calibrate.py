@@ -11,6 +11,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, matching_method, samples
+from bnfold.commands.show import screen_of
 from bnfold.limits import held_to
 
 
@@ -74,4 +75,5 @@ def calibrate(
         )
     if not quiet:
         kind = "reference" if given["reference"] is not None else "calibration"
-        click.echo(render(result, kind, report_format, verbose=verbose), err=piped)
+        told = render(result, kind, report_format, verbose=verbose, screen=screen_of(stderr=piped))
+        click.echo(told, err=piped)
