@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from bnfold.version import __version__ as __version__
 
 _PUBLIC = {
-    "bnfold.calibration": ["Calibration", "Drift", "Images", "calibrate", "drift"],
+    "bnfold.calibration": ["Calibration", "Drift", "Images", "Matched", "RunOptions", "calibrate", "drift"],
     "bnfold.certificate": ["CertificateCheck", "verify_certificate"],
-    "bnfold.folding": ["Entry", "Leftover", "Outcome", "Plan"],
+    "bnfold.folding": ["Entry", "FoldOptions", "Leftover", "Outcome", "Plan"],
     "bnfold.model_io": ["ModelError"],
     "bnfold.optimization": [
         *("Checked", "NotAllFolded", "NotEquivalent", "NotVerified", "Optimized", "VerifyMode"),
@@ -37,11 +37,14 @@ if TYPE_CHECKING:  # the same for who reads and does not run; a test compares th
     from bnfold.calibration import Calibration as Calibration
     from bnfold.calibration import Drift as Drift
     from bnfold.calibration import Images as Images
+    from bnfold.calibration import Matched as Matched
+    from bnfold.calibration import RunOptions as RunOptions
     from bnfold.calibration import calibrate as calibrate
     from bnfold.calibration import drift as drift
     from bnfold.certificate import CertificateCheck as CertificateCheck
     from bnfold.certificate import verify_certificate as verify_certificate
     from bnfold.folding import Entry as Entry
+    from bnfold.folding import FoldOptions as FoldOptions
     from bnfold.folding import Leftover as Leftover
     from bnfold.folding import Outcome as Outcome
     from bnfold.folding import Plan as Plan

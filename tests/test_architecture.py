@@ -41,6 +41,7 @@ MAY_IMPORT = {
         "malloc",
         "model_io",
         "reasons",
+        "rounding",
         "page",
         "telemetry",
     },

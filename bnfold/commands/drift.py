@@ -10,8 +10,9 @@ import click
 
 import bnfold
 from bnfold.commands import options
+from bnfold.commands.reporting import report_to
 from bnfold.commands.samples import arguments, samples
-from bnfold.commands.show import report_to
+from bnfold.commands.show import screen_of
 from bnfold.limits import held_to
 
 
@@ -62,6 +63,6 @@ def drift(
         plot.write_text(drift_svg(result), encoding="utf-8")
     write_report(result)
     if not quiet:
-        click.echo(render(result, "calibration", report_format, verbose=verbose))
+        click.echo(render(result, "calibration", report_format, verbose=verbose, screen=screen_of()))
     if fail_above is not None and result.excess > fail_above:
         raise click.exceptions.Exit(1)

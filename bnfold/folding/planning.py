@@ -14,7 +14,6 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.folding.apply import Changes, Writer
-from bnfold.folding.cleanup import drop_stale_notes, remove_dead
 from bnfold.folding.growth import Account, growth
 from bnfold.folding.keep import kept_functions, mark_kept
 from bnfold.folding.leftover import Leftover, replacement
@@ -23,9 +22,10 @@ from bnfold.folding.patterns import Patterns
 from bnfold.folding.record import Ability, Answer, Entry, Outcome, Plan, Remnant, followed
 from bnfold.folding.spelt import spelt_out
 from bnfold.folding.sums import completes_sum, mergers
-from bnfold.folding.walk import Way, malformed_is_refused, refusal_of
+from bnfold.folding.walk import Asked, Way, malformed_is_refused, refusal_of
 from bnfold.folding.ways import Choice, choose
 from bnfold.graph import Graph, Op, Value, inlined, old_objects_left_alone
+from bnfold.graph.cleanup import drop_stale_notes, remove_dead
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.ops import RULES, Edit
@@ -130,7 +130,8 @@ def _fold_in_place(folded: Model, options: FoldOptions, account: Account, deadli
     with old_objects_left_alone():
         planner = _Planner(graph, options, account, deadline)
         planner.fold_all()
-        if options.leftover is not Leftover.KEEP and planner.replace_batchnorms(options.leftover):
+        leftover = Leftover(options.leftover)
+        if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
@@ -233,7 +234,7 @@ class _Planner:
                 continue
             changes = self._writer.merge(way)
             self._remains_of |= dict.fromkeys([op, *changes.left], op)
-            itself = Answer(entry.node, entry.op_type, Ability.IS_AFFINE, RULES[entry.op_type].affine, affine)
+            itself = Answer(entry.node, entry.op_type, Ability.IS_AFFINE, RULES[entry.op_type].affine, affine.extent)
             self._entries[op] = replace(entry, outcome=Outcome.REPLACED, wrote=tuple(changes.wrote), answers=(itself,))
             progress = True
         remove_dead(self._graph)
@@ -269,7 +270,7 @@ class _Planner:
 
     def _fold(self, op: Op, source: Value, affine: Affine, choice: Choice) -> None:
         origin = self._remains_of.pop(op, op)
-        itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine)
+        itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine.extent)
         entry = self._entries.get(origin) or self._entry(op, Outcome.FOLDED)
         entry = _on_way(replace(entry, answers=(*entry.answers, itself)), choice.way)
         self._account.spent += choice.bytes_more
@@ -311,8 +312,13 @@ def _on_way(entry: Entry, way: Way) -> Entry:
         entry,
         into=tuple(dict.fromkeys([*entry.into, *(op.label for op in way.into)])),
         through=tuple(dict.fromkeys([*entry.through, *(op.label for op in way.through)])),
-        answers=(*entry.answers, *(Answer(asked.label, asked.type, *rest) for asked, rest in way.answers)),
+        answers=(*entry.answers, *(_answer(*answered) for answered in way.answers)),
     )
+
+
+def _answer(op: Op, asked: Asked) -> Answer:
+    ability, rule, affine = asked
+    return Answer(op.label, op.type, ability, rule, affine.extent)
 
 
 def _with_changes(entry: Entry, changes: Changes) -> Entry:

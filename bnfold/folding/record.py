@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from bnfold.affine import Affine
+from bnfold.affine import Extent
 from bnfold.model_io import Holder, Model
 from bnfold.reasons import Refusal
 
@@ -44,14 +44,14 @@ class Answer:
         op_type: Its type.
         ability: What it did.
         rule: The function that says so, and whose docstring is the equation; None where there is no rule to it.
-        affine: What was asked of it.
+        extent: What was asked of it; not the affine itself, which may have a number for each of many channels.
     """
 
     node: str
     op_type: str
     ability: Ability
     rule: Callable[..., Any] | None
-    affine: Affine
+    extent: Extent
 
 
 @dataclass(frozen=True)

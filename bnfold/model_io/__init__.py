@@ -3,6 +3,7 @@
 Large tensors stay in their file until they are asked for, and an output exists whole or not at all.
 """
 
+from bnfold.model_io.destination import Output, beside, destination_of
 from bnfold.model_io.error import ModelError
 from bnfold.model_io.forms import ModelLike
 from bnfold.model_io.holder import Holder
@@ -18,9 +19,12 @@ __all__ = [
     "Model",
     "ModelError",
     "ModelLike",
+    "Output",
     "Payload",
     "Temporary",
+    "beside",
     "check_output",
+    "destination_of",
     "load",
     "staged",
     "sweep",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from bnfold.affine import Extent
 from bnfold.folding import Entry, Outcome, Plan
 from bnfold.folding.record import Ability, Answer
 from bnfold.graph import Op
@@ -145,7 +146,7 @@ def _others(entry: Entry) -> Sequence[Answer]:
 
 def _step(answer: Answer) -> Step:
     doc = (answer.rule.__doc__ or "") if answer.rule is not None else ""
-    return Step(answer.node, answer.op_type, answer.ability.value, _equation(doc), _range(answer))
+    return Step(answer.node, answer.op_type, answer.ability.value, _equation(doc), _range(answer.extent))
 
 
 def _equation(doc: str) -> str:
@@ -153,11 +154,15 @@ def _equation(doc: str) -> str:
     return first if "=" in first else ""
 
 
-def _range(answer: Answer) -> str:
-    scale, shift = answer.affine.scale, answer.affine.shift
+def _range(extent: Extent) -> str:
     told = []
-    if answer.affine.has_scale and scale.size:
-        told.append(f"scale {scale.min():.3g} … {scale.max():.3g}" if scale.size > 1 else f"scale {scale.item():.3g}")
-    if answer.affine.has_shift and shift.size:
-        told.append(f"shift {shift.min():.3g} … {shift.max():.3g}" if shift.size > 1 else f"shift {shift.item():.3g}")
+    if extent.scale != (1.0, 1.0):
+        told.append(f"scale {_between(extent.scale)}")
+    if extent.shift != (0.0, 0.0):
+        told.append(f"shift {_between(extent.shift)}")
     return ", ".join(told)
+
+
+def _between(ends: tuple[float, float]) -> str:
+    least, most = (f"{end:.3g}" for end in ends)
+    return least if least == most else f"{least} … {most}"

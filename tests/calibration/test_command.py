@@ -5,9 +5,10 @@ import json
 import numpy as np
 import onnx
 import pytest
+from calibration.helpers import TEST, TRAIN, bn_model, statistics_in
 from click.testing import CliRunner
+from networks import MODELS
 from onnx import numpy_helper
-from small import MODELS, TEST, TRAIN, bn_model, statistics_in
 
 from bnfold.commands import program
 

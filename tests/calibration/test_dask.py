@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from small import MODELS, TRAIN
+from calibration.helpers import TRAIN
+from networks import MODELS
 
 distributed = pytest.importorskip("distributed")
 

@@ -14,7 +14,8 @@ from multiprocessing import get_context
 
 import numpy as np
 import pytest
-from small import MODELS, TRAIN, bn_model
+from calibration.helpers import TRAIN, bn_model
+from networks import MODELS
 
 from bnfold.calibration import CalibrationError, calibrate
 from bnfold.calibration.running import selftest

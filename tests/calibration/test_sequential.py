@@ -3,10 +3,10 @@
 import numpy as np
 import onnx
 import pytest
-from networks import NETWORKS
+from calibration.helpers import TRAIN, Here, moments, session
+from networks import MODELS, NETWORKS
 from onnx import numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from small import MODELS, TRAIN, Here, moments, session
 
 from bnfold.calibration import calibrate
 from bnfold.calibration.measuring.cuts import Budget, choose

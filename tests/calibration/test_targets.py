@@ -5,8 +5,9 @@ import itertools
 import numpy as np
 import onnx
 import pytest
+from calibration.helpers import bn_model, moments, session, statistics_in
+from networks import MODELS
 from onnx import TensorProto, helper, numpy_helper
-from small import MODELS, bn_model, moments, session, statistics_in
 
 from bnfold.calibration import CalibrationError, calibrate, drift
 

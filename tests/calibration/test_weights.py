@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from calibration.helpers import bn_model
 from onnx import helper, numpy_helper
-from small import bn_model
 
 from bnfold.calibration import calibrate
 

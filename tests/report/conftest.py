@@ -1,11 +1,13 @@
 """Reports to look at."""
 
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from bnfold.report import save_report
+from bnfold.report.contents import Reported
 
 
 class Page(HTMLParser):
@@ -30,39 +32,39 @@ class Page(HTMLParser):
         self.feed(text)
         self.close()
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         given = dict(attrs)
         self.tags.append((tag, given))
         if tag not in self._EMPTY:
             self.open.append(tag)
         if tag == "section":
-            self._section = given["id"]
+            self._section = given["id"] or ""
             self.sections[self._section] = ""
         if tag == "svg" and given.get("class") == "graph":
             self.drawings.append(0)
         if tag == "g":
             self.drawings[-1] += 1
 
-    def handle_startendtag(self, tag, attrs):
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
         if tag == "section":
             self._section = ""
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         if not {"style", "title"} & set(self.open[-1:]):
             self.sections[self._section] += data
 
 
 @pytest.fixture
-def page(tmp_path):
+def page(tmp_path: Path) -> Callable[..., Page]:
     """What becomes of a result."""
 
-    def made(result, **more) -> Page:
+    def made(result: Reported, source: str = "") -> Page:
         path = Path(tmp_path, "report.html")
-        save_report(result, path, **more)
+        save_report(result, path, source=source)
         return Page(path.read_text(encoding="utf-8"))
 
     return made

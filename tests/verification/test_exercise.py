@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from rewritings import Rewriting, parsed
+from verification.helpers import Rewriting, parsed
 
 from bnfold.verification import Outcome, Verdict, verify
 

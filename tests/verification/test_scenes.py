@@ -1,6 +1,6 @@
 """At which sizes two models are compared."""
 
-from rewritings import parsed
+from verification.helpers import parsed
 
 from bnfold.graph import Graph
 from bnfold.model_io import load

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import onnx
@@ -19,9 +19,12 @@ from bnfold.folding.walk import Way
 from bnfold.graph import Graph, Op
 from bnfold.model_io import load, to_proto
 from bnfold.ops import RULES, Edits, OpRule, Step
+from bnfold.ops.rule import Detach, Moved
 
 Dims = Sequence[int | str | None] | None
 _RELATIVE = 1e-9
+_Mode = Literal["constant", "edge", "reflect", "wrap"]
+_Ability = TypeVar("_Ability")
 
 
 def one_op(node: str, inputs: Mapping[str, Dims], opset: int = 21, **constants: Any) -> ModelProto:
@@ -54,19 +57,20 @@ def uniform(rank: int, scale: float = 1.5, shift: float = 0.0) -> Affine:
     return Affine(np.full((1,) * rank, scale), np.full((1,) * rank, shift))
 
 
-class Pad(OpRun):  # type: ignore[misc]
+class Pad(OpRun):
     """ONNX's own does not cut off where a pad is negative."""
 
     op_domain = ""
 
     def _run(
-        self, x: Array, pads: Array, value: Array | None = None, axes: Array | None = None, mode: str = "constant"
+        self, x: Array, pads: Array, value: Array | None = None, axes: Array | None = None, mode: _Mode = "constant"
     ) -> tuple[Array]:
         axes = np.arange(x.ndim) if axes is None else axes % x.ndim
         given = dict(zip(axes.tolist(), pads.reshape(2, -1).T.tolist(), strict=True))
         pairs = [given.get(axis, (0, 0)) for axis in range(x.ndim)]
-        options = {"constant_values": 0 if value is None else value.item()} if mode == "constant" else {}
-        padded = np.pad(x, [(max(before, 0), max(after, 0)) for before, after in pairs], mode, **options)  # type: ignore[call-overload]
+        added = [(max(before, 0), max(after, 0)) for before, after in pairs]
+        constant = 0 if value is None else value.item()
+        padded = np.pad(x, added, constant_values=constant) if mode == "constant" else np.pad(x, added, mode)
         return (padded[tuple(slice(max(-before, 0), min(after, 0) or None) for before, after in pairs)],)
 
 
@@ -74,7 +78,8 @@ def run(model: ModelProto, feeds: Mapping[str, Array]) -> dict[str, Array]:
     """Every value, by ONNX's reference implementation."""
     with np.errstate(all="ignore"):
         evaluator = ReferenceEvaluator(model, new_ops=[*own_ops(model), Pad])
-        results: dict[str, Array] = evaluator.run(None, dict(feeds), intermediate=True)
+        results = evaluator.run(None, dict(feeds), intermediate=True)
+    assert isinstance(results, dict)
     return results
 
 
@@ -87,27 +92,32 @@ def only_op(model: ModelProto) -> Op:
 
 def lift(model: ModelProto, affine: Affine, output: int = 0) -> Sequence[Step]:
     op = only_op(model)
-    return RULES[op.type].lift(op, output, affine)
+    return _there(RULES[op.type].lift)(op, output, affine)
 
 
 def sink(model: ModelProto, affine: Affine, index: int = 0) -> Sequence[Step]:
     op = only_op(model)
-    return rule_at(op, index).sink(op, index, affine)
+    return _there(rule_at(op, index).sink)(op, index, affine)
 
 
 def meet(model: ModelProto, affines: Mapping[int, Affine]) -> Sequence[Step]:
     op = only_op(model)
-    return RULES[op.type].meet(op, affines)
+    return _there(RULES[op.type].meet)(op, affines)
 
 
 def absorb_output(model: ModelProto, affine: Affine) -> Edits:
     op = only_op(model)
-    return RULES[op.type].absorb_output(op, affine)
+    return _there(RULES[op.type].absorb_output)(op, affine)
 
 
 def absorb_input(model: ModelProto, affine: Affine, index: int = 0) -> Edits:
     op = only_op(model)
-    return rule_at(op, index).absorb_input(op, index, affine)
+    return _there(rule_at(op, index).absorb_input)(op, index, affine)
+
+
+def _there(ability: _Ability | None) -> _Ability:
+    assert ability is not None, "the operator has no such rule"
+    return ability
 
 
 def rule_at(op: Op, index: int) -> OpRule:
@@ -194,7 +204,8 @@ def carried_out(model: ModelProto, edits: Edits) -> ModelProto:
         after = ModelProto()
         after.CopyFrom(model)
         return after
-    graph = edits[0].op.graph
+    graph = next(edit.op for edit in edits if not isinstance(edit, Moved | Detach)).graph
+    assert isinstance(graph, Graph)
     Writer(graph).merge(Way(list(edits)))
     graph.commit()
     return to_proto(graph.model)

@@ -1,17 +1,17 @@
 """No false alarm on correct folds; every fault that is planted in one is found, and at its place."""
 
-import misfolds
 import onnx
 import pytest
-from faults import FAULTS, Mutant, mutants
-from misfolds import MISFOLDS
-from nets import KINDS, Net, nets
 from networks import FILES, MODELS
 from onnx import helper
+from verification.helpers import KINDS, Net, nets
 
 from bnfold.folding import plan
 from bnfold.model_io import load, to_proto
 from bnfold.verification import Verdict, verify
+from wrong_folds import misfolds
+from wrong_folds.faults import FAULTS, Mutant, mutants
+from wrong_folds.misfolds import MISFOLDS
 
 INFERENCE = [MODELS / file for file in FILES if ".train" not in file]
 

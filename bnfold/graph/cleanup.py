@@ -1,4 +1,4 @@
-"""What a fold leaves behind goes: constants that nothing reads any more, and what only led to them."""
+"""What edits leave behind goes: constants that nothing reads any more, and what only led to them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from onnx import GraphProto
 
-from bnfold.folding.keep import must_stay
-from bnfold.graph import Graph, Scope, Value
+from bnfold.graph.index import Graph
+from bnfold.graph.op import Scope, Value
 
 
 def remove_dead(graph: Graph) -> None:
-    """Removes values that lost their last reader to a fold. What nobody read before stays."""
+    """Removes values that lost their last reader to an edit. What nobody read before stays."""
     initializers: dict[Scope, set[str]] = {}
     noted = _noted(graph)
     while graph.released:
@@ -21,7 +21,7 @@ def remove_dead(graph: Graph) -> None:
             continue
         if value.producer is not None:
             producer = value.producer
-            if not (any(map(_is_used, producer.outputs)) or must_stay(producer) or producer.shadowed):
+            if not (any(map(_is_used, producer.outputs)) or producer.must_stay or producer.shadowed):
                 graph.remove(producer)
         elif (value.tensor is not None or value.sparse is not None) and value.name not in noted:
             initializers.setdefault(value.scope, set()).add(value.name)

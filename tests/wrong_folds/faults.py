@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
-from misfolds import MISFOLDS, label, misfolded
 from onnx import numpy_helper
+
+from wrong_folds.misfolds import MISFOLDS, label, misfolded
 
 Array = npt.NDArray[Any]
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -197,7 +198,8 @@ def _sign(w: _Weights) -> _Weights:
 
 def _wrong_axis(w: _Weights) -> _Weights | None:
     """A scale that belongs to the outputs goes along the inputs."""
-    scale = 1 + 0.1 * w.random.standard_normal(w.weight.shape[1 if w.axis == 0 else 0])
+    inputs = w.weight.shape[1 if w.axis == 0 else 0]
+    scale = 1 + 0.1 * w.random.standard_normal((inputs,))
     shape = [1] * w.weight.ndim
     shape[1 if w.axis == 0 else 0] = -1
     return None if scale.size == 1 else w.with_weight(w.weight * scale.reshape(shape))

@@ -1,6 +1,6 @@
 """What folding does to models in half precision, beside the float32 models that they were made from.
 
-    python benchmarks/float16.py MODEL... > benchmarks/results/float16.md
+    python benchmarks/half_precision.py MODEL... > benchmarks/results/half_precision.md
 
 Each float32 model is converted to float16, BatchNormalizations and all: that is the model as it is. It is folded, and
 beside both stands what comes of folding the float32 model and converting then. Errors are root mean squares over some
@@ -51,7 +51,7 @@ def stored_in_half(model: onnx.ModelProto) -> onnx.ModelProto:
     types = {entry.name: entry.type for entry in onnx.shape_inference.infer_shapes(model).graph.value_info}
     floats = {name for name, kind in types.items() if kind.tensor_type.elem_type == TensorProto.FLOAT}
     floats |= {entry.name for entry in graph.output}
-    graph.initializer.append(numpy_helper.from_array(np.float32(2**13 + 1), "split"))
+    graph.initializer.append(numpy_helper.from_array(np.asarray(2**13 + 1, np.float32), "split"))
     nodes = list(graph.node)
     del graph.node[:]
     for node in nodes:

@@ -72,8 +72,9 @@ def _add(tensor: onnx.TensorProto, values: Array) -> None:
 def _beta_ignored(place: Place) -> bool:
     """The bias of a Gemm is folded as if it were added once: s * C, where s * beta * C is right."""
     beta = _attribute(place.old, "beta", 1.0)
-    tensors = [_tensor(*side, index) for side in _sides(place) for index in (1, 2)]
-    if place.old.op_type != "Gemm" or beta == 1 or None in tensors:
+    found = [_tensor(*side, index) for side in _sides(place) for index in (1, 2)]
+    tensors = [tensor for tensor in found if tensor is not None]
+    if place.old.op_type != "Gemm" or beta == 1 or len(tensors) < len(found):
         return False
     weight, bias, folded, _ = (numpy_helper.to_array(tensor).astype(np.float64) for tensor in tensors)
     inputs = 1 if _attribute(place.old, "transB", 0) else 0
