@@ -24,6 +24,7 @@ _PUBLIC = {
         *("check", "fold", "optimize", "plan"),
     ],
     "bnfold.reasons": ["Reason", "Refusal"],
+    "bnfold.report": ["save_report"],
     "bnfold.verification": ["Verdict", "Verification", "verify"],
 }
 """All that is public, by the module that it is taken from; docs/python.md tells what it is."""
@@ -60,6 +61,7 @@ if TYPE_CHECKING:  # the same for who reads and does not run; a test compares th
     from bnfold.optimization import plan as plan
     from bnfold.reasons import Reason as Reason
     from bnfold.reasons import Refusal as Refusal
+    from bnfold.report import save_report as save_report
     from bnfold.verification import Verdict as Verdict
     from bnfold.verification import Verification as Verification
     from bnfold.verification import verify as verify

@@ -11,7 +11,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, matching_method, samples
-from bnfold.commands.show import screen_of
+from bnfold.commands.show import report_to, screen_of
 from bnfold.limits import held_to
 
 
@@ -39,6 +39,7 @@ from bnfold.limits import held_to
 @matching_method
 @options.timeout(3600.0, "measuring")
 @options.memory
+@options.report
 @options.report_format
 @options.verbose
 @options.quiet
@@ -47,6 +48,7 @@ def calibrate(
     output: str | None,
     in_place: bool,
     force: bool,
+    report: str | None,
     report_format: str,
     verbose: bool,
     quiet: bool,
@@ -66,6 +68,7 @@ def calibrate(
     piped = output == "-" or (model == "-" and output is None)
     if output is None and not (piped or in_place):
         output = str(beside(Path(model), ".calibrated.onnx", overwrite=force))
+    write_report = report_to(report, model, output, given["reference"], *given["data"])
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.calibrate(
             sys.stdin.buffer.read() if model == "-" else model,
@@ -73,6 +76,7 @@ def calibrate(
             in_place=in_place,
             **resolved,
         )
+    write_report(result)
     if not quiet:
         kind = "reference" if given["reference"] is not None else "calibration"
         told = render(result, kind, report_format, verbose=verbose, screen=screen_of(stderr=piped))

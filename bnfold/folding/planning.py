@@ -52,7 +52,7 @@ def plan(model: Model, options: FoldOptions = _DEFAULT, deadline: Deadline = NEV
         if not again.plan.changes:
             break
         folded = replace(again, plan=followed(folded.plan, folded.origins, again.plan))
-    return folded.plan
+    return replace(folded.plan, original=model)
 
 
 @dataclass(frozen=True)
