@@ -10,9 +10,8 @@ import click
 
 import bnfold
 from bnfold.commands import options
-from bnfold.commands.reporting import report_to
 from bnfold.commands.samples import arguments, matching_method, samples
-from bnfold.commands.show import screen_of
+from bnfold.commands.show import report_to, screen_of
 from bnfold.limits import held_to
 
 
@@ -69,7 +68,7 @@ def calibrate(
     piped = output == "-" or (model == "-" and output is None)
     if output is None and not (piped or in_place):
         output = str(beside(Path(model), ".calibrated.onnx", overwrite=force))
-    write_report = report_to(report, model, output, *given["data"])
+    write_report = report_to(report, model, output, given["reference"], *given["data"])
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.calibrate(
             sys.stdin.buffer.read() if model == "-" else model,

@@ -11,9 +11,8 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.errors import complain, failed
-from bnfold.commands.reporting import report_to
 from bnfold.commands.settings import Settled
-from bnfold.commands.show import show_checked
+from bnfold.commands.show import report_to, show_checked
 from bnfold.limits import held_to
 
 if TYPE_CHECKING:

@@ -10,9 +10,8 @@ import click
 
 import bnfold
 from bnfold.commands import options
-from bnfold.commands.reporting import report_to
 from bnfold.commands.samples import arguments, samples
-from bnfold.commands.show import screen_of
+from bnfold.commands.show import report_to, screen_of
 from bnfold.limits import held_to
 
 

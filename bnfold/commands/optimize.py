@@ -11,10 +11,9 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.errors import complain
-from bnfold.commands.reporting import report_to
 from bnfold.commands.samples import calibrating, refuse_given
 from bnfold.commands.settings import Settled
-from bnfold.commands.show import show, show_lines
+from bnfold.commands.show import report_to, show, show_lines
 from bnfold.limits import held_to
 
 _MODES = ("auto", "require", "off")

@@ -9,7 +9,7 @@ import click
 
 import bnfold
 from bnfold.commands import options
-from bnfold.commands.reporting import report_to
+from bnfold.commands.show import report_to
 from bnfold.limits import held_to
 
 _OF_RUNNING = {"data": "--data", "rtol": "--rtol", "atol": "--atol", "providers": "--provider"}

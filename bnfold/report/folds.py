@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from bnfold.affine import Extent
 from bnfold.folding import Entry, Outcome, Plan
 from bnfold.folding.record import Ability, Answer
 from bnfold.graph import Op
@@ -146,7 +145,7 @@ def _others(entry: Entry) -> Sequence[Answer]:
 
 def _step(answer: Answer) -> Step:
     doc = (answer.rule.__doc__ or "") if answer.rule is not None else ""
-    return Step(answer.node, answer.op_type, answer.ability.value, _equation(doc), _range(answer.extent))
+    return Step(answer.node, answer.op_type, answer.ability.value, _equation(doc), _range(answer))
 
 
 def _equation(doc: str) -> str:
@@ -154,15 +153,10 @@ def _equation(doc: str) -> str:
     return first if "=" in first else ""
 
 
-def _range(extent: Extent) -> str:
-    told = []
-    if extent.scale != (1.0, 1.0):
-        told.append(f"scale {_between(extent.scale)}")
-    if extent.shift != (0.0, 0.0):
-        told.append(f"shift {_between(extent.shift)}")
-    return ", ".join(told)
+def _range(answer: Answer) -> str:
+    ends = (("scale", answer.extent.scale, 1.0), ("shift", answer.extent.shift, 0.0))
+    return ", ".join(f"{name} {_between(*range_)}" for name, range_, none in ends if set(range_) != {none})
 
 
-def _between(ends: tuple[float, float]) -> str:
-    least, most = (f"{end:.3g}" for end in ends)
-    return least if least == most else f"{least} … {most}"
+def _between(low: float, high: float) -> str:
+    return f"{low:.3g}" if low == high else f"{low:.3g} … {high:.3g}"

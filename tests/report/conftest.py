@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bnfold.report import save_report
-from bnfold.report.contents import Reported
 
 
 class Page(HTMLParser):
@@ -38,7 +38,7 @@ class Page(HTMLParser):
         if tag not in self._EMPTY:
             self.open.append(tag)
         if tag == "section":
-            self._section = given["id"] or ""
+            self._section = str(given["id"])
             self.sections[self._section] = ""
         if tag == "svg" and given.get("class") == "graph":
             self.drawings.append(0)
@@ -62,9 +62,9 @@ class Page(HTMLParser):
 def page(tmp_path: Path) -> Callable[..., Page]:
     """What becomes of a result."""
 
-    def made(result: Reported, source: str = "") -> Page:
+    def made(result: Any, **more: Any) -> Page:
         path = Path(tmp_path, "report.html")
-        save_report(result, path, source=source)
+        save_report(result, path, **more)
         return Page(path.read_text(encoding="utf-8"))
 
     return made
