@@ -42,6 +42,7 @@ MAY_IMPORT = {
         "malloc",
         "model_io",
         "reasons",
+        "rounding",
         "page",
         "telemetry",
     },
@@ -71,6 +72,21 @@ MAY_IMPORT = {
         "page",
         "verification",
     },
+    # a result as a page with drawings; only the command line and Python's surface ask for it
+    "report": {
+        "affine",
+        "calibration",
+        "escape",
+        "folding",
+        "graph",
+        "model_io",
+        "ops",
+        "optimization",
+        "page",
+        "reasons",
+        "verification",
+        "version",
+    },
     "passes": {""},
     "__main__": {"commands"},
     "commands": {
@@ -82,9 +98,20 @@ MAY_IMPORT = {
         "model_io",
         "optimization",
         "page",
+        "report",
         "verification.told",
     },
-    "": {"calibration", "certificate", "folding", "model_io", "optimization", "reasons", "verification", "version"},
+    "": {
+        "calibration",
+        "certificate",
+        "folding",
+        "model_io",
+        "optimization",
+        "reasons",
+        "report",
+        "verification",
+        "version",
+    },
 }
 """For each part of the package (the empty name is `bnfold` itself) the modules that it may import, and all in them."""
 

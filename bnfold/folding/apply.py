@@ -176,7 +176,10 @@ class Writer:
 
 
 def _suffixed(name: str) -> str:
-    return name if name.endswith(_SUFFIX) else name + _SUFFIX
+    """The hint for a name; of one that was made from such a hint the same, so that names do not grow with each fold."""
+    stem, suffix, number = name.rpartition(_SUFFIX)
+    is_made = suffix and (not number or (number[0] == "_" and number[1:].isdecimal()))
+    return (stem if is_made else name) + _SUFFIX
 
 
 def _set_attribute(op: Op, name: str, value: int | float | None) -> None:

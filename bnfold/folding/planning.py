@@ -22,7 +22,7 @@ from bnfold.folding.patterns import Patterns
 from bnfold.folding.record import Ability, Answer, Entry, Outcome, Plan, Remnant, followed
 from bnfold.folding.spelt import spelt_out
 from bnfold.folding.sums import completes_sum, mergers
-from bnfold.folding.walk import Way, malformed_is_refused, refusal_of
+from bnfold.folding.walk import Asked, Way, malformed_is_refused, refusal_of
 from bnfold.folding.ways import Choice, choose
 from bnfold.graph import Graph, Op, Value, inlined, old_objects_left_alone
 from bnfold.graph.cleanup import drop_stale_notes, remove_dead
@@ -52,7 +52,7 @@ def plan(model: Model, options: FoldOptions = _DEFAULT, deadline: Deadline = NEV
         if not again.plan.changes:
             break
         folded = replace(again, plan=followed(folded.plan, folded.origins, again.plan))
-    return folded.plan
+    return replace(folded.plan, original=model)
 
 
 @dataclass(frozen=True)
@@ -234,7 +234,7 @@ class _Planner:
                 continue
             changes = self._writer.merge(way)
             self._remains_of |= dict.fromkeys([op, *changes.left], op)
-            itself = Answer(entry.node, entry.op_type, Ability.IS_AFFINE, RULES[entry.op_type].affine, affine)
+            itself = Answer(entry.node, entry.op_type, Ability.IS_AFFINE, RULES[entry.op_type].affine, affine.extent)
             self._entries[op] = replace(entry, outcome=Outcome.REPLACED, wrote=tuple(changes.wrote), answers=(itself,))
             progress = True
         remove_dead(self._graph)
@@ -270,7 +270,7 @@ class _Planner:
 
     def _fold(self, op: Op, source: Value, affine: Affine, choice: Choice) -> None:
         origin = self._remains_of.pop(op, op)
-        itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine)
+        itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine.extent)
         entry = self._entries.get(origin) or self._entry(op, Outcome.FOLDED)
         entry = _on_way(replace(entry, answers=(*entry.answers, itself)), choice.way)
         self._account.spent += choice.bytes_more
@@ -312,8 +312,13 @@ def _on_way(entry: Entry, way: Way) -> Entry:
         entry,
         into=tuple(dict.fromkeys([*entry.into, *(op.label for op in way.into)])),
         through=tuple(dict.fromkeys([*entry.through, *(op.label for op in way.through)])),
-        answers=(*entry.answers, *(Answer(asked.label, asked.type, *rest) for asked, rest in way.answers)),
+        answers=(*entry.answers, *(_answer(*answered) for answered in way.answers)),
     )
+
+
+def _answer(op: Op, asked: Asked) -> Answer:
+    ability, rule, affine = asked
+    return Answer(op.label, op.type, ability, rule, affine.extent)
 
 
 def _with_changes(entry: Entry, changes: Changes) -> Entry:

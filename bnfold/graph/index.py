@@ -46,6 +46,7 @@ class Graph:
         self.scopes: list[Scope] = []
         # before there are ops: an empty field that is looked at takes memory as long as something holds its node
         self.names = set(mentioned(model.proto))
+        self._numbers: dict[str, int] = {}  # the lowest that may be free behind each hint that was asked for
         self.has_kept = False  # whether any op is kept
         self._bodies_with: dict[str, list[Scope]] = {}  # by name, the bodies that have a value of their own by it
         self.part_sizes: dict[Op, list[int]] = {}  # what rules need to know of each Concat, once they do
@@ -112,9 +113,10 @@ class Graph:
 
     def fresh_name(self, hint: str) -> str:
         """A name that nothing in the model has or mentions, in any scope."""
-        name, number = hint, 1
+        name, number = hint, self._numbers.get(hint, 1)
         while name in self.names:
             name, number = f"{hint}_{number}", number + 1
+        self._numbers[hint] = number
         self.names.add(name)
         return name
 
@@ -233,7 +235,7 @@ class Graph:
         value.tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(constant.dtype)
         del value.tensor.dims[:]
         value.tensor.dims.extend(constant.shape)
-        self.model.attach(value.tensor, payload)
+        self.model.exchange(value.tensor, payload)
         self._constants.set(value, constant)
         for use in value.readers:
             self._constants.forget(use.op)

@@ -112,6 +112,11 @@ class Model:
             tensor.ClearField(field)
         tensor.raw_data = _mark(self._payloads, payload)
 
+    def exchange(self, tensor: TensorProto, payload: Payload) -> None:
+        """The same, and what was attached to it before is forgotten: no other tensor may be a copy of it."""
+        del self._payloads[_number(tensor.raw_data)]
+        self.attach(tensor, payload)
+
     def copy(self) -> Model:
         """The same model once more; what is done to one does not show in the other."""
         proto = onnx.ModelProto()
@@ -159,7 +164,7 @@ class Model:
         return pieces
 
     def _marked(self, marker: bytes) -> Payload:
-        payload = self._payloads.get(int.from_bytes(marker[len(_MARKER) :], "little"))
+        payload = self._payloads.get(_number(marker))
         if payload is None:
             raise ModelError("the bytes of a tensor belong to another model")
         return payload
@@ -230,6 +235,10 @@ def _mark(payloads: dict[int, Payload], payload: Payload) -> bytes:
     number = next(_numbers)
     payloads[number] = payload
     return _MARKER + number.to_bytes(8, "little")
+
+
+def _number(marker: bytes) -> int:
+    return int.from_bytes(marker[len(_MARKER) :], "little")
 
 
 def _find_marker(data: bytes, start: int) -> int:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from bnfold import escape
-from bnfold.folding.record import Entry
 from bnfold.optimization.results import Optimized
 
 _SHOWN = 3  # names of nodes, in a line
@@ -19,12 +16,13 @@ class NotAllFolded(Exception):
         left: The nodes that stay.
     """
 
-    def __init__(self, result: Optimized, left: Sequence[Entry]) -> None:
+    def __init__(self, result: Optimized) -> None:
+        left = result.stopped
         count = f"{len(left)} BatchNormalization{'s stay' if len(left) > 1 else ' stays'}"
         names = ", ".join(entry.node for entry in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
         super().__init__(f"{result.source}: not written: {count}: {names}")
         self.result = result
-        self.left = tuple(left)
+        self.left = left
 
 
 class NotVerified(Exception):

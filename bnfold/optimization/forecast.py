@@ -14,6 +14,7 @@ from bnfold.folding import plan as make_plan
 from bnfold.limits import Deadline
 from bnfold.model_io import ModelLike, load, to_proto
 from bnfold.optimization.gate import FailOn, Gate
+from bnfold.optimization.inventory import Change
 from bnfold.optimization.results import Checked
 
 
@@ -64,7 +65,9 @@ def check(
         ValueError: There is no such thing to fail on, or `leftover` or `max_growth` is none.
     """
     gate, asked = Gate(fail_on, allow), FoldOptions(**options)
-    return Checked(named(model), make_plan(load(model), asked, Deadline.after(timeout)), gate)
+    loaded = load(model)
+    planned = make_plan(loaded, asked, Deadline.after(timeout))
+    return Checked(named(model), planned, gate, Change.of(loaded, planned))
 
 
 def named(model: ModelLike) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -19,6 +20,7 @@ from bnfold.model_io.wire import size
 from bnfold.optimization.errors import NotAllFolded, NotEquivalent, NotVerified
 from bnfold.optimization.forecast import named
 from bnfold.optimization.gate import FailOn, Gate
+from bnfold.optimization.inventory import Change
 from bnfold.optimization.results import Optimized
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ def optimize(
         NotVerified: The models could not be compared, and `verify` is "require".
         TimeoutError, MemoryError: There was not enough for calibrating.
     """
+    begun = time.monotonic()
     mode = VerifyMode(verify)
     gate = Gate((FailOn.ANY,), allow)
     asked = FoldOptions(**options)
@@ -109,19 +112,20 @@ def optimize(
         calibrated = _calibrated(loaded, calibrate, how, named(model))
         reference = loaded = calibrated.model
     planned = plan(loaded, asked, Deadline.after(timeout))
+    change = Change.of(loaded, planned)
     unchanged = not planned.changes and calibrate is None
     left = [entry for entry in gate.stopped(planned) if entry.is_batchnorm and entry.outcome is Outcome.KEPT]
     if require_none and left:
-        result = Optimized(named(model), planned, None, before, _nbytes(planned.model, None))
-        raise NotAllFolded(result, left)
+        sizes = before, _nbytes(planned.model, None)
+        raise NotAllFolded(Optimized(named(model), planned, None, *sizes, change=change, stopped=tuple(left)))
 
     def verified(after: Path | None) -> Optimized:
         # of a file that was written, what it says itself: folded tensors have moved to another data file
         written = load(after) if after is not None and planned.model.has_data_files else planned.model
         size_after = _nbytes(written, after)
-        result = Optimized(named(model), planned, file, before, size_after, calibration=calibrated)
+        result = Optimized(named(model), planned, file, before, size_after, calibration=calibrated, change=change)
         if mode is VerifyMode.OFF or not planned.changes:
-            return result
+            return replace(result, seconds=time.monotonic() - begun)
         found = _compared(
             reference,
             after or planned.model,
@@ -133,7 +137,7 @@ def optimize(
             overwrite=overwrite,
             progress=progress,
         )
-        return _accepted(replace(result, verification=found), mode)
+        return _accepted(replace(result, verification=found, seconds=time.monotonic() - begun), mode)
 
     if file is not None and not (unchanged and in_place):
         with staged(planned.model, file, unchanged=unchanged) as path:
