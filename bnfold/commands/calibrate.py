@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, method, samples
+from bnfold.commands.show import deliver
 from bnfold.limits import held_to
 
 
@@ -31,7 +34,7 @@ from bnfold.limits import held_to
 @method
 @options.timeout(3600.0, "measuring")
 @options.memory
-@options.report_format
+@options.report_format("github")
 @options.verbose
 @options.quiet
 def calibrate(
@@ -40,6 +43,7 @@ def calibrate(
     in_place: bool,
     force: bool,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     verbose: bool,
     quiet: bool,
     **given: Any,
@@ -60,8 +64,8 @@ def calibrate(
             in_place=in_place,
             **resolved,
         )
-    if not quiet:
-        click.echo(render(result, "calibration", report_format, verbose=verbose), err=piped)
+    told = partial(render, result, "calibration", verbose=verbose)
+    deliver(told, report_format, also, quiet=quiet, stderr=piped)
 
 
 def _target(model: str, output: str | None, *, in_place: bool, force: bool) -> str | None:

@@ -29,13 +29,14 @@ if TYPE_CHECKING:
 @options.allow
 @options.timeout(300.0, "each model; what is not decided by then stays")
 @options.memory
-@options.report_format
+@options.report_format("github", "junit", "sarif")
 @options.verbose
 @options.quiet
 def check(
     models: Sequence[str],
     memory: int | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     verbose: bool,
     quiet: bool,
     **asked: Any,
@@ -49,7 +50,7 @@ def check(
     """
     with held_to(memory):
         results = [_checked(model, asked) for model in models]
-    show_checked(results, report_format, verbose=verbose, quiet=quiet)
+    show_checked(results, report_format, also, verbose=verbose, quiet=quiet)
     raise click.exceptions.Exit(max(_exit_code(result) for result in results))
 
 

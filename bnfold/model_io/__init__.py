@@ -10,6 +10,7 @@ from bnfold.model_io.model import Model, load
 from bnfold.model_io.output import check_output, staged
 from bnfold.model_io.payload import Payload
 from bnfold.model_io.temporary import Temporary, sweep, temporary_folder
+from bnfold.model_io.whole import write_whole
 from bnfold.model_io.write import to_proto, write_stream
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "temporary_folder",
     "to_proto",
     "write_stream",
+    "write_whole",
 ]

@@ -7,19 +7,15 @@ that are kept and sent around do.
 from collections.abc import Callable, Sequence
 
 from bnfold.optimization.results import Failed, Result
-from bnfold.page import document, markdown, text
+from bnfold.page import FORMS, document
 
 
 def _text(results: Sequence[Result], verbose: bool) -> str:
-    return "\n\n".join(text(result.page(verbose=verbose)) for result in results if not isinstance(result, Failed))
-
-
-def _markdown(results: Sequence[Result], verbose: bool) -> str:
-    return "\n\n".join(markdown(result.page(verbose=verbose)) for result in results)
+    return FORMS["text"]([result for result in results if not isinstance(result, Failed)], verbose)
 
 
 def _json(results: Sequence[Result], _verbose: bool) -> str:
     return document("models", {"models": [result.to_dict() for result in results]})
 
 
-FORMATS: dict[str, Callable[[Sequence[Result], bool], str]] = {"text": _text, "markdown": _markdown, "json": _json}
+FORMATS: dict[str, Callable[[Sequence[Result], bool], str]] = {**FORMS, "text": _text, "json": _json}
