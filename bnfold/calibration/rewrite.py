@@ -87,7 +87,7 @@ def to_inference(graph: Graph, op: Op) -> None:
     outputs = graph.main.proto.output
     for index in reversed([i for i, entry in enumerate(outputs) if entry.name in gone]):
         del outputs[index]
-    del op.outputs[1:]
+    op.outputs = op.outputs[:1]
     del op.node.output[1:]
     keep = [attribute for attribute in op.node.attribute if attribute.name not in ("training_mode", "is_test")]
     del op.node.attribute[:]

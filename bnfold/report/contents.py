@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from bnfold.calibration.drifted import Drift
 from bnfold.calibration.drifted import Verdict as DriftVerdict
+from bnfold.calibration.matched import Matched
 from bnfold.calibration.result import Calibration
 from bnfold.folding import Outcome, Plan
 from bnfold.optimization.results import Checked, Optimized, sizes
@@ -20,7 +21,7 @@ from bnfold.verification.result import Verdict, Verification
 
 Reported = Optimized | Checked | Verification | Calibration | Drift
 """What a report can be made of."""
-_TONES = {Verdict.EQUIVALENT: "good", Verdict.DIFFERENT: "bad", Verdict.NOT_VERIFIED: "open"}
+_TONES = {Verdict.EQUIVALENT: "good", Verdict.DIFFERENT: "bad", Verdict.NOT_VERIFIED: "doubtful"}
 _DRIFTS = {DriftVerdict.FINE: "good", DriftVerdict.RECALIBRATE: "bad"}
 
 
@@ -31,7 +32,7 @@ class Tile:
     Attributes:
         figure: What it is.
         label: Of what.
-        tone: `good`, `bad`, `open`, or empty where it is neither.
+        tone: `good`, `bad`, `doubtful`, or empty where it is neither.
     """
 
     figure: str
@@ -96,42 +97,40 @@ def contents(result: Reported, source: str = "") -> Contents:
         case Optimized():
             return _optimized(result)
         case Checked():
-            tile = Tile("passes" if result.ok else f"{len(result.stopped)} found", "check", _tone(result.ok))
-            tiles = (tile, *_tiles(result.plan))
-            return Contents("check", result.source, tiles, result.page(), Folded.of(result.plan))
+            page = result.page()
+            return Contents("check", result.source, (_answer(page), *_tiles(result.plan)), page, Folded.of(result.plan))
         case Verification():
             tiles = (Tile(result.verdict.value, "answer", _TONES[result.verdict]), *_compared(result))
             return Contents("verify", source, tiles, verified=verified(result))
         case Calibration():
-            tile = Tile(str(len(result.layers)), "BatchNormalizations calibrated", "good")
+            what = "layers matched" if isinstance(result, Matched) else "BatchNormalizations calibrated"
+            tile = Tile(str(len(result.layers)), what, "good")
             tiles = (tile, Tile(str(result.samples), "samples"), Tile(result.method.value, "method"))
             return Contents("calibrate", result.source, tiles, result.page(), measured=measured(result))
         case Drift():
-            tile = Tile(result.verdict.value, "answer", _DRIFTS.get(result.verdict, "open"))
+            tile = Tile(result.verdict.value, "answer", _DRIFTS.get(result.verdict, "doubtful"))
             tiles = (tile, Tile(f"{result.score:.2g}", "score"), Tile(str(result.samples), "samples"))
             return Contents("drift", result.source, tiles, result.page(), drifted=drifted(result))
     raise TypeError(f"a report is made of what a verb returns, not of {type(result).__name__}")
 
 
 def _optimized(result: Optimized) -> Contents:
-    found, calibrated = result.verification, result.calibration
-    answer = Tile("not verified" if result.plan.changes else "nothing to fold", "answer", "open")
-    if found is not None:
-        answer = Tile(found.verdict.value, "answer", _TONES[found.verdict])
+    found, calibrated, page = result.verification, result.calibration, result.page()
     size = Tile(sizes(result.bytes_before, result.bytes_after), "size")
+    compared = [Tile(found.verdict.value, "verification", _TONES[found.verdict])] if found is not None else []
     return Contents(
         "optimize",
         result.source,
-        (answer, *_tiles(result.plan), size),
-        result.page(),
+        (_answer(page), *_tiles(result.plan), size, *compared),
+        page,
         Folded.of(result.plan),
         verified(found) if found is not None else None,
         measured(calibrated) if calibrated is not None else None,
     )
 
 
-def _tone(is_good: bool) -> str:
-    return "good" if is_good else "bad"
+def _answer(page: Page) -> Tile:
+    return Tile(page.word, "result", page.tone.value)
 
 
 def _tiles(plan: Plan) -> tuple[Tile, ...]:

@@ -7,7 +7,6 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from bnfold import escape
-from bnfold.page import html
 from bnfold.report.contents import Contents
 from bnfold.report.figures import short
 from bnfold.version import __version__
@@ -15,8 +14,7 @@ from bnfold.version import __version__
 
 def rendered(contents: Contents) -> str:
     """The page."""
-    summary = html(contents.page) if contents.page is not None else ""
-    return _templates().get_template("report.html").render(it=contents, summary=summary, version=__version__)
+    return _templates().get_template("report.html").render(it=contents, version=__version__)
 
 
 @cache
