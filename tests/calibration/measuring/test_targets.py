@@ -5,13 +5,11 @@ import itertools
 import numpy as np
 import onnx
 import pytest
-from calibration.helpers import bn_model, moments, session, statistics_in
+from calibration.helpers import X, bn_model, moments, session, statistics_in
 from networks import MODELS
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.calibration import CalibrationError, calibrate, drift
-
-X = np.random.default_rng(0).normal(size=(8, 3, 4, 4)).astype(np.float32)
 
 
 def test_no_batchnorm_names_the_export():
