@@ -10,8 +10,10 @@ Needs the repository (models/), and no PyTorch. Takes a minute or two.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
@@ -23,19 +25,21 @@ MODELS = Path(__file__).parents[1] / "models"
 IMAGES, LABELS = np.load(MODELS / "digits_test.npz")["image"], np.load(MODELS / "digits_labels.npz")["test"]
 TRAIN = np.load(MODELS / "digits_train.npz")["image"]
 SIZES = 1, 2, 8, 32, 256
+Array = npt.NDArray[Any]
 NETWORKS = "digits_resnet", "digits_mlp", "digits_preact"
 
 
-def correct(model: onnx.ModelProto, images: np.ndarray = IMAGES) -> int:
+def correct(model: onnx.ModelProto, images: Array = IMAGES) -> int:
     """How many of the 797 test images the model gets right."""
     return int((logits(model, images).argmax(1) == LABELS).sum())
 
 
-def logits(model: onnx.ModelProto, images: np.ndarray) -> np.ndarray:
+def logits(model: onnx.ModelProto, images: Array) -> Array:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(["logits"], {"image": images})[0]
+    outputs: Array = session.run(["logits"], {"image": images})[0]
+    return outputs
 
 
 def share(count: int) -> str:
@@ -80,15 +84,15 @@ def show_forgotten() -> None:
             ]
             row(name, share(correct(model)), share(correct(reset)), method, *["-"] * (len(SIZES) - len(sizes)), *found)
         for momentum in (0.9, 0.99):
-            options = {"method": "ema", "momentum": momentum}
-            found = [share(correct(calibrate(reset, TRAIN, batch_size=s, **options).proto())) for s in SIZES[1:]]
+            results = (calibrate(reset, TRAIN, batch_size=s, method="ema", momentum=momentum) for s in SIZES[1:])
+            found = [share(correct(result.proto())) for result in results]
             row(name, "", "", f"ema {momentum}", "-", *found)
 
 
 # Inputs that changed.
 
 
-def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
+def blurred(images: Array, sigma: float) -> Array:
     """A Gaussian blur, with zeros around the image."""
     steps = np.arange(-3, 4)
     kernel = np.exp(-(steps**2) / (2 * sigma**2))
@@ -99,7 +103,7 @@ def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
     return images
 
 
-def corrupted(images: np.ndarray) -> dict[str, np.ndarray]:
+def corrupted(images: Array) -> dict[str, Array]:
     rng = np.random.default_rng(0)
     found = {"clean": images}
     found |= {f"noise {level}": images + rng.normal(0, level, images.shape) for level in (0.1, 0.2, 0.3, 0.5)}
@@ -110,7 +114,7 @@ def corrupted(images: np.ndarray) -> dict[str, np.ndarray]:
     return {name: data.astype(np.float32) for name, data in found.items()}
 
 
-def ranks(values: list[float]) -> np.ndarray:
+def ranks(values: list[float]) -> Array:
     return np.argsort(np.argsort(values))
 
 
@@ -169,7 +173,7 @@ def quantised(model: onnx.ModelProto, bits: int, *, activations: bool, by_channe
 
 
 def _dequantised_weight(
-    graph: onnx.GraphProto, nodes: list, weight: np.ndarray, bits: int, name: str, by_channel: bool
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], weight: Array, bits: int, name: str, by_channel: bool
 ) -> str:
     most = 2 ** (bits - 1) - 1
     largest = np.abs(weight).max(tuple(range(1, weight.ndim)))
@@ -181,11 +185,13 @@ def _dequantised_weight(
     return name
 
 
-def _through_uint8(graph: onnx.GraphProto, nodes: list, value: str, limits: tuple[float, float], name: str) -> str:
+def _through_uint8(
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], value: str, limits: tuple[float, float], name: str
+) -> str:
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
     scale = np.float32((high - low) / 255)
     parts = [f"{name}_s", f"{name}_z"]
-    arrays = [np.asarray(scale), np.asarray(np.round(-low / scale), np.uint8)]
+    arrays: list[Array] = [np.asarray(scale), np.asarray(np.round(-low / scale), np.uint8)]
     graph.initializer.extend(numpy_helper.from_array(array, part) for part, array in zip(parts, arrays, strict=True))
     nodes.append(helper.make_node("QuantizeLinear", [value, *parts], [f"{name}_q"]))
     nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", *parts], [name]))

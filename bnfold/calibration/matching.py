@@ -23,8 +23,8 @@ from bnfold.calibration.matched import EPSILON, Matched, MatchedLayer
 from bnfold.calibration.measuring.batches import Data, Input, inputs_of
 from bnfold.calibration.measuring.cuts import Cuts
 from bnfold.calibration.measuring.sequential import sequential
-from bnfold.calibration.measuring.targets import Selection, Skipped
-from bnfold.calibration.place import Choice, Place, Workplace, workplace
+from bnfold.calibration.measuring.targets import ALL, Selection, Skipped
+from bnfold.calibration.place import RunOptions, Workplace, workplace
 from bnfold.calibration.reference.bias import added, bias_of
 from bnfold.calibration.reference.layers import Layer, Unfit, layers, reason
 from bnfold.calibration.reference.probes import mean_and_var, probed
@@ -57,8 +57,8 @@ def matched(
     models: Models,
     data: Data,
     method: Method,
-    choice: Choice,
-    place: Place,
+    options: RunOptions,
+    selection: Selection = ALL,
     *,
     check: bool = True,
     memory: int | None = None,
@@ -73,8 +73,8 @@ def matched(
     for each, whose in ((graph, "the model"), (other, "the reference")):
         _refuse_unready(each, whose)
     _refuse_other_inputs(inputs_of(graph), inputs_of(other))
-    found, skipped = _found(graph, other, choice.selection)
-    with workplace(graph, data, choice, place, memory, disk) as here:
+    found, skipped = _found(graph, other, selection)
+    with workplace(graph, data, options, memory, disk) as here:
         should = _met(here, models.reference, [(p.twin, p.twin_depth) for p in found], "the reference")
         found, should, others = _alike(found, should)
         skipped += others

@@ -14,6 +14,7 @@ from bnfold.affine import FloatArray
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.targets import ALL, Selection, Target, drops, stop_dropping, survey
 from bnfold.graph import Graph, Op, Value
+from bnfold.graph.cleanup import drop_stale_notes, remove_dead
 from bnfold.model_io import Model
 
 _INITIALIZERS_ARE_INPUTS_BELOW_IR = 4
@@ -40,7 +41,7 @@ def with_statistics(
             _store(graph, target, index, values, target.type_of(*statistics))
         to_inference(graph, target.op)
     end_dropping(graph)
-    graph.commit()
+    finish(graph)
     return result
 
 
@@ -49,7 +50,7 @@ def end_dropping(graph: Graph) -> None:
     for op in graph.ops():
         if drops(op):
             for index in range(len(stop_dropping(op)), len(op.inputs)):
-                detach(graph, op, index)
+                graph.set_input(op, index, None)
             del op.node.input[len(stop_dropping(op)) :]
 
 
@@ -69,8 +70,6 @@ def put(graph: Graph, op: Op, index: int, array: npt.NDArray[Any], hint: str) ->
     if tensor is not None and (tensor.data_type, tuple(tensor.dims)) == kind:
         tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
         return
-    if old is not None:
-        detach(graph, op, index)
     graph.set_input(op, index, constant(graph, op, hint, array))
 
 
@@ -94,7 +93,7 @@ def to_inference(graph: Graph, op: Op) -> None:
     outputs = graph.main.proto.output
     for index in reversed([i for i, entry in enumerate(outputs) if entry.name in gone]):
         del outputs[index]
-    del op.outputs[1:]
+    op.outputs = op.outputs[:1]
     del op.node.output[1:]
     keep = [attribute for attribute in op.node.attribute if attribute.name not in ("training_mode", "is_test")]
     del op.node.attribute[:]
@@ -104,30 +103,8 @@ def to_inference(graph: Graph, op: Op) -> None:
     op.forget_attributes()
 
 
-def detach(graph: Graph, op: Op, index: int) -> None:
-    """Cuts an input off, and removes what nothing reads any more."""
-    value = op.input(index)
-    graph.set_input(op, index, None)
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
-        if value is None or value.readers or value.is_output or value.is_input:
-            continue
-        if value.tensor is not None:
-            _remove_initializer(value)
-        elif value.producer is not None and not any(map(_is_used, value.producer.outputs)):
-            producer = value.producer
-            waiting += [v for v in producer.inputs if v is not None]
-            graph.remove(producer)
-
-
-def _is_used(value: Value | None) -> bool:
-    return value is not None and bool(value.readers or value.is_output)
-
-
-def _remove_initializer(value: Value) -> None:
-    tensors = value.scope.proto.initializer
-    for index, tensor in enumerate(tensors):
-        if tensor.name == value.name:
-            del tensors[index]
-            return
+def finish(graph: Graph) -> None:
+    """Removes what edits left behind, and writes the model."""
+    remove_dead(graph)
+    drop_stale_notes(graph)
+    graph.commit()

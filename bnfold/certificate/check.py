@@ -15,7 +15,7 @@ from bnfold.certificate.exactness import parameters
 from bnfold.certificate.files import refuse_changed, seen
 from bnfold.certificate.record import Certificate, CertificateError, ModelSeen, Parameter, read
 from bnfold.certificate.write import versions
-from bnfold.folding import Plan, plan
+from bnfold.folding import plan
 from bnfold.model_io import Model, load
 from bnfold.verification import Outcome, Verdict, Verification, verify
 
@@ -107,7 +107,7 @@ def verify_certificate(
     old = _loaded(record.before, "model", before, path)
     new = _loaded(record.after, "folded model", after, path)
     findings = [] if record.verification is None else list(_recorded(record.verification))
-    planned = _planned(record, old, path)
+    planned = plan(old, record.options.fold)
     computed = tuple(parameters(planned.model)) if planned.changes else ()
     findings += [
         *_of_entries(record, entries(planned)),
@@ -142,13 +142,6 @@ def _loaded(recorded: ModelSeen, what: str, given: str | os.PathLike[str] | None
     model = load(path)
     refuse_changed(recorded, seen(model, path, certificate.parent), what, path)
     return model
-
-
-def _planned(record: Certificate, before: Model, certificate: Path) -> Plan:
-    try:
-        return plan(before, record.options.fold_options())
-    except ValueError as error:
-        raise CertificateError(f"{certificate}: is no certificate: {error}") from error
 
 
 def _of_entries(record: Certificate, planned: tuple[dict[str, Any], ...]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, matching_method, samples
+from bnfold.commands.show import report_to, screen_of
 from bnfold.limits import held_to
 
 
@@ -38,6 +39,7 @@ from bnfold.limits import held_to
 @matching_method
 @options.timeout(3600.0, "measuring")
 @options.memory
+@options.report
 @options.report_format
 @options.verbose
 @options.quiet
@@ -46,6 +48,7 @@ def calibrate(
     output: str | None,
     in_place: bool,
     force: bool,
+    report: str | None,
     report_format: str,
     verbose: bool,
     quiet: bool,
@@ -59,25 +62,22 @@ def calibrate(
 
     Exit codes: 0 done; 1 time or memory did not suffice, 2 usage or input error: nothing is written.
     """
-    from bnfold.page import render  # noqa: PLC0415 -- what only this needs
+    from bnfold.model_io import beside  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.page import render  # noqa: PLC0415
 
     piped = output == "-" or (model == "-" and output is None)
+    if output is None and not (piped or in_place):
+        output = str(beside(Path(model), ".calibrated.onnx", overwrite=force))
+    write_report = report_to(report, model, output, given["reference"], *given["data"])
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.calibrate(
             sys.stdin.buffer.read() if model == "-" else model,
-            output=sys.stdout.buffer if piped else _target(model, output, in_place=in_place, force=force),
+            output=sys.stdout.buffer if piped else output,
             in_place=in_place,
             **resolved,
         )
+    write_report(result)
     if not quiet:
         kind = "reference" if given["reference"] is not None else "calibration"
-        click.echo(render(result, kind, report_format, verbose=verbose), err=piped)
-
-
-def _target(model: str, output: str | None, *, in_place: bool, force: bool) -> str | None:
-    if output is not None or in_place:
-        return output
-    target = Path(model).with_suffix(".calibrated.onnx")
-    if target.exists() and not force:
-        raise click.UsageError(f"{target}: already exists; --force replaces it, and -o OUT writes to another place")
-    return str(target)
+        told = render(result, kind, report_format, verbose=verbose, screen=screen_of(stderr=piped))
+        click.echo(told, err=piped)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,16 +13,42 @@ from bnfold.commands.errors import complain
 
 if TYPE_CHECKING:
     from bnfold.optimization.results import Checked, Failed, Result, Told
+    from bnfold.page import Screen
+
+
+def report_to(path: str | None, *others: str | None) -> Callable[..., None]:
+    """What writes a result to the file of `--report`, if one is given. What can be refused is refused now.
+
+    Args:
+        path: The file.
+        others: Files that are read, or written, for something else.
+    """
+    if path is None:
+        return lambda *_: None
+    from bnfold.report import Draft  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    return Draft(path, [other for other in others if other not in (None, "-")]).write
 
 
 def show(
     results: Sequence[Result], report_format: str, *, verbose: bool = False, quiet: bool = False, stderr: bool = False
 ) -> None:
     """Prints what the verbs returned, in the form that was asked for."""
-    from bnfold.optimization.formats import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.optimization.formats import FORMATS, texts  # noqa: PLC0415 -- imports onnx, which --help must not
 
-    if not quiet and (told := FORMATS[report_format](results, verbose)):
+    if quiet:
+        return
+    screen = screen_of(stderr=stderr)
+    told = texts(results, verbose, screen) if report_format == "text" else FORMATS[report_format](results, verbose)
+    if told:
         click.echo(told, err=stderr)
+
+
+def screen_of(*, stderr: bool = False) -> Screen:
+    """What the report is printed on."""
+    from bnfold.page import Screen  # noqa: PLC0415 -- what only a report needs
+
+    return Screen.of(sys.stderr if stderr else sys.stdout)
 
 
 def show_checked(results: Sequence[Checked | Failed], report_format: str, *, verbose: bool, quiet: bool) -> None:
@@ -47,11 +74,13 @@ def show_lines(
     from bnfold.page import Table, text  # noqa: PLC0415
 
     come = []
+    screen = screen_of()
     for result in results:
         come.append(result)
         if report_format == "text" and not quiet and not isinstance(result, Failed):
             page = result.page()
-            click.echo(text(page if verbose else replace(page, table=Table(), notes=())))
+            brief = replace(page, lines=(), summary=Table(), table=Table(), notes=())
+            click.echo(text(page if verbose else brief, screen))
         if result.error:
             complain(result.error)
     if report_format != "text":

@@ -2,16 +2,20 @@
 
 from bnfold.page.forms import render
 from bnfold.page.markup import html, markdown, markdown_table
-from bnfold.page.page import Page, Row, Table, plural
+from bnfold.page.page import Page, Row, Table, Tone, plural
 from bnfold.page.progress import Progress
 from bnfold.page.schema import document
+from bnfold.page.screen import LOG, Screen
 from bnfold.page.terminal import text
 
 __all__ = [
+    "LOG",
     "Page",
     "Progress",
     "Row",
+    "Screen",
     "Table",
+    "Tone",
     "document",
     "html",
     "markdown",

@@ -7,6 +7,7 @@ from typing import Protocol
 from bnfold.page.markup import markdown
 from bnfold.page.page import Page
 from bnfold.page.schema import document
+from bnfold.page.screen import LOG, Screen
 from bnfold.page.terminal import text
 
 
@@ -22,9 +23,9 @@ class Telling(Protocol):
         ...
 
 
-def render(result: Telling, kind: str, form: str, *, verbose: bool = False) -> str:
+def render(result: Telling, kind: str, form: str, *, verbose: bool = False, screen: Screen = LOG) -> str:
     """The result in a form: text, markdown or json, whose schema is that of its kind."""
     if form == "json":
         return document(kind, result.to_dict())
     page = result.page(verbose=verbose or form == "markdown")
-    return markdown(page) if form == "markdown" else text(page)
+    return markdown(page) if form == "markdown" else text(page, screen)

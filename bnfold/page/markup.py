@@ -10,11 +10,11 @@ from bnfold.page.page import Page, Row, Table
 
 def markdown(page: Page) -> str:
     """The report as GitHub-flavoured Markdown."""
-    lines = [f"**{escape.markdown(page.headline)}**"]
+    lines = [f"**{escape.markdown(page.title)}**"]
     if page.lines:
         lines += ["", *(f"- {escape.markdown(told)}" for told in page.lines)]
-    if page.table:
-        lines += ["", *markdown_table(page.table)]
+    for table in filter(None, (page.summary, page.table)):
+        lines += ["", *markdown_table(table)]
     for note in page.notes:
         lines += ["", escape.markdown(note)]
     for warning in page.warnings:
@@ -34,7 +34,8 @@ def html(page: Page) -> str:
     """The report as an HTML fragment."""
     above = "".join(f"<p>{escape.html(told)}</p>" for told in (*page.lines, *page.warnings))
     notes = "".join(f"<p>{escape.html(note)}</p>" for note in page.notes)
-    return f"<p><b>{escape.html(page.headline)}</b></p>{above}{_html_table(page.table)}{notes}"
+    tables = _html_table(page.summary) + _html_table(page.table)
+    return f"<p><b>{escape.html(page.title)}</b></p>{above}{tables}{notes}"
 
 
 def _html_table(table: Table) -> str:

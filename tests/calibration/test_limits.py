@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnx
 import pytest
+from calibration.helpers import bn_model
 from click.testing import CliRunner
 from onnx import numpy_helper
-from small import bn_model
 
 import bnfold
 from bnfold.calibration import calibrate, drift

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import onnx
 import pytest
+from calibration.helpers import Here, session
 from click.testing import CliRunner
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from small import Here, session
 
 from bnfold.calibration import CalibrationError, calibrate
 from bnfold.commands import program

@@ -5,7 +5,7 @@ from types import MappingProxyType
 
 import numpy as np
 import pytest
-from rewritings import Array, Rewriting
+from verification.helpers import Array, Rewriting
 
 from bnfold.verification import Verdict, verify
 

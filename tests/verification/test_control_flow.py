@@ -1,7 +1,7 @@
 """What shows in one branch, at one iteration, under one combination of conditions, or inside a function."""
 
 import pytest
-from rewritings import Rewriting
+from verification.helpers import Rewriting
 
 from bnfold.verification import Outcome, Verdict, verify
 

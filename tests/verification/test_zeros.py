@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from rewritings import Rewriting
+from verification.helpers import Rewriting
 
 from bnfold.verification import Verdict, verify
 

@@ -17,7 +17,7 @@ from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibration.reference.bias import Bias, bias_of
 from bnfold.calibration.reference.layers import W_SCALE, W_ZERO_POINT, Kind, Layer, layer_of, sole_reader
-from bnfold.calibration.rewrite import constant, end_dropping, put
+from bnfold.calibration.rewrite import constant, end_dropping, finish, put
 from bnfold.graph import Dequantized, Graph, Op, Quantized, is_dequantize
 from bnfold.model_io import Model
 from bnfold.rounding import rounded
@@ -79,7 +79,7 @@ def with_corrections(model: Model, corrections: Sequence[Correction]) -> Model:
             _scale(graph, layer, correction)
         _shift(graph, layer, bias, correction)
     end_dropping(graph)
-    graph.commit()
+    finish(graph)
     return result
 
 
