@@ -19,6 +19,8 @@ from bnfold.calibration.statistics.moments import Statistics
 from bnfold.model_io import Holder, Model
 from bnfold.page import Case, Demand, Level, Page, Table, html, plural, text
 
+ERROR_LIMIT = 0.05
+"""A standard error of a mean above this many standard deviations is warned of."""
 _DEAD = 0.01
 _WARNING = Demand("data", "warnings")
 _COLUMNS = ("BatchNormalization", "channels", "mean moved", "var x", "mean error", "var error", "residual")
