@@ -60,7 +60,6 @@ def packages(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
 def test_what_the_packages_hold(packages):
     """A wheel has the package with its types marker and no model; an sdist has what the tests need besides."""
     names = zipfile.ZipFile(packages / WHEEL).namelist()
@@ -73,7 +72,6 @@ def test_what_the_packages_hold(packages):
     assert {f"models/{path.name}" for path in MODELS.iterdir() if path.suffix == ".onnx"} <= inside
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("package", [WHEEL, SDIST])
 def test_an_installed_package_folds(packages, package, tmp_path):
     """In an empty environment, where neither this folder nor anything that is installed here can be seen."""

@@ -14,7 +14,6 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.folding.apply import Changes, Writer
-from bnfold.folding.cleanup import drop_stale_notes, remove_dead
 from bnfold.folding.growth import Account, growth
 from bnfold.folding.keep import kept_functions, mark_kept
 from bnfold.folding.leftover import Leftover, replacement
@@ -26,6 +25,7 @@ from bnfold.folding.sums import completes_sum, mergers
 from bnfold.folding.walk import Asked, Way, malformed_is_refused, refusal_of
 from bnfold.folding.ways import Choice, choose
 from bnfold.graph import Graph, Op, Value, inlined, old_objects_left_alone
+from bnfold.graph.cleanup import drop_stale_notes, remove_dead
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.ops import RULES, Edit
@@ -52,7 +52,7 @@ def plan(model: Model, options: FoldOptions = _DEFAULT, deadline: Deadline = NEV
         if not again.plan.changes:
             break
         folded = replace(again, plan=followed(folded.plan, folded.origins, again.plan))
-    return folded.plan
+    return replace(folded.plan, original=model)
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,8 @@ def _fold_copy(model: Model, options: FoldOptions, account: Account, deadline: D
     with old_objects_left_alone():
         planner = _Planner(graph, options, account, deadline)
         planner.fold_all()
-        if options.leftover is not Leftover.KEEP and planner.replace_batchnorms(options.leftover):
+        leftover = Leftover(options.leftover)
+        if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())

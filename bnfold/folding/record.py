@@ -121,12 +121,14 @@ class Plan(Holder):
         nodes_before: Nodes of the model, subgraphs and functions included.
         nodes_after: The same once it is folded.
         model: The folded model; its new weights are computed when it is saved.
+        original: The model that was planned for; None if the plan was not made of one.
     """
 
     entries: tuple[Entry, ...]
     nodes_before: int
     nodes_after: int
     model: Model
+    original: Model | None = None
 
     @property
     def _held(self) -> Model:

@@ -33,27 +33,37 @@ class Row(NamedTuple):
 
 
 def headline(plan: Plan, folded: str) -> str:
-    """How many nodes went, where `folded` is the verb to say it with."""
-    spelt_out = len(plan.spelt_out)
-    batchnorms = sum(entry.is_batchnorm for entry in plan.entries) + spelt_out
-    others = plan.count_others(Outcome.FOLDED) + plan.count_others(Outcome.REDUCED)
-    line = f"{plan.count_batchnorms(Outcome.FOLDED)} of {plural(batchnorms, 'BatchNormalization')}"
-    if spelt_out:
-        line += f" ({'' if spelt_out == batchnorms else f'{spelt_out} '}spelt out as Mul and Add)"
+    """How many BatchNormalizations went, or other affines if there are none; `folded` is the verb to say it with."""
+    batchnorms = sum(entry.is_batchnorm for entry in plan.entries) + len(plan.spelt_out)
+    line = f"{plan.count_batchnorms(Outcome.FOLDED)} of {plural(batchnorms, 'BatchNormalization')} {folded}"
     if not batchnorms:
         line = "no BatchNormalization"
-    if others:
-        line += f" and {plural(others, 'other affine')}"
-    if batchnorms or others:
-        line += f" {folded}"
+        line += f", {plural(others, 'other affine')} {folded}" if (others := _others(plan)) else ""
     if reduced := plan.count_batchnorms(Outcome.REDUCED):
-        line += f", {reduced} reduced to one node"
+        line += f", {reduced} reduced"
     if replaced := plan.count(Outcome.REPLACED):
         line += f", {replaced} replaced"
+    return line
+
+
+def besides(plan: Plan) -> tuple[str, ...]:
+    """What there is to say beside the headline, in sentences."""
+    spelt_out, batchnorms = len(plan.spelt_out), sum(entry.is_batchnorm for entry in plan.entries)
+    told = []
+    if spelt_out:
+        counted = plural(spelt_out, "BatchNormalization") if batchnorms or spelt_out == 1 else "all BatchNormalizations"
+        told.append(f"{counted} {'is' if spelt_out == 1 else 'are'} spelt out as Mul and Add")
+    also = []
+    if (others := _others(plan)) and (batchnorms or spelt_out):
+        also.append(f"{plural(others, 'other affine')} folded")
     if merged := plan.count(Outcome.MERGED, batchnorms=False):
-        line += f", {plural(merged, 'parallel node')} merged"
-    before = f"{plan.nodes_before} → " if plan.changes else ""
-    return f"{line}; {before}{plural(plan.nodes_after, 'node')}"
+        also.append(f"{plural(merged, 'parallel node')} merged")
+    return (*told, f"also {', '.join(also)}") if also else tuple(told)
+
+
+def _others(plan: Plan) -> int:
+    """How many affines that are no BatchNormalization went, or half of them did."""
+    return plan.count_others(Outcome.FOLDED) + plan.count_others(Outcome.REDUCED)
 
 
 def table(plan: Plan, *, verbose: bool = False) -> Table:

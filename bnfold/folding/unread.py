@@ -35,7 +35,7 @@ def unread_after(edits: Sequence[Edit]) -> Unread:
         op = None if value is None else value.producer
         if op is None or not all(made is None or gone.is_unread(made) for made in op.outputs):
             continue
-        inner = list(with_inner(op))
+        inner = list(op.with_inner())
         more = {use for each in inner for use in _uses(each)} - gone.uses
         gone.ops += inner
         gone.uses |= more
@@ -49,14 +49,6 @@ def op_of(edit: Edit) -> Op:
         assert edit.value.producer is not None  # what an affine passed through, an operator has made
         return edit.value.producer
     return edit.add if isinstance(edit, Detach) else edit.op
-
-
-def with_inner(op: Op) -> Iterator[Op]:
-    """An op, and those in its bodies."""
-    yield op
-    for body in op.bodies:
-        for inner in body.ops:
-            yield from with_inner(inner)
 
 
 def _dropped(edit: Edit) -> Iterator[Use]:

@@ -281,6 +281,18 @@ class Op:
         domain = self.node.domain
         return self.scope.opsets.get("" if domain in STANDARD_DOMAINS else domain, 0)
 
+    @property
+    def must_stay(self) -> bool:
+        """Whether it is kept, or one in its bodies is."""
+        return any(inner.is_kept for inner in self.with_inner())
+
+    def with_inner(self) -> Iterator[Op]:
+        """This op, and those in its bodies."""
+        yield self
+        for body in self.bodies:
+            for inner in body.ops:
+                yield from inner.with_inner()
+
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute's value, bytes for a string.
 
