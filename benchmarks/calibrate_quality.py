@@ -18,6 +18,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+import bnfold
 from bnfold.calibration import calibrate, drift
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -30,11 +31,15 @@ NETWORKS = "digits_resnet", "digits_mlp", "digits_preact"
 
 def correct(model: onnx.ModelProto, images: Array = IMAGES) -> int:
     """How many of the 797 test images the model gets right."""
+    return int((logits(model, images).argmax(1) == LABELS).sum())
+
+
+def logits(model: onnx.ModelProto, images: Array) -> Array:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"image": images})
-    return int((logits.argmax(1) == LABELS).sum())
+    outputs: Array = session.run(["logits"], {"image": images})[0]
+    return outputs
 
 
 def share(count: int) -> str:
@@ -142,11 +147,11 @@ def show_corrupted(name: str) -> None:
 # Weights and activations quantised, BatchNormalizations kept.
 
 
-def quantised(model: onnx.ModelProto, bits: int, *, activations: bool) -> onnx.ModelProto:
+def quantised(model: onnx.ModelProto, bits: int, *, activations: bool, by_channel: bool = True) -> onnx.ModelProto:
     """Every weight, and every input of a Conv or Gemm if asked, through QuantizeLinear and DequantizeLinear.
 
-    Weights: symmetric, one scale per output channel, in int8 of which only 2**bits - 1 values are used. Activations:
-    uint8, range from 64 training images.
+    Weights: symmetric, one scale per output channel or tensor, in int8 of which only 2**bits - 1 values are used.
+    Activations: uint8, range from 64 training images.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -157,7 +162,7 @@ def quantised(model: onnx.ModelProto, bits: int, *, activations: bool) -> onnx.M
     for index, node in enumerate(graph.node):
         if node.op_type in ("Conv", "Gemm"):
             weight = numpy_helper.to_array(tensors[node.input[1]])
-            node.input[1] = _dequantised_weight(graph, nodes, weight, bits, f"w{index}")
+            node.input[1] = _dequantised_weight(graph, nodes, weight, bits, f"w{index}", by_channel)
             if node.input[0] in ranges:
                 node.input[0] = _through_uint8(graph, nodes, node.input[0], ranges[node.input[0]], f"a{index}")
         nodes.append(node)
@@ -168,10 +173,11 @@ def quantised(model: onnx.ModelProto, bits: int, *, activations: bool) -> onnx.M
 
 
 def _dequantised_weight(
-    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], weight: Array, bits: int, name: str
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], weight: Array, bits: int, name: str, by_channel: bool
 ) -> str:
     most = 2 ** (bits - 1) - 1
-    scale = np.abs(weight).max(tuple(range(1, weight.ndim))) / most + 1e-12
+    largest = np.abs(weight).max(tuple(range(1, weight.ndim)))
+    scale = (largest if by_channel else np.full_like(largest, largest.max())) / most + 1e-12
     levels = np.round(weight / scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
     parts = {f"{name}_q": levels, f"{name}_s": scale.astype(np.float32), f"{name}_z": np.zeros(len(scale), np.int8)}
     graph.initializer.extend(numpy_helper.from_array(array, part) for part, array in parts.items())
@@ -224,8 +230,43 @@ def show_quantised() -> None:
             )
 
 
+# Folded, quantised, and matched to the float model.
+
+
+def told(model: onnx.ModelProto, truth: np.ndarray) -> str:
+    """The share of test images that are right, and of those that are judged as by the float model."""
+    found = logits(model, IMAGES).argmax(1)
+    return f"{share(int((found == LABELS).sum()))} / {share(int((found == truth).sum()))}"
+
+
+def show_matched() -> None:
+    table(
+        "network", "quantised to", "folded: before", "mean", "mean-variance", "unfolded: before", "re-estimated"
+    )  # fmt: skip
+    for name in ("digits_resnet", "digits_preact"):
+        model = onnx.load(MODELS / f"{name}.onnx")
+        folded, truth = bnfold.fold(model), logits(model, IMAGES).argmax(1)
+        for bits, activations, by_channel in (
+            (8, True, True), (8, True, False), (4, True, True), (4, False, True), (4, False, False),
+            (3, False, True), (3, False, False), (2, False, True),
+        ):  # fmt: skip
+            how = {"activations": activations, "by_channel": by_channel}
+            coarse, open_coarse = (quantised(each, bits, **how) for each in (folded, model))
+            matched = [
+                calibrate(coarse, TRAIN, reference=folded, method=method, check=False).proto()
+                for method in ("mean", "mean-variance")
+            ]
+            row(
+                name,
+                f"{bits} bits by {'channel' if by_channel else 'tensor'}{', int8 activations' * activations}",
+                *(told(each, truth) for each in (coarse, *matched, open_coarse)),
+                told(calibrate(open_coarse, TRAIN, check=False).proto(), truth),
+            )
+
+
 if __name__ == "__main__":
     print(f"onnxruntime {onnxruntime.__version__}, onnx {onnx.__version__}, numpy {np.__version__}; 797 test images")
     show_forgotten()
     show_corrupted("digits_resnet")
     show_quantised()
+    show_matched()

@@ -6,7 +6,8 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Unpack
+from pathlib import Path
+from typing import BinaryIO, Unpack
 
 import numpy as np
 from onnx import TensorProto
@@ -14,6 +15,7 @@ from onnx import TensorProto
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibration.error import CalibrationError
+from bnfold.calibration.matching import Models, matched
 from bnfold.calibration.measuring.batches import Data
 from bnfold.calibration.measuring.cuts import Budget, Cuts
 from bnfold.calibration.measuring.measure import Subject
@@ -23,9 +25,9 @@ from bnfold.calibration.place import RunArguments, RunOptions, measuring, named
 from bnfold.calibration.ready import ready
 from bnfold.calibration.result import Calibration, Layer, enough, residual
 from bnfold.calibration.rewrite import with_statistics
-from bnfold.calibration.statistics.methods import BATCH_METHODS, Ema, Estimator, Method
+from bnfold.calibration.statistics.methods import BATCH_METHODS, MATCHING, Ema, Estimator, Method
 from bnfold.calibration.statistics.moments import Statistics
-from bnfold.model_io import Model, ModelLike, Output, destination_of, load, staged, write_stream
+from bnfold.model_io import Model, ModelLike, Output, check_output, destination_of, load, staged, write_stream
 
 ERROR_LIMIT = 0.05
 """A standard error of a mean above this many standard deviations is warned of."""
@@ -35,6 +37,7 @@ _NARROW_LIMITS: dict[int, float] = {
     TensorProto.FLOAT16: 2e-3,
     TensorProto.BFLOAT16: 2e-2,
 }  # two units in the last place of activations
+_MOMENTUM = 0.9
 _FEW_BATCHES = 8  # the spread between fewer batches says little
 _EMA_FORGETS = 5  # time constants until the start of a moving average is forgotten: e^-5 = 0.7 %
 
@@ -57,8 +60,9 @@ def calibrate(
     output: Output = None,
     *,
     in_place: bool = False,
-    method: Method | str = Method.SEQUENTIAL,
-    momentum: float = 0.9,
+    reference: ModelLike | Model | None = None,
+    method: Method | str | None = None,
+    momentum: float = _MOMENTUM,
     unbiased: bool = False,
     prior: float = 0.0,
     reset: bool = False,
@@ -79,8 +83,10 @@ def calibrate(
         output: where to write the calibrated model, whole or not at all: a path, replaced if it exists, or a stream.
             By default it is written nowhere; see `Calibration.save`.
         in_place: write over the model itself.
-        method: `sequential` (exact, for any batch size), `paper` (Algorithm 2 of Ioffe & Szegedy 2015), `pooled` or
-            `ema`.
+        reference: a float model whose layers say what means those of this one shall have: for models without
+            BatchNormalizations that were quantized or pruned. Gives a `Matched`.
+        method: `sequential` (the default: exact, for any batch size), `paper` (Algorithm 2 of Ioffe & Szegedy 2015),
+            `pooled` or `ema`; with a reference `mean` (the default) or `mean-variance`.
         momentum: of `ema`, in ONNX's sense: the share of the old value in each step (PyTorch's is 1 minus this).
         unbiased: whether `ema` takes m/(m-1)·var, as PyTorch does.
         prior: this many pseudo-samples of the stored statistics are blended in: (prior·old + n·new) / (prior + n),
@@ -100,10 +106,19 @@ def calibrate(
     """
     started = time.monotonic()
     run = RunOptions(**options)
-    how = _how(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
+    chosen = _method(method, of_reference=reference is not None)
+    how = _how(chosen, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
     loaded = load(model)
     file, stream = destination_of(model, loaded, output, in_place=in_place)
     selection = _selection(only, keep)
+    if reference is not None:
+        _refuse_pointless(momentum, unbiased=unbiased, prior=prior, reset=reset, in_place=in_place)
+        models = Models(loaded, load(reference), named(model), named(reference, "the reference"))
+        _refuse_same(file, models.reference)
+        found = matched(models, data, chosen, run, selection, check=check, memory=cache_memory, disk=cache_disk)
+        found = replace(found, seconds=time.monotonic() - started, output=file)
+        _write(found.model, file, stream)
+        return found
     loaded, notes = ready(loaded, selection)
     with measuring(loaded, data, run, selection, cache_memory, cache_disk) as (subject, budget):
         layers, cuts = _measure(subject, how, budget)
@@ -121,11 +136,7 @@ def calibrate(
         output=file,
     )
     result = replace(result, warnings=(*notes, *_warnings(result, subject, how)))
-    if file is not None:
-        with staged(result.model, file):
-            pass
-    elif stream is not None:
-        write_stream(result.model, stream)
+    _write(result.model, file, stream)
     return result
 
 
@@ -135,12 +146,42 @@ def _selection(only: Sequence[str], keep: Sequence[str]) -> Selection:
     return Selection(tuple(only), tuple(keep))
 
 
-def _how(method: Method | str, momentum: float, *, unbiased: bool, prior: float, reset: bool, check: bool) -> Options:
+def _write(model: Model, file: Path | None, stream: BinaryIO | None) -> None:
+    if file is not None:
+        with staged(model, file):
+            pass
+    elif stream is not None:
+        write_stream(model, stream)
+
+
+def _method(method: Method | str | None, *, of_reference: bool) -> Method:
+    default = Method.MEAN if of_reference else Method.SEQUENTIAL
     try:
-        chosen = Method(method)
+        chosen = default if method is None else Method(method)
     except ValueError:
         names = ", ".join(known.value for known in Method)
         raise CalibrationError(f"there is no method {method!r}; the methods are {names}") from None
+    if of_reference != (chosen in MATCHING):
+        what = "for BatchNormalizations" if of_reference else "for layers that have a twin in a --reference"
+        raise CalibrationError(f"the method {chosen.value} is {what}")
+    return chosen
+
+
+def _refuse_pointless(momentum: float, *, unbiased: bool, prior: float, reset: bool, in_place: bool) -> None:
+    """Refuses what says nothing where a reference does."""
+    given = {"momentum": momentum != _MOMENTUM, "unbiased": unbiased, "prior": prior, "reset": reset}
+    if wrong := [name for name, is_given in given.items() if is_given]:
+        raise CalibrationError(f"{wrong[0]} is for BatchNormalizations: it says nothing where there is a reference")
+    if in_place:
+        raise CalibrationError("with a reference, the result is a new file: give an output")
+
+
+def _refuse_same(file: Path | None, reference: Model) -> None:
+    if file is not None and reference.path is not None:
+        check_output(file, reference.path, in_place=False, overwrite=True)
+
+
+def _how(chosen: Method, momentum: float, *, unbiased: bool, prior: float, reset: bool, check: bool) -> Options:
     if not 0 <= momentum < 1:
         raise CalibrationError(f"a momentum of {momentum} makes no average: it has to be in [0, 1)")
     if prior < 0 or not math.isfinite(prior):

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TypedDict
 
 from bnfold.calibration.error import CalibrationError
-from bnfold.calibration.measuring.batches import Data, inputs_of, prepare
+from bnfold.calibration.measuring.batches import Data, Samples, inputs_of, prepare
 from bnfold.calibration.measuring.cuts import Budget, default_budget
 from bnfold.calibration.measuring.measure import CPU, Report, Running, Subject
-from bnfold.calibration.measuring.targets import ALL, Selection
+from bnfold.calibration.measuring.targets import ALL, Selection, Survey, survey
 from bnfold.calibration.running.dask import dask_executor
 from bnfold.calibration.running.engine import Engine
 from bnfold.graph import Graph
@@ -90,6 +90,20 @@ class RunOptions:
         return Running(self.provider, self.arithmetic, self.progress)
 
 
+@dataclass(frozen=True)
+class Workplace:
+    """What models are measured with: data, and where programs run."""
+
+    samples: Samples
+    engine: Engine
+    budget: Budget
+    running: Running
+
+    def subject(self, model: Model, graph: Graph, survey: Survey) -> Subject:
+        """A model, with its index, ready for what is to be measured of it."""
+        return Subject(model, graph, self.samples, self.engine, self.running, survey)
+
+
 @contextmanager
 def measuring(
     model: Model,
@@ -99,13 +113,22 @@ def measuring(
     memory: int | None = None,
     disk: int | None = None,
 ) -> Iterator[tuple[Subject, Budget]]:
-    """A model on its data, ready to be measured; files and processes are gone at the end.
+    """A model on its data, its BatchNormalizations ready to be measured; see `workplace`."""
+    graph = Graph(model, assume_constant=True)
+    with workplace(graph, data, options, memory, disk) as found:
+        yield found.subject(model, graph, survey(graph, selection)), found.budget
+
+
+@contextmanager
+def workplace(
+    graph: Graph, data: Data, options: RunOptions, memory: int | None = None, disk: int | None = None
+) -> Iterator[Workplace]:
+    """The data of a model, checked, and where programs run; files and processes are gone at the end.
 
     Args:
-        model: is not changed.
+        graph: the model's.
         data: in any form.
         options: which samples, and where programs run.
-        selection: which BatchNormalizations.
         memory: bytes of activations that may be held; a share of what is free by default.
         disk: bytes beyond that in files.
 
@@ -115,7 +138,6 @@ def measuring(
     """
     deadline, limits = Deadline.after(options.timeout), Limits(options.timeout, options.memory)
     refuse_less(0, cache_memory=memory, cache_disk=disk)
-    graph = Graph(model, assume_constant=True)
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(options.work_dir))
         executor = options.executor if options.dask is None else stack.enter_context(dask_executor(options.dask))
@@ -133,7 +155,7 @@ def measuring(
             limit=limits.allowed if options.provider == CPU else limits.memory,
             deadline=deadline,
         )
-        yield Subject(model, graph, samples, stack.enter_context(engine), options.running, selection), budget
+        yield Workplace(samples, stack.enter_context(engine), budget, options.running)
 
 
 def refuse_less(least: int, **numbers: int | None) -> None:
@@ -164,6 +186,6 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
-def named(model: object) -> str:
+def named(model: object, otherwise: str = "the model") -> str:
     """What to call a model in a report."""
-    return os.fspath(model) if isinstance(model, str | os.PathLike) else "the model"
+    return os.fspath(model) if isinstance(model, str | os.PathLike) else otherwise

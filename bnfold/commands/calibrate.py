@@ -10,8 +10,8 @@ import click
 
 import bnfold
 from bnfold.commands import options
-from bnfold.commands.samples import arguments, method, samples
-from bnfold.commands.show import screen_of
+from bnfold.commands.samples import arguments, matching_method, samples
+from bnfold.commands.show import report_to, screen_of
 from bnfold.limits import held_to
 
 
@@ -29,9 +29,17 @@ from bnfold.limits import held_to
 @click.option("--force", is_flag=True, help="Replace the default output if it exists.")
 @click.option("--only", multiple=True, metavar="GLOB", help="Calibrate BatchNormalizations of these names, no others.")
 @click.option("--keep", multiple=True, metavar="GLOB", help="BatchNormalizations that stay as they are, by name.")
-@method
+@click.option(
+    "--reference",
+    type=options.path,
+    metavar="FLOAT.onnx",
+    help="For a model without BatchNormalizations that was quantized or pruned: its layers get the means that those of "
+    "this model have (--method mean, or mean-variance).",
+)
+@matching_method
 @options.timeout(3600.0, "measuring")
 @options.memory
+@options.report
 @options.report_format
 @options.verbose
 @options.quiet
@@ -40,12 +48,15 @@ def calibrate(
     output: str | None,
     in_place: bool,
     force: bool,
+    report: str | None,
     report_format: str,
     verbose: bool,
     quiet: bool,
     **given: Any,
 ) -> None:
     """Give the BatchNormalizations of MODEL the statistics of some data, in inference mode, ready to fold.
+
+    With --reference, layers without one get what one would give them: the means of the float model's layers.
 
     `-` reads standard input, and writes to standard output; the report is then on standard error.
 
@@ -57,6 +68,7 @@ def calibrate(
     piped = output == "-" or (model == "-" and output is None)
     if output is None and not (piped or in_place):
         output = str(beside(Path(model), ".calibrated.onnx", overwrite=force))
+    write_report = report_to(report, model, output, given["reference"], *given["data"])
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.calibrate(
             sys.stdin.buffer.read() if model == "-" else model,
@@ -64,6 +76,8 @@ def calibrate(
             in_place=in_place,
             **resolved,
         )
+    write_report(result)
     if not quiet:
-        told = render(result, "calibration", report_format, verbose=verbose, screen=screen_of(stderr=piped))
+        kind = "reference" if given["reference"] is not None else "calibration"
+        told = render(result, kind, report_format, verbose=verbose, screen=screen_of(stderr=piped))
         click.echo(told, err=piped)

@@ -12,7 +12,7 @@ import bnfold
 from bnfold.commands import options
 from bnfold.commands.errors import complain, failed
 from bnfold.commands.settings import Settled
-from bnfold.commands.show import show_checked
+from bnfold.commands.show import report_to, show_checked
 from bnfold.limits import held_to
 
 if TYPE_CHECKING:
@@ -29,12 +29,14 @@ if TYPE_CHECKING:
 @options.allow
 @options.timeout(300.0, "each model; what is not decided by then stays")
 @options.memory
+@options.report
 @options.report_format
 @options.verbose
 @options.quiet
 def check(
     models: Sequence[str],
     memory: int | None,
+    report: str | None,
     report_format: str,
     verbose: bool,
     quiet: bool,
@@ -49,6 +51,9 @@ def check(
     """
     from bnfold.page import Progress  # noqa: PLC0415 -- what only this needs
 
+    if report is not None and len(models) > 1:
+        raise click.UsageError("--report is for one model")
+    write_report = report_to(report, models[0])
     results = []
     with held_to(memory), Progress(shown=not quiet, noun="models") as progress:
         for number, model in enumerate(models):
@@ -57,6 +62,8 @@ def check(
     for result in results:
         if not isinstance(result, bnfold.Checked):
             complain(result.error)
+    if isinstance(results[0], bnfold.Checked):
+        write_report(results[0])
     show_checked(results, report_format, verbose=verbose, quiet=quiet)
     raise click.exceptions.Exit(max(_exit_code(result) for result in results))
 

@@ -11,7 +11,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, samples
-from bnfold.commands.show import screen_of
+from bnfold.commands.show import report_to, screen_of
 from bnfold.limits import held_to
 
 
@@ -34,6 +34,7 @@ def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) ->
 @click.option("--plot", metavar="FILE.svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw it.")
 @options.timeout(3600.0, "measuring")
 @options.memory
+@options.report
 @options.report_format
 @options.verbose
 @options.quiet
@@ -41,6 +42,7 @@ def drift(
     model: str,
     fail_above: float | None,
     plot: Path | None,
+    report: str | None,
     report_format: str,
     verbose: bool,
     quiet: bool,
@@ -53,10 +55,12 @@ def drift(
     from bnfold.calibration.picture import drift_svg  # noqa: PLC0415 -- imports onnx, which --help must not
     from bnfold.page import render  # noqa: PLC0415
 
+    write_report = report_to(report, model, *given["data"])
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.drift(sys.stdin.buffer.read() if model == "-" else model, **resolved)
     if plot is not None:
         plot.write_text(drift_svg(result), encoding="utf-8")
+    write_report(result)
     if not quiet:
         click.echo(render(result, "calibration", report_format, verbose=verbose, screen=screen_of()))
     if fail_above is not None and result.excess > fail_above:

@@ -167,6 +167,12 @@ counterexample = click.option(
     metavar="DIR",
     help="If the two are different, write what shows it there: two small models, inputs, and a script.",
 )
+report = click.option(
+    "--report",
+    type=path,
+    metavar="FILE.html",
+    help="Write a web page as well that shows all of it, with drawings: one file, which needs nothing else.",
+)
 report_format = click.option(
     "--format",
     "report_format",

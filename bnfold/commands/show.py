@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,20 @@ from bnfold.commands.errors import complain
 if TYPE_CHECKING:
     from bnfold.optimization.results import Checked, Failed, Result, Told
     from bnfold.page import Screen
+
+
+def report_to(path: str | None, *others: str | None) -> Callable[..., None]:
+    """What writes a result to the file of `--report`, if one is given. What can be refused is refused now.
+
+    Args:
+        path: The file.
+        others: Files that are read, or written, for something else.
+    """
+    if path is None:
+        return lambda *_: None
+    from bnfold.report import Draft  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    return Draft(path, [other for other in others if other not in (None, "-")]).write
 
 
 def show(

@@ -9,6 +9,7 @@ import click
 
 import bnfold
 from bnfold.commands import options
+from bnfold.commands.show import report_to
 from bnfold.limits import held_to
 
 _OF_RUNNING = {"data": "--data", "rtol": "--rtol", "atol": "--atol", "providers": "--provider"}
@@ -57,6 +58,7 @@ def _renamed(_ctx: click.Context, _param: click.Parameter, pairs: Sequence[str])
 @click.option("--force", is_flag=True, help="Replace the counterexample that is there.")
 @options.timeout(1800.0, "comparing region by region, and as many for running the models")
 @options.memory
+@options.report
 @click.option(
     "--format",
     "report_format",
@@ -87,6 +89,7 @@ def verify(
     force: bool,
     timeout: float,
     memory: int | None,
+    report: str | None,
     report_format: str,
     quiet: bool,
 ) -> None:
@@ -111,6 +114,7 @@ def verify(
         raise click.UsageError(f"{unused[0]} is for running the models, which --no-run forbids")
     from bnfold.verification.told import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
 
+    write_report = report_to(report, before, after, *data)
     with held_to(memory):
         result = bnfold.verify(
             before,
@@ -131,6 +135,7 @@ def verify(
             overwrite=force,
             progress=None if quiet else _progress(),
         )
+    write_report(result, f"{before} and {after}")
     if not quiet:
         click.echo(FORMATS[report_format](result, before, after, layers))
     raise click.exceptions.Exit(0 if result.verdict is bnfold.Verdict.EQUIVALENT else 1)

@@ -30,6 +30,7 @@ _MAX_REFINEMENTS = 64  # each block of an attention net may need one or two
 _FEW_REFINEMENTS = 8
 _REFINED_NODES = 100_000  # that inference goes through in all of them, beyond the first few
 _NEAR = 32  # operators between a value and the Conv that tells its rank
+_MAKE_FLOATS = ("Scaler", "Normalizer")  # of the shape that they are given, whatever its type
 _SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Identity", "Dropout"})
 
 
@@ -177,8 +178,7 @@ def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
         for node in graph.node:
             if node.domain in STANDARD_DOMAINS:
                 node.domain = ""  # inference does not know the alias
-            if node.op_type == "GroupNormalization" and not node.domain:  # nor this operator, which keeps the shape
-                node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
+            _replace_unknown(node)
     data = model.SerializeToString()
     del model  # a copy, mostly: what inference makes takes as much again
     try:
@@ -188,6 +188,14 @@ def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
         inferred = onnx.ModelProto.FromString(data)
     shared: dict[bytes, TypeProto] = {}
     return [_types(graph, shared) for graph in _graphs(inferred.graph)]
+
+
+def _replace_unknown(node: NodeProto) -> None:
+    """Puts operators that inference does not know as others that make the same shape and type."""
+    if node.op_type == "GroupNormalization" and not node.domain:
+        node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
+    elif node.op_type in _MAKE_FLOATS and node.domain == "ai.onnx.ml":
+        node.CopyFrom(onnx.helper.make_node("Cast", node.input[:1], node.output[:1], to=TensorProto.FLOAT))
 
 
 def _types(graph: GraphProto, shared: dict[bytes, TypeProto]) -> dict[str, TypeProto]:

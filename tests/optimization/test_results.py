@@ -37,7 +37,7 @@ def plan(*entries: Entry, after: int = 2) -> Plan:
 
 IDENTITY = Affine.identity(4)
 ANSWERS = tuple(
-    Answer(node, op_type, Ability.TOOK_OUTPUT, None, IDENTITY)
+    Answer(node, op_type, Ability.TOOK_OUTPUT, None, IDENTITY.extent)
     for node, op_type in (("conv1", "Conv"), ("conv2", "Conv"), ("relu", "Relu"))
 )
 
