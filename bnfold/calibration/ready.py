@@ -162,7 +162,7 @@ def _to_instance_normalization(graph: Graph, op: Op) -> None:
         graph.set_input(op, index, None)
     op.node.op_type = "InstanceNormalization"
     del op.node.input[3:]
-    del op.inputs[3:]
+    op.inputs = op.inputs[:3]
     keep = [attribute for attribute in op.node.attribute if attribute.name == "epsilon"]
     del op.node.attribute[:]
     op.node.attribute.extend(keep)

@@ -73,8 +73,9 @@ class _Folded:
 
 
 def _run(original: Model, model: Model, options: FoldOptions, deadline: Deadline, growth: int = 0) -> _Folded:
+    has_functions = bool(model.proto.functions)
     own = _affordable(original, model, options, deadline, growth)
-    if not model.proto.functions or not any(_stayed(own.plan)):
+    if not has_functions or not any(_stayed(own.plan)):
         return own
     if any(op.shadowed for op in Graph(model).ops()):
         return own  # written out elsewhere, a name might mean another value
@@ -114,17 +115,19 @@ def _also_refused(plan: Plan, refusal: Refusal) -> Plan:
 def _affordable(original: Model, model: Model, options: FoldOptions, deadline: Deadline, growth: int) -> _Folded:
     """The folds of a copy of a model, which comes of the original and is that much larger already."""
     account = Account(original, options, growth)
-    made = _fold_in_place(model.copy(), options, account, deadline)
+    made = _fold_copy(model, options, account, deadline)
     if account.excess:
         account = Account(original, options, growth, account.excess)
-        made = _fold_in_place(model.copy(), options, account, deadline)
+        made = _fold_copy(model, options, account, deadline)
     if excess := account.excess_of(made.plan.model):  # by many small ones
         account = Account(original, options, growth, excess, counts_vectors=True)
-        made = _fold_in_place(model.copy(), options, account, deadline)
+        made = _fold_copy(model, options, account, deadline)
     return made
 
 
-def _fold_in_place(folded: Model, options: FoldOptions, account: Account, deadline: Deadline) -> _Folded:
+def _fold_copy(model: Model, options: FoldOptions, account: Account, deadline: Deadline) -> _Folded:
+    folded = model.copy()
+    model.pack()  # a million nodes need not be there twice meanwhile
     graph = Graph(folded, assume_constant=options.assume_constant)
     nodes_before = sum(1 for _ in graph.ops())
     with old_objects_left_alone():
@@ -135,9 +138,10 @@ def _fold_in_place(folded: Model, options: FoldOptions, account: Account, deadli
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
-    graph.commit()
     plan = Plan(planner.entries, nodes_before, nodes_after, folded)
-    return _Folded(plan, planner.origins(), not plan.changes or not planner.is_open, account.spent)
+    origins = planner.origins()
+    graph.commit()
+    return _Folded(plan, origins, not plan.changes or not planner.is_open, account.spent)
 
 
 class _Planner:

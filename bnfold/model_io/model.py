@@ -45,12 +45,29 @@ class Model:
 
     def __init__(self, proto: onnx.ModelProto, source: Source, payloads: dict[int, Payload]) -> None:
         """For `load`."""
-        self.proto = proto
+        self._proto: onnx.ModelProto | None = proto
+        self._packed = b""
         self.source = source
         self.path = source.path if isinstance(source, File) else None
         self.has_data_files = False
         self._data_files = None if self.path is None else DataFiles(self.path)
         self._payloads = payloads
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        if self._proto is None:
+            self._proto, self._packed = parse(self._packed), b""
+        return self._proto
+
+    @proto.setter
+    def proto(self, proto: onnx.ModelProto) -> None:
+        self._proto, self._packed = proto, b""
+
+    def pack(self) -> None:
+        """Keeps the protobuf as bytes, a fifth of its size, until it is asked for; who holds it holds another then."""
+        if self._proto is not None:
+            self._packed = serialize(self._proto)
+            self._proto = None
 
     @property
     def nbytes(self) -> int:

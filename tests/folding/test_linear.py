@@ -78,7 +78,7 @@ def test_rules_and_shapes_are_asked_in_proportion(calls, conv):
 def test_memory_and_names_are_in_proportion():
     """Each affine varies over all channels of the Conv, and what is known of it afterwards is no larger for that."""
     taken = []
-    for count in (200, 400):
+    for count in (100, 400):
         model = load(batchnorms(count, "Concat", conv=True))
         tracemalloc.start()
         planned = plan(model)
@@ -87,7 +87,7 @@ def test_memory_and_names_are_in_proportion():
         names = {name for node in planned.model.proto.graph.node for name in node.output}
         assert max(map(len, names)) < len(f"sum_folded_{count}_")
         assert planned.count(Outcome.FOLDED) == count
-    assert taken[1] <= 2.3 * taken[0], taken
+    assert taken[1] <= 6 * taken[0], taken  # 16 times would be the square
 
 
 def test_nodes_of_one_name_get_names_without_a_search():
@@ -103,9 +103,8 @@ def test_nodes_of_one_name_get_names_without_a_search():
     for count in (50, 100):
         graph = Graph(load(batchnorms(2, "Add")))
         graph.names = Names(graph.names)
-        asked.clear()
         assert len({graph.fresh_name("conv_bias") for _ in range(count)}) == count
-        taken.append(asked["name"])
+        taken.append(asked.pop("name"))
     assert taken[1] <= 2.1 * taken[0], taken
 
 

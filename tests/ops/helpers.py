@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -136,9 +136,7 @@ def assert_lifts(model: ModelProto, affine: Affine, output: int = 0, relative: f
     expected = run(model, feeds)
     name = model.graph.node[0].output[output]
     expected[name] = np.asarray(affine(expected[name]), np.float64)
-    answers = lift(model, affine, output)
-    assert answers
-    for step in answers:
+    for step in _each(lambda: lift(model, affine, output)):
         after = carried_out(model, step.edits)
         moved = {model.graph.node[0].input[index]: part for index, part in step.to.items()}
         for tensor in after.graph.initializer:
@@ -151,16 +149,27 @@ def assert_lifts(model: ModelProto, affine: Affine, output: int = 0, relative: f
 
 def assert_sinks(model: ModelProto, affine: Affine, index: int = 0, relative: float = _RELATIVE, **dims: int) -> None:
     """Each way computes op(A(x)) on every output."""
-    _assert_passed(model, {index: affine}, sink(model, affine, index), relative, dims)
+    _assert_passed(model, {index: affine}, lambda: sink(model, affine, index), relative, dims)
 
 
 def assert_meets(model: ModelProto, affines: Mapping[int, Affine], relative: float = _RELATIVE, **dims: int) -> None:
     """Each way computes op(A(x), B(y)) on every output."""
-    _assert_passed(model, affines, meet(model, affines), relative, dims)
+    _assert_passed(model, affines, lambda: meet(model, affines), relative, dims)
+
+
+def _each(answers: Callable[[], Sequence[Step]]) -> Iterator[Step]:
+    """Each answer, of a graph of its own: an index is gone once edits were carried out."""
+    count = len(answers())
+    assert count
+    return (answers()[number] for number in range(count))
 
 
 def _assert_passed(
-    model: ModelProto, affines: Mapping[int, Affine], answers: Sequence[Step], relative: float, dims: Mapping[str, int]
+    model: ModelProto,
+    affines: Mapping[int, Affine],
+    answers: Callable[[], Sequence[Step]],
+    relative: float,
+    dims: Mapping[str, int],
 ) -> None:
     names, feeds = model.graph.node[0].input, feeds_of(model, dims)
 
@@ -168,8 +177,7 @@ def _assert_passed(
         return feeds | {names[at]: np.asarray(affine(feeds[names[at]]), np.float64) for at, affine in affines.items()}
 
     expected = run(model, fed(affines))
-    assert answers
-    for step in answers:
+    for step in _each(answers):
         results = run(carried_out(model, step.edits), fed(step.beside))
         for output, part in step.to.items():
             result = model.graph.node[0].output[output]

@@ -3,12 +3,11 @@
 import asyncio
 import os
 import signal
-from pathlib import Path
 
 import numpy as np
 import pytest
 from calibration.helpers import TRAIN
-from networks import MODELS
+from networks import MODELS, ROOT
 
 distributed = pytest.importorskip("distributed")
 
@@ -24,7 +23,7 @@ def bits(result):
 
 @pytest.fixture(scope="module")
 def cluster():
-    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])
+    os.environ["PYTHONPATH"] = str(ROOT)
     with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
         yield cluster
 
