@@ -9,7 +9,7 @@ from itertools import islice
 from bnfold.folding import Entry, Outcome, Plan
 from bnfold.folding.record import Ability, Answer
 from bnfold.graph import Op
-from bnfold.report.bounds import MOST_DRAWINGS, Bounded, bounded
+from bnfold.report.bounds import MOST_DRAWINGS, MOST_SHOWN, Bounded, bounded
 from bnfold.report.pictures import MOST_DRAWN, Part, Picture, makers, picture, readers
 from bnfold.report.twins import Twins
 
@@ -75,7 +75,7 @@ class Kind:
     count: int
 
 
-def kinds(plan: Plan, twins: Twins) -> tuple[Kind, ...]:
+def kinds(plan: Plan, twins: Twins) -> Bounded[Kind]:
     """All that went somewhere, the most frequent way first; of a model with hundreds, not all are drawn."""
     groups: dict[object, list[Entry]] = {}
     for entry in plan.entries:
@@ -90,7 +90,7 @@ def kinds(plan: Plan, twins: Twins) -> tuple[Kind, ...]:
         names = bounded([entry.node for entry in group[drawn:]])
         first = group[0]
         found.append(Kind(first.outcome.value, first.op_type, _way(first), folds, names, len(group)))
-    return tuple(found)
+    return bounded(found, MOST_SHOWN)
 
 
 def _likeness(entry: Entry) -> object:

@@ -9,7 +9,7 @@ from bnfold.folding import Entry, Outcome, Plan
 from bnfold.folding.stays import kind_of
 from bnfold.graph import Op
 from bnfold.reasons import Refusal
-from bnfold.report.bounds import Bounded, bounded
+from bnfold.report.bounds import MOST_DRAWINGS, Bounded, bounded
 from bnfold.report.pictures import MOST_DRAWN, Part, Picture, makers, picture, readers
 from bnfold.report.twins import Twins
 
@@ -82,14 +82,17 @@ def stays(plan: Plan, twins: Twins) -> Stays:
                 entry
             )
     ordered = sorted(groups.values(), key=len, reverse=True)
-    told = [(group[0].is_other, _staying(group, twins)) for group in ordered]
+    told = [
+        (group[0].is_other, _staying(group, twins, is_drawn=place < MOST_DRAWINGS))
+        for place, group in enumerate(ordered)
+    ]
     return Stays(
         tuple(staying for is_other, staying in told if not is_other),
         tuple(staying for is_other, staying in told if is_other),
     )
 
 
-def _staying(group: Sequence[Entry], twins: Twins) -> Staying:
+def _staying(group: Sequence[Entry], twins: Twins, *, is_drawn: bool) -> Staying:
     first = group[0]
     kind = kind_of(first)
     return Staying(
@@ -100,7 +103,7 @@ def _staying(group: Sequence[Entry], twins: Twins) -> Staying:
         tuple(map(_obstacle, first.refusals[:_MOST_REASONS])),
         first.node,
         bounded([_named(entry) for entry in group]),
-        _picture(first, twins),
+        _picture(first, twins) if is_drawn else None,
     )
 
 
