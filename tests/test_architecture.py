@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "malloc": set(),
     "page": {"escape", "version"},
     "reasons": {"escape"},
+    "schemas": {"page"},
     "rounding": {"affine"},
     "telemetry": set(),
     "version": set(),
@@ -99,6 +100,7 @@ MAY_IMPORT = {
         "optimization",
         "page",
         "report",
+        "schemas",
         "verification.told",
     },
     "": {
