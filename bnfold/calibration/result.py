@@ -185,7 +185,9 @@ def _lines(result: Calibration) -> Iterator[str]:
 
 
 def _row(layer: Layer) -> tuple[str, ...]:
-    ratio = max((layer.var + layer.epsilon) / (layer.old_var + layer.epsilon), key=lambda r: abs(math.log(r)))
+    with np.errstate(all="ignore"):  # what the model held may make no sense, and be no matter
+        ratios = (layer.var + layer.epsilon) / (layer.old_var + layer.epsilon)
+        ratio = ratios[np.argmax(np.abs(np.log(ratios)))]  # the first that is not finite, if any is not
     return (
         layer.name,
         str(layer.channels),

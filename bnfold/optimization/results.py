@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from bnfold import escape
 from bnfold.folding.plain import plan_dict
 from bnfold.folding.record import Entry, Plan
-from bnfold.folding.told import besides, headline, table
+from bnfold.folding.told import besides, headline, some, table
 from bnfold.model_io import Holder, Model
 from bnfold.optimization import cases
-from bnfold.optimization.gate import Gate
+from bnfold.optimization.gate import FailOn, Gate
 from bnfold.optimization.inventory import Change
 from bnfold.optimization.status import Status, status_of
 from bnfold.optimization.summary import summary, unit_of
-from bnfold.page import Case, Page, html, text
+from bnfold.page import Case, Page, html, plural, text
 
 if TYPE_CHECKING:  # `optimize --no-verify` does without what verification imports
     from bnfold.calibration.result import Calibration
@@ -87,11 +87,19 @@ class Checked(Result):
             headline(self.plan, "would fold"),
             besides(self.plan),
             table(self.plan, verbose=verbose),
+            self._stopped_by(verbose=verbose),
             subject=self.source,
             word=status.value,
             tone=status.tone,
             summary=summary(self.change, (self.plan.nodes_before, self.plan.nodes_after)),
         )
+
+    def _stopped_by(self, *, verbose: bool) -> tuple[str, ...]:
+        """What the gate does not let pass, by name."""
+        names = [entry.node for entry in self.stopped]
+        kinds = ",".join(kind.value for kind in FailOn if kind in self.gate.fail_on)
+        told = ", ".join(names) if verbose else some(names)
+        return (f"--fail-on {kinds} stops {plural(len(names), 'node')}: {told}",) if names else ()
 
     @property
     def status(self) -> Status:
