@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, matching_method, samples
-from bnfold.commands.show import report_to, screen_of
+from bnfold.commands.show import deliver, report_to
 from bnfold.limits import held_to
 
 
@@ -40,7 +41,7 @@ from bnfold.limits import held_to
 @options.timeout(3600.0, "measuring")
 @options.memory
 @options.report
-@options.report_format
+@options.report_format("github")
 @options.verbose
 @options.quiet
 def calibrate(
@@ -50,6 +51,7 @@ def calibrate(
     force: bool,
     report: str | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     verbose: bool,
     quiet: bool,
     **given: Any,
@@ -63,7 +65,7 @@ def calibrate(
     Exit codes: 0 done; 1 time or memory did not suffice, 2 usage or input error: nothing is written.
     """
     from bnfold.model_io import beside  # noqa: PLC0415 -- imports onnx, which --help must not
-    from bnfold.page import render  # noqa: PLC0415
+    from bnfold.page import Screen, render  # noqa: PLC0415
 
     piped = output == "-" or (model == "-" and output is None)
     if output is None and not (piped or in_place):
@@ -77,7 +79,9 @@ def calibrate(
             **resolved,
         )
     write_report(result)
-    if not quiet:
-        kind = "reference" if given["reference"] is not None else "calibration"
-        told = render(result, kind, report_format, verbose=verbose, screen=screen_of(stderr=piped))
-        click.echo(told, err=piped)
+    kind = "reference" if given["reference"] is not None else "calibration"
+
+    def told(form: str, screen: Screen) -> str:
+        return render(result, kind, form, verbose=verbose, screen=screen)
+
+    deliver(told, report_format, also, quiet=quiet, stderr=piped)

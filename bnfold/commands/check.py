@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @options.timeout(300.0, "each model; what is not decided by then stays")
 @options.memory
 @options.report
-@options.report_format
+@options.report_format("github", "junit", "sarif")
 @options.verbose
 @options.quiet
 def check(
@@ -38,6 +38,7 @@ def check(
     memory: int | None,
     report: str | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     verbose: bool,
     quiet: bool,
     **asked: Any,
@@ -64,7 +65,7 @@ def check(
             complain(result.error)
     if isinstance(results[0], bnfold.Checked):
         write_report(results[0])
-    show_checked(results, report_format, verbose=verbose, quiet=quiet)
+    show_checked(results, report_format, also, verbose=verbose, quiet=quiet)
     raise click.exceptions.Exit(max(_exit_code(result) for result in results))
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, samples
-from bnfold.commands.show import report_to, screen_of
+from bnfold.commands.show import deliver, report_to
 from bnfold.limits import held_to
 
 
@@ -35,7 +37,7 @@ def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) ->
 @options.timeout(3600.0, "measuring")
 @options.memory
 @options.report
-@options.report_format
+@options.report_format("github", "junit")
 @options.verbose
 @options.quiet
 def drift(
@@ -44,6 +46,7 @@ def drift(
     plot: Path | None,
     report: str | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     verbose: bool,
     quiet: bool,
     **given: Any,
@@ -53,7 +56,7 @@ def drift(
     Exit codes: 0 done; 1 the score is above --fail-above, or time or memory did not suffice; 2 usage or input error.
     """
     from bnfold.calibration.picture import drift_svg  # noqa: PLC0415 -- imports onnx, which --help must not
-    from bnfold.page import render  # noqa: PLC0415
+    from bnfold.page import Screen, render  # noqa: PLC0415
 
     write_report = report_to(report, model, *given["data"])
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
@@ -61,7 +64,10 @@ def drift(
     if plot is not None:
         plot.write_text(drift_svg(result), encoding="utf-8")
     write_report(result)
-    if not quiet:
-        click.echo(render(result, "calibration", report_format, verbose=verbose, screen=screen_of()))
-    if fail_above is not None and result.excess > fail_above:
-        raise click.exceptions.Exit(1)
+    result = replace(result, limit=fail_above)
+
+    def told(form: str, screen: Screen) -> str:
+        return render(result, "drift", form, verbose=verbose, screen=screen)
+
+    deliver(told, report_format, also, quiet=quiet)
+    raise click.exceptions.Exit(int(result.is_above_limit))

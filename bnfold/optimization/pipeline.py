@@ -120,7 +120,7 @@ def optimize(
     if progress is not None:
         progress("deciding what folds", 0, 1)
     planned = plan(loaded, asked, Deadline.after(timeout))
-    apart = difference(loaded.proto, planned.model.proto) if diff else None
+    nodes = difference(loaded.proto, planned.model.proto) if diff else None
     told: Any = {
         "change": Change.of(loaded, planned),
         "difference": nodes,

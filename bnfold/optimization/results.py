@@ -8,16 +8,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bnfold import escape
 from bnfold.folding.plain import plan_dict
 from bnfold.folding.record import Entry, Plan
 from bnfold.folding.told import besides, headline, some, table
 from bnfold.model_io import Holder, Model
+from bnfold.optimization import cases
 from bnfold.optimization.difference import NodeChange, difference_table
 from bnfold.optimization.gate import FailOn, Gate
 from bnfold.optimization.inventory import Change
 from bnfold.optimization.status import Status, status_of
 from bnfold.optimization.summary import summary, unit_of
-from bnfold.page import Page, html, plural, text
+from bnfold.page import Case, Page, html, plural, text
 
 if TYPE_CHECKING:  # `optimize --no-verify` does without what verification imports
     from bnfold.calibration.result import Calibration
@@ -33,6 +35,10 @@ class Result:
 
     def to_dict(self) -> dict[str, object]:
         """The result as plain data: a member of `models` in docs/json.md."""
+        raise NotImplementedError
+
+    def cases(self) -> tuple[Case, ...]:
+        """The result as answers, one by one."""
         raise NotImplementedError
 
     @property
@@ -111,6 +117,9 @@ class Checked(Result):
             **plan_dict(self.plan),
             **(self.change.to_dict() if self.change else {}),
         }
+
+    def cases(self) -> tuple[Case, ...]:
+        return tuple(cases.checked(self.source, self.plan, self.gate))
 
 
 @dataclass(frozen=True)
@@ -212,6 +221,9 @@ class Optimized(Holder, Result):
             "diff": None if self.difference is None else [asdict(each) for each in self.difference],
         }
 
+    def cases(self) -> tuple[Case, ...]:
+        return tuple(cases.optimized(self.source, self.plan, self.verification))
+
 
 _VERDICTS = {
     Status.OK: "verified",
@@ -234,11 +246,18 @@ class Failed(Result):
         return False
 
     def page(self, *, verbose: bool = False) -> Page:  # noqa: ARG002 -- there is nothing to say of its nodes
-        why = self.error.removeprefix(f"{self.source}: ")  # which names the model mostly
-        return Page(why, subject=self.source, word=Status.FAILED.value, tone=Status.FAILED.tone)
+        return Page(self._told, subject=self.source, word=Status.FAILED.value, tone=Status.FAILED.tone)
 
     def to_dict(self) -> dict[str, object]:
         return {"model": self.source, "error": self.error}
+
+    def cases(self) -> tuple[Case, ...]:
+        return (cases.failed(self.source, self._told),)
+
+    @property
+    def _told(self) -> str:
+        """The error, which may begin with the path itself."""
+        return self.error.removeprefix(f"{self.source}: ").removeprefix(f"{escape.line(self.source)}: ")
 
 
 @dataclass(frozen=True)
@@ -249,17 +268,20 @@ class Told(Result):
         source: The model's path as it was given.
         told: Its report.
         data: The same for programs.
+        judged: The same case by case.
         error: Why nothing was written; empty if it was.
     """
 
     source: str
     told: Page
     data: dict[str, object]
+    judged: tuple[Case, ...] = ()
     error: str = ""
 
     @classmethod
     def of(cls, result: Optimized, *, verbose: bool, error: str = "") -> Told:
-        return cls(result.source, result.page(verbose=verbose), result.to_dict(), error)
+        judged = (*result.cases(), *([cases.not_written(result.source, error)] if error else []))
+        return cls(result.source, result.page(verbose=verbose), result.to_dict(), judged, error)
 
     @property
     def ok(self) -> bool:
@@ -274,6 +296,9 @@ class Told(Result):
 
     def to_dict(self) -> dict[str, object]:
         return self.data
+
+    def cases(self) -> tuple[Case, ...]:
+        return self.judged
 
 
 def sizes(before: int, after: int) -> str:

@@ -129,7 +129,7 @@ def _before(entry: Entry, twins: Twins) -> Iterator[tuple[Op, Part]]:
 
 def _after(entry: Entry, twins: Twins) -> Iterator[tuple[Op, Part]]:
     for answer in _others(entry):
-        if (op := twins.after(answer.node, answer.op_type)) is not None:
+        if (op := twins.heir(answer.node, answer.op_type)) is not None:
             yield op, Part.CHANGED if answer.ability in _TOOK else Part.PASSED
     for left in entry.left:
         if (op := twins.left(left.node, left.op_type)) is not None:

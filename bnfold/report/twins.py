@@ -35,7 +35,7 @@ class Twins:
             return _of_type(self._after, name, op_type)
         # one without a name is known by its output, which may have taken the name of what was folded into it
         for _ in range(_FARTHEST):
-            found = self._makers.get(self._now(name))
+            found = self._makers.get(_last(name, self._renamed))
             if found is not None and found.type == op_type:
                 return found
             following = self._following(name)
@@ -44,17 +44,13 @@ class Twins:
             name = following
         return None
 
+    def heir(self, name: str, op_type: str) -> Op | None:
+        """The same; of a branch of a sum that was merged, what it went into."""
+        return self.after(_last(name, self._heirs), op_type)
+
     def left(self, name: str, op_type: str) -> Op | None:
         """The operator of the folded model that is called so there."""
         return _of_type(self._after, name, op_type)
-
-    def _now(self, name: str) -> str:
-        """What a value is called after the folds that renamed it."""
-        for _ in range(_FARTHEST):
-            if name not in self._renamed:
-                break
-            name = self._renamed[name]
-        return name
 
     def _following(self, name: str) -> str | None:
         """The output of the folded affine node that reads a value of the original."""
@@ -78,11 +74,26 @@ class Twins:
         return {(entry.op_type, entry.node) for entry in self._plan.entries if entry.outcome is Outcome.FOLDED}
 
     @cached_property
+    def _heirs(self) -> dict[str, str]:
+        """Branches of sums that were merged, and what each went into."""
+        merged = (entry for entry in self._plan.entries if entry.outcome is Outcome.MERGED and entry.into)
+        return {entry.node: entry.into[0] for entry in merged}
+
+    @cached_property
     def _renamed(self) -> dict[str, str]:
         renamed: dict[str, str] = {}
         for entry in self._plan.entries:
             renamed |= entry.renamed
         return renamed
+
+
+def _last(name: str, followers: Mapping[str, str]) -> str:
+    """What a name has become after all that followed."""
+    for _ in range(_FARTHEST):
+        if name not in followers:
+            break
+        name = followers[name]
+    return name
 
 
 def _graph(plan: Plan, original: Model) -> Graph:

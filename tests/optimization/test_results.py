@@ -17,7 +17,7 @@ from bnfold.optimization.gate import Gate
 from bnfold.optimization.inventory import Change, Inventory
 from bnfold.optimization.results import Checked, Failed, Optimized
 from bnfold.optimization.summary import summary
-from bnfold.page import markdown
+from bnfold.page import LOG, markdown
 from bnfold.reasons import Reason, Refusal
 from bnfold.verification import Verdict, Verification
 
@@ -368,5 +368,5 @@ def test_json_is_what_the_docs_say():
 def test_a_model_that_failed_is_in_what_is_sent_around():
     """On a terminal its line is on standard error already."""
     failed = [Failed("bad.onnx", "is empty")]
-    assert FORMATS["text"](failed, False) == ""
-    assert FORMATS["markdown"](failed, False) == "**FAILED bad.onnx is empty**"
+    assert FORMATS["text"](failed, False, LOG) == ""
+    assert FORMATS["markdown"](failed, False, LOG) == "**FAILED bad.onnx is empty**"
