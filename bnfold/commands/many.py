@@ -59,8 +59,8 @@ class Job:
         return bnfold.optimize(self.model, self.output, **self.options)
 
 
-def outputs(models: Sequence[str], folder: str | None) -> list[Path | None]:
-    """Where each model goes: into the folder, which is made, under its own name.
+def outputs(models: Sequence[str], folder: str | None, *, make: bool = True) -> list[Path | None]:
+    """Where each model goes: into the folder, under its own name; nowhere, if it is not there and not to be made.
 
     Raises:
         UsageError: Two would go to the same place.
@@ -72,7 +72,10 @@ def outputs(models: Sequence[str], folder: str | None) -> list[Path | None]:
         if other := taken.get(name := Path(model).name):
             raise click.UsageError(f"{other} and {model} would both be written to {Path(folder, name)}")
         taken[name] = model
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    if make:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    elif not Path(folder).exists():
+        return [None] * len(models)
     return [Path(folder, name) for name in taken]
 
 

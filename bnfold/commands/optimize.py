@@ -22,7 +22,9 @@ _OF_THE_FOLD = (
     "assume_constant",
     "certificate",
     "counterexample",
+    "diff",
     "dims",
+    "dry_run",
     "inside_patterns",
     "keep",
     "leftover",
@@ -99,6 +101,8 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     help="First take the statistics from this data (.npy, .npz, a folder, script.py:function), as bnfold calibrate "
     "does; the options from --method to --arithmetic are for that.",
 )
+@click.option("--dry-run", is_flag=True, help="Do all of it and report, but write nothing.")
+@click.option("--diff", is_flag=True, help="Tell of each node whether it is gone, has changed, or has come.")
 @click.option("--require-none", is_flag=True, help="Write nothing if an operator BatchNormalization stays.")
 @options.allow
 @click.option("--calibrate-only", multiple=True, metavar="GLOB", help="BatchNormalizations to calibrate, no others.")
@@ -150,6 +154,8 @@ def optimize(
         if calibrate
         else None,
     }
+    if given["dry_run"] and given["certificate"]:
+        raise click.UsageError("--certificate is a record of two files, and --dry-run writes none")
     if output_dir is not None and (output is not None or in_place or "-" in models):
         raise click.UsageError("--output-dir names the outputs: -o, --in-place and standard input do not go with it")
     if len(models) == 1 and output_dir is None:
@@ -169,7 +175,10 @@ def optimize(
     )
     from bnfold.commands.many import Job, done, outputs  # noqa: PLC0415 -- needs multiprocessing
 
-    work = [Job(*pair, asked, verbose) for pair in zip(models, outputs(models, output_dir), strict=True)]
+    places = outputs(models, output_dir, make=not given["dry_run"])
+    if output_dir is not None and None in places:
+        asked["overwrite"] = True  # a dry run into a folder that is not there finds nothing in its place
+    work = [Job(*pair, asked, verbose) for pair in zip(models, places, strict=True)]
     results = show_lines(done(work, jobs), report_format, also, verbose=verbose, quiet=quiet)
     raise click.exceptions.Exit(max(result.exit_code for result in results))
 

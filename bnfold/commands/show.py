@@ -66,12 +66,8 @@ def deliver(
 
     if not quiet and (report := told(form, screen_of(stderr=stderr))):
         click.echo(report, err=stderr)
-    for other, name in also:
-        path, report = Path(name), f"{told(other, LOG)}\n"
-        if path.exists() and not path.is_file():  # a device or a pipe, whose place no file may take
-            path.write_text(report, encoding="utf-8")
-        else:
-            write_text(path, report)
+    for other, path in also:
+        write_text(Path(path), f"{told(other, LOG)}\n")
 
 
 def screen_of(*, stderr: bool = False) -> Screen:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import NoReturn
 
 import click
@@ -163,7 +162,7 @@ def _check_certificate(
         memory=memory,
         progress=None if quiet else _progress(),
     )
-    deliver(partial(render, result, "certificate"), report_format, also, quiet=quiet)
+    deliver(lambda form, screen: render(result, "certificate", form, screen=screen), report_format, also, quiet=quiet)
     raise click.exceptions.Exit(0 if result.holds else 1)
 
 

@@ -13,7 +13,7 @@ from bnfold.model_io.temporary import Temporary
 def write_text(path: Path, text: str) -> None:
     """Writes it; what was there is replaced at once or not at all. A symbolic link stands for what it points to.
 
-    What is no regular file, such as /dev/stdout, is written to.
+    What is a device or a pipe, whose place no file may take, is written to.
 
     Raises:
         ModelError: It cannot be written.

@@ -17,6 +17,7 @@ from bnfold.limits import Deadline
 from bnfold.model_io import Model, ModelLike, Output, destination_of, load, staged, sweep, write_stream
 from bnfold.model_io.tensors import all_tensors, is_external
 from bnfold.model_io.wire import size
+from bnfold.optimization.difference import difference
 from bnfold.optimization.errors import NotAllFolded, NotEquivalent, NotVerified
 from bnfold.optimization.forecast import named
 from bnfold.optimization.gate import FailOn, Gate
@@ -26,6 +27,7 @@ from bnfold.optimization.results import Optimized
 if TYPE_CHECKING:
     from bnfold.calibration import Calibration
     from bnfold.calibration.measuring.batches import Data
+    from bnfold.certificate import Draft
     from bnfold.verification import Verification
 
 
@@ -52,6 +54,8 @@ def optimize(
     counterexample: str | os.PathLike[str] | None = None,
     require_none: bool = False,
     allow: Sequence[str] = (),
+    dry_run: bool = False,
+    diff: bool = False,
     timeout: float = 300.0,
     memory: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
@@ -76,6 +80,8 @@ def optimize(
         counterexample: A folder to make if the folded model is not equivalent; see `verify`.
         require_none: Write nothing if an operator BatchNormalization stays, for compilers that know none.
         allow: Exceptions to that, as in `check`.
+        dry_run: Do all of it, and write nothing.
+        diff: Tell of each node whether it is gone, has changed or has come.
         timeout: Seconds for calibrating, as many for deciding what to fold, for comparing region by region, and for
             running the models. If they run out, what is not decided stays, and what is not compared is not verified.
         memory: Bytes for each process that measures or compares; None for as much as there is.
@@ -90,22 +96,22 @@ def optimize(
         TimeoutError, MemoryError: There was not enough for calibrating.
     """
     begun = time.monotonic()
+    if calibration is not None and calibrate is None:
+        raise TypeError("calibration says how to calibrate, and needs data to do it: calibrate")
+    if dry_run and certificate is not None:
+        raise TypeError("a certificate is of two files, and a dry run writes none")
     mode = VerifyMode(verify)
     gate = Gate((FailOn.ANY,), allow)
     asked = FoldOptions(**options)
     loaded = load(model)
     file, stream = destination_of(model, loaded, output, in_place=in_place, suffix=".folded.onnx", overwrite=overwrite)
-    draft = None
-    if certificate is not None:
-        from bnfold.certificate import Draft, Options  # noqa: PLC0415 -- takes long, and is seldom asked for
-
-        recorded = Options.of(asked, shapes or {}, dims or {})
-        draft = Draft(Path(certificate), loaded if calibrate is None else None, file, recorded)
+    if dry_run:
+        file = stream = counterexample = None
+    drafted = loaded if calibrate is None else None
+    draft = _draft(certificate, drafted, file, asked, shapes or {}, dims or {}) if certificate is not None else None
     before = _nbytes(loaded, loaded.path)
     reference = loaded.path or loaded
     calibrated = None
-    if calibration is not None and calibrate is None:
-        raise TypeError("calibration says how to calibrate, and needs data to do it: calibrate")
     if calibrate is not None:
         check_patterns(loaded, asked.keep)
         how = {"timeout": timeout, "memory": memory, "progress": progress, **(calibration or {})}
@@ -114,18 +120,23 @@ def optimize(
     if progress is not None:
         progress("deciding what folds", 0, 1)
     planned = plan(loaded, asked, Deadline.after(timeout))
-    change = Change.of(loaded, planned)
+    nodes = difference(loaded.proto, planned.model.proto) if diff else None
+    told: Any = {
+        "change": Change.of(loaded, planned),
+        "difference": nodes,
+        "calibration": calibrated,
+        "is_dry": dry_run,
+    }
     unchanged = not planned.changes and calibrate is None
     left = [entry for entry in gate.stopped(planned) if entry.is_batchnorm and entry.outcome is Outcome.KEPT]
     if require_none and left:
-        sizes = before, _nbytes(planned.model, None)
-        raise NotAllFolded(Optimized(named(model), planned, None, *sizes, change=change, stopped=tuple(left)))
+        size_after = _nbytes(planned.model, None)
+        raise NotAllFolded(Optimized(named(model), planned, None, before, size_after, stopped=tuple(left), **told))
 
     def verified(after: Path | None) -> Optimized:
         # of a file that was written, what it says itself: folded tensors have moved to another data file
         written = load(after) if after is not None and planned.model.has_data_files else planned.model
-        size_after = _nbytes(written, after)
-        result = Optimized(named(model), planned, file, before, size_after, calibration=calibrated, change=change)
+        result = Optimized(named(model), planned, file, before, _nbytes(written, after), **told)
         if mode is VerifyMode.OFF or not planned.changes:
             return replace(result, seconds=time.monotonic() - begun)
         found = _compared(
@@ -155,6 +166,19 @@ def optimize(
     elif stream is not None:
         write_stream(planned.model, stream)
     return result
+
+
+def _draft(
+    path: str | os.PathLike[str],
+    model: Model | None,
+    file: Path | None,
+    asked: FoldOptions,
+    shapes: Mapping[str, Sequence[int]],
+    dims: Mapping[str, int],
+) -> Draft:
+    from bnfold.certificate import Draft, Options  # noqa: PLC0415 -- takes long, and is seldom asked for
+
+    return Draft(Path(path), model, file, Options.of(asked, shapes, dims))
 
 
 def _calibrated(model: Model, data: Data, options: Mapping[str, Any], name: str) -> Calibration:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from bnfold.folding.record import Entry, Plan
 from bnfold.folding.told import besides, headline, some, table
 from bnfold.model_io import Holder, Model
 from bnfold.optimization import cases
+from bnfold.optimization.difference import NodeChange, difference_table
 from bnfold.optimization.gate import FailOn, Gate
 from bnfold.optimization.inventory import Change
 from bnfold.optimization.status import Status, status_of
@@ -136,6 +137,8 @@ class Optimized(Holder, Result):
         change: What the model was and is made of; None if that was not counted.
         seconds: What it took; None if that was not measured.
         stopped: What stays although nothing may; then nothing was written.
+        is_dry: Whether nothing was to be written.
+        difference: What became of each node; None if that was not asked for.
     """
 
     source: str
@@ -148,6 +151,8 @@ class Optimized(Holder, Result):
     change: Change | None = None
     seconds: float | None = None
     stopped: tuple[Entry, ...] = ()
+    is_dry: bool = False
+    difference: tuple[NodeChange, ...] | None = None
 
     @property
     def ok(self) -> bool:
@@ -163,7 +168,7 @@ class Optimized(Holder, Result):
         size = self.bytes_before, self.bytes_after
         nodes = self.plan.nodes_before, self.plan.nodes_after
         return Page(
-            f"{headline(self.plan, 'folded')}, {self._comes_to}",
+            f"{headline(self.plan, 'would fold' if self.is_dry else 'folded')}, {self._comes_to}",
             besides(self.plan),
             table(self.plan, verbose=verbose),
             tuple(self._notes(verbose=verbose)),
@@ -171,6 +176,7 @@ class Optimized(Holder, Result):
             word=status.value,
             tone=status.tone,
             summary=summary(self.change, nodes, size, self.seconds),
+            appendix=difference_table(self.difference or ()),
         )
 
     @property
@@ -192,6 +198,8 @@ class Optimized(Holder, Result):
             yield f"verified {self.verification}" if self.verification.passed else str(self.verification)
         if self.calibration is not None:
             yield from text(self.calibration.page(verbose=verbose)).splitlines()
+        if self.is_dry:
+            yield "nothing was written: --dry-run"
         if self.output:
             yield f"written to {self.output}"
         if self.verification is not None and self.verification.counterexample:
@@ -209,6 +217,8 @@ class Optimized(Holder, Result):
             **plan_dict(self.plan),
             **(self.change.to_dict() if self.change else {}),
             "seconds": self.seconds,
+            "dry_run": self.is_dry,
+            "diff": None if self.difference is None else [asdict(each) for each in self.difference],
         }
 
     def cases(self) -> tuple[Case, ...]:

@@ -13,7 +13,7 @@ def markdown(page: Page) -> str:
     lines = [f"**{escape.markdown(page.title)}**"]
     if page.lines:
         lines += ["", *(f"- {escape.markdown(told)}" for told in page.lines)]
-    for table in filter(None, (page.summary, page.table)):
+    for table in filter(None, (page.summary, page.table, page.appendix)):
         lines += ["", *markdown_table(table)]
     for note in page.notes:
         lines += ["", escape.markdown(note)]
@@ -43,7 +43,7 @@ def html(page: Page) -> str:
     """The report as an HTML fragment."""
     above = "".join(f"<p>{escape.html(told)}</p>" for told in (*page.lines, *page.warnings))
     notes = "".join(f"<p>{escape.html(note)}</p>" for note in page.notes)
-    tables = html_table(page.summary) + html_table(page.table)
+    tables = "".join(map(html_table, (page.summary, page.table, page.appendix)))
     return f"<p><b>{escape.html(page.title)}</b></p>{above}{tables}{notes}"
 
 

@@ -52,6 +52,7 @@ class Page:
         word: What it comes to, in a word that never changes; it stands before the subject.
         tone: Whether that is good.
         summary: Figures before and after; they stand before the particulars.
+        appendix: Every single thing; it stands after them.
     """
 
     headline: str
@@ -63,6 +64,7 @@ class Page:
     word: str = ""
     tone: Tone = Tone.PLAIN
     summary: Table = Table()
+    appendix: Table = Table()
 
     @property
     def title(self) -> str:

@@ -21,7 +21,7 @@ def text(page: Page, screen: Screen = LOG) -> str:
     lines = [_title(page, screen)]
     for told in page.lines:
         lines += wrapped(told, screen, indent=2)
-    for shown in (page.summary, page.table):
+    for shown in (page.summary, page.table, page.appendix):
         lines += (f"  {row}" for row in table(shown, _within(screen, 2)))
     for note in page.notes:
         lines += wrapped(note, screen)

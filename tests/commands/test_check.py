@@ -6,6 +6,8 @@ import resource
 import onnx
 import pytest
 
+from bnfold.page import Screen
+
 
 def folded(run, model):
     path = model.with_name("folded.onnx")
@@ -130,3 +132,12 @@ def test_limits_hold_in_this_process(command, run, model):
     before = resource.getrlimit(resource.RLIMIT_DATA)
     assert run(command, model, "--memory", "4", "--timeout", "100").exit_code in (0, 1)
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
+
+
+def test_a_file_is_no_terminal(model, run, monkeypatch, tmp_path):
+    """What is printed is as wide as the terminal and coloured; what is written beside it is not."""
+    monkeypatch.setattr("bnfold.page.Screen.of", lambda _: Screen(60, is_coloured=True))
+    result = run("check", model, "--also", f"text={tmp_path / 'report.txt'}")
+    written = (tmp_path / "report.txt").read_text(encoding="utf-8")
+    assert written.splitlines()[0] == f"FOUND  {model}  1 of 1 BatchNormalization would fold"
+    assert len(result.stdout.splitlines()[0]) <= 60

@@ -285,6 +285,67 @@ def test_in_place_takes_no_output(run, model):
     assert run("optimize", "-", "--in-place", stdin=model.read_bytes()).exit_code == 2
 
 
+def test_a_dry_run_writes_nothing(run, model, tmp_path):
+    """It says what would be written, and verifies it."""
+    before = files(tmp_path)
+    for place in ([], ["--in-place"], ["-o", tmp_path / "out.onnx"]):
+        result = run("optimize", model, "--dry-run", *place)
+        assert (result.exit_code, result.stderr) == (0, "")
+        first, *_, last = result.stdout.splitlines()
+        assert first == f"OK  {model}  1 of 1 BatchNormalization would fold, verified"
+        assert last == "nothing was written: --dry-run"
+        assert files(tmp_path) == before
+
+
+def test_a_dry_run_makes_no_folder(run, model, tmp_path):
+    """Nor does it leave files of its own."""
+    result = run("optimize", model, "--dry-run", "--no-verify", "--output-dir", tmp_path / "new")
+    assert result.exit_code == 0
+    assert "would fold, not verified\n" in result.stdout
+    assert list(tmp_path.iterdir()) == [model]
+
+
+def test_a_dry_run_to_a_pipe_leaves_it_empty(run, model):
+    """The report is on standard error, as it would be."""
+    result = run("optimize", model, "--dry-run", "-o", "-")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.startswith("OK  ")
+
+
+def test_a_dry_run_ends_as_it_would(run, model, verdict, tmp_path):
+    """Where the output is taken, where the models differ, and where something stays."""
+    there = model.with_name("net.folded.onnx")
+    there.write_bytes(b"precious")
+    assert run("optimize", model, "--dry-run").exit_code == 2
+    assert run("optimize", model, "--dry-run", "--force", "--require-none", "--keep", "*").exit_code == 1
+    assert run("optimize", model, "--dry-run", "--force", "--certificate", tmp_path / "c.json").exit_code == 2
+    verdict(bnfold.Verdict.DIFFERENT)
+    result = run("optimize", model, "--dry-run", "--force", "--counterexample", tmp_path / "shown")
+    assert result.exit_code == 1
+    assert result.stdout.startswith("DIFFERENT  ")
+    assert files(tmp_path) == {"net.onnx": model.read_bytes(), "net.folded.onnx": b"precious"}
+
+
+def test_diff(run, model):
+    """Node by node, in text and for programs; nothing of it unasked."""
+    lines = run("optimize", model, "--dry-run", "--no-verify", "--diff").stdout.splitlines()
+    begin = lines.index("  removed  the_BatchNormalization  BatchNormalization")
+    assert lines[begin + 1 : begin + 5] == [
+        "  changed  the_Conv                Conv",
+        "      input 1: w → w_folded",
+        "      input 2: nothing → the_Conv_bias",
+        "      output 0: c → b",
+    ]
+    quick = ("optimize", model, "--dry-run", "--no-verify", "--format", "json")
+    (asked,) = json.loads(run(*quick, "--diff").stdout)["models"]
+    assert [(each["change"], each["node"]) for each in asked["diff"]] == [
+        ("removed", "the_BatchNormalization"),
+        ("changed", "the_Conv"),
+    ]
+    (unasked,) = json.loads(run(*quick).stdout)["models"]
+    assert unasked["diff"] is None
+
+
 @pytest.fixture
 def huge(tmp_path: Path) -> Path:
     """A model that folds, and for which no machine has the memory: it repeats something 16,000,000,000 times."""

@@ -337,6 +337,8 @@ def test_json_is_what_the_docs_say():
         "merged": 0,
         "nodes": {"before": 5, "after": 2},
         "seconds": None,
+        "dry_run": False,
+        "diff": None,
     }
     assert entries[0] == {
         "node": "bn",
