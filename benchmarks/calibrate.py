@@ -15,6 +15,8 @@ the sessions of inference and of the statistics pass.
 A second table shows the memory of the child process against the limit on cached activations.
 """
 
+from __future__ import annotations
+
 import argparse
 import os
 import platform
@@ -25,32 +27,39 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
+from unittest.mock import patch
 
 import numpy as np
+import numpy.typing as npt
 
 from bnfold import malloc
 from bnfold.calibration import calibrate
 from bnfold.calibration.measuring.cuts import Budget
-from bnfold.calibration.measuring.measure import Running
 from bnfold.calibration.measuring.sequential import sequential
-from bnfold.calibration.place import Choice, Place, measuring
+from bnfold.calibration.place import RunOptions, measuring
 from bnfold.calibration.statistics.methods import Pooled
 from bnfold.model_io import load
+
+if TYPE_CHECKING:  # what has no need of torch goes without
+    import torch
 
 BATCH = 16
 NETWORKS = ("resnet18", "mobilenet_v2")
 PASS, SEQUENTIAL, CHECK = "statistics pass (paper, pooled, ema)", "sequential", "residual or drift pass"
 INFERENCE, UPDATE_BN = "inference", "torch update_bn"
 PLENTY = 1 << 40
-LIMITS = ((None, None), (64 << 20, PLENTY), (0, PLENTY), (64 << 20, 0), (0, 0))
+Limit = int | None
+LIMITS: tuple[tuple[Limit, Limit], ...] = ((None, None), (64 << 20, PLENTY), (0, PLENTY), (64 << 20, 0), (0, 0))
 
 
 # --- in a process of its own, which imports no more than its task needs ---------------------------------------
 
 
-def network(name):
+def network(name: str) -> torch.nn.Module:
     from torch import library  # noqa: PLC0415
 
     for op in ("nms", "qnms"):  # lets a torchvision without compiled operators import
@@ -60,7 +69,7 @@ def network(name):
     return getattr(torchvision.models, name)(weights=None)
 
 
-def export(name, folder):
+def export(name: str, folder: Path) -> None:
     """Writes the network as it is for inference, folded, and in training mode."""
     import torch  # noqa: PLC0415
 
@@ -76,7 +85,7 @@ def export(name, folder):
         )  # fmt: skip
 
 
-def inference(folder):
+def inference(folder: Path) -> None:
     import onnxruntime  # noqa: PLC0415
 
     options = onnxruntime.SessionOptions()
@@ -86,7 +95,7 @@ def inference(folder):
     answer(lambda: [session.run(None, {"x": batch}) for batch in batches])
 
 
-def update_bn(name, folder):
+def update_bn(name: str, folder: Path) -> None:
     import torch  # noqa: PLC0415
 
     torch.set_num_threads(1)
@@ -95,27 +104,27 @@ def update_bn(name, folder):
     answer(lambda: torch.optim.swa_utils.update_bn(batches, net))
 
 
-def measure(task, folder):
-    place = Place(workers=1, threads=1, executor=None, dask=None, work_dir=None, running=Running())
-    with measuring(load(folder / "TRAINING.onnx"), folder / "x.npy", Choice(BATCH), place, PLENTY) as (subject, _):
+def measure(task: str, folder: Path) -> None:
+    run = RunOptions(batch_size=BATCH, threads=1)
+    with measuring(load(folder / "TRAINING.onnx"), folder / "x.npy", run, memory=PLENTY) as (subject, _):
         targets = subject.targets
         program = subject._training_program()
-        subject._training_program = lambda: program  # the others have their networks ready, too
         child = subject.engine._executor
-        tasks = {
+        tasks: dict[str, Callable[[], object]] = {
             PASS: lambda: subject.in_training_mode([Pooled(target.channels) for target in targets]),
             SEQUENTIAL: lambda: sequential(subject, Budget(PLENTY, 0), lambda _, found: (found.mean, found.var)),
             CHECK: lambda: subject.in_inference_mode([t.mean for t in targets], [t.var for t in targets], ""),
         }
-        answer(tasks[task], lambda: time.process_time() + child.submit(time.process_time).result())
+        with patch.object(subject, "_training_program", lambda: program):  # the others have their networks ready, too
+            answer(tasks[task], lambda: time.process_time() + child.submit(time.process_time).result())
 
 
-def in_batches(folder):
-    x = np.load(folder / "x.npy")
+def in_batches(folder: Path) -> list[npt.NDArray[np.float32]]:
+    x: npt.NDArray[np.float32] = np.load(folder / "x.npy")
     return [x[start : start + BATCH] for start in range(0, len(x), BATCH)]
 
 
-def answer(work, clock=time.process_time):
+def answer(work: Callable[[], object], clock: Callable[[], float] = time.process_time) -> None:
     """Works once to warm up, then for each line of standard input, and says how much CPU time it took."""
     work()
     print("ready", flush=True)
@@ -125,15 +134,16 @@ def answer(work, clock=time.process_time):
         print(clock() - start, flush=True)
 
 
-def limited(folder, memory, disk):
+def limited(folder: Path, memory: Limit, disk: Limit) -> None:
     """Calibrates once. Says the peak memory of the child process, its CPU time, and how much work the limits made."""
-    limits = {"cache_memory": memory, "cache_disk": disk}
-    result = calibrate(folder / "TRAINING.onnx", folder / "x.npy", batch_size=BATCH, threads=1, check=False, **limits)
+    model, data = folder / "TRAINING.onnx", folder / "x.npy"
+    result = calibrate(model, data, batch_size=BATCH, threads=1, check=False, cache_memory=memory, cache_disk=disk)
+    assert result.cuts is not None
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     print(used.ru_maxrss >> 10, used.ru_utime + used.ru_stime, result.cuts.work / result.cuts.least)
 
 
-def run_task(task, name, folder, limits):
+def run_task(task: str, name: str, folder: Path, limits: Sequence[Limit]) -> None:
     if task == "export":
         export(name, folder)
     elif task == INFERENCE:
@@ -141,7 +151,7 @@ def run_task(task, name, folder, limits):
     elif task == UPDATE_BN:
         update_bn(name, folder)
     elif task == "limited":
-        limited(folder, *limits)
+        limited(folder, memory=limits[0], disk=limits[1])
     else:
         measure(task, folder)
 
@@ -149,41 +159,47 @@ def run_task(task, name, folder, limits):
 # --- what starts them -----------------------------------------------------------------------------------------
 
 
-def command(task, name, folder, *limits):
+def command(task: str, name: str, folder: Path, *limits: Limit) -> list[str]:
     return [sys.executable, __file__, "--task", task, name, str(folder), *map(str, limits)]
 
 
 class Turns:
     """A process that does a task whenever it is asked to."""
 
-    def __init__(self, task, name, folder):
+    def __init__(self, task: str, name: str, folder: Path) -> None:
         # a child of bnfold sees to its malloc itself
         environment = {**os.environ, **malloc.ENVIRONMENT} if task == INFERENCE else None
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command(task, name, folder), env=environment, **pipes)
-        assert self.process.stdout.readline() == "ready\n"
+        asked = command(task, name, folder)
+        self.process = subprocess.Popen(
+            asked, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.asks: IO[str] = self.process.stdin
+        self.answers: IO[str] = self.process.stdout
+        assert self.answers.readline() == "ready\n"
 
-    def take(self):
+    def take(self) -> float:
         """Seconds of CPU time."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        self.asks.write("\n")
+        self.asks.flush()
+        return float(self.answers.readline())
 
-    def end(self):
-        self.process.stdin.close()
+    def end(self) -> None:
+        self.asks.close()
         self.process.wait()
 
 
-def prepare(name, folder, size, images):
+def prepare(name: str, folder: Path, size: int, images: int) -> None:
     np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(images, 3, size, size)).astype(np.float32))
     subprocess.run(command("export", name, folder), check=True, stdout=subprocess.DEVNULL)
 
 
-def compare(name, folder, rounds):
+def compare(name: str, folder: Path, rounds: int) -> dict[str, list[float]]:
     """For each task, the ratios to inference."""
     tasks = {task: Turns(task, name, folder) for task in (INFERENCE, PASS, SEQUENTIAL, CHECK, UPDATE_BN)}
     plain = tasks[INFERENCE]
-    ratios = {task: [] for task in tasks if task != INFERENCE}
+    ratios: dict[str, list[float]] = {task: [] for task in tasks if task != INFERENCE}
     for _ in range(rounds):
         for task, found in ratios.items():
             base = plain.take()
@@ -193,7 +209,7 @@ def compare(name, folder, rounds):
     return ratios
 
 
-def compare_all(args):
+def compare_all(args: argparse.Namespace) -> None:
     print("| network | what | inference passes (median) | least | most |\n| --- | --- | ---: | ---: | ---: |")
     for name in NETWORKS:
         with tempfile.TemporaryDirectory() as folder:
@@ -205,12 +221,13 @@ def compare_all(args):
         print(f"| {name} | *update_bn / statistics pass* | {faster:.2f} | | |", flush=True)
 
 
-def limit_memory(name, size, images):
+def limit_memory(name: str, size: int, images: int) -> None:
     print(f"\n{name}, {images} images of {size}x{size}, batch {BATCH}, start-up included:\n")
     print("| network | memory for activations | disk | child's peak, MB | its CPU time, s | work, times the least |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
-    with tempfile.TemporaryDirectory() as folder:
-        prepare(name, Path(folder), size, images)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        prepare(name, folder, size, images)
         for limits in LIMITS:
             answer = subprocess.run(
                 command("limited", name, folder, *limits), check=True, capture_output=True, text=True
@@ -220,11 +237,11 @@ def limit_memory(name, size, images):
             print(f"| {name} | {memory} | {disk} | {peak:.0f} | {seconds:.1f} | {work:.2f} |", flush=True)
 
 
-def said(limit):
+def said(limit: Limit) -> str:
     return {None: "default", PLENTY: "any"}.get(limit, f"{(limit or 0) >> 20} MB")
 
 
-def main():
+def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--size", type=int, default=112)
     parser.add_argument("--images", type=int, default=128)

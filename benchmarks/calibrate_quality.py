@@ -10,28 +10,36 @@ Needs the repository (models/), and no PyTorch. Takes a minute or two.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+import bnfold
 from bnfold.calibration import calibrate, drift
 
 MODELS = Path(__file__).parents[1] / "models"
 IMAGES, LABELS = np.load(MODELS / "digits_test.npz")["image"], np.load(MODELS / "digits_labels.npz")["test"]
 TRAIN = np.load(MODELS / "digits_train.npz")["image"]
 SIZES = 1, 2, 8, 32, 256
+Array = npt.NDArray[Any]
 NETWORKS = "digits_resnet", "digits_mlp", "digits_preact"
 
 
-def correct(model: onnx.ModelProto, images: np.ndarray = IMAGES) -> int:
+def correct(model: onnx.ModelProto, images: Array = IMAGES) -> int:
     """How many of the 797 test images the model gets right."""
+    return int((logits(model, images).argmax(1) == LABELS).sum())
+
+
+def logits(model: onnx.ModelProto, images: Array) -> Array:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    (logits,) = session.run(["logits"], {"image": images})
-    return int((logits.argmax(1) == LABELS).sum())
+    outputs: Array = session.run(["logits"], {"image": images})[0]
+    return outputs
 
 
 def share(count: int) -> str:
@@ -76,15 +84,15 @@ def show_forgotten() -> None:
             ]
             row(name, share(correct(model)), share(correct(reset)), method, *["-"] * (len(SIZES) - len(sizes)), *found)
         for momentum in (0.9, 0.99):
-            options = {"method": "ema", "momentum": momentum}
-            found = [share(correct(calibrate(reset, TRAIN, batch_size=s, **options).proto())) for s in SIZES[1:]]
+            results = (calibrate(reset, TRAIN, batch_size=s, method="ema", momentum=momentum) for s in SIZES[1:])
+            found = [share(correct(result.proto())) for result in results]
             row(name, "", "", f"ema {momentum}", "-", *found)
 
 
 # Inputs that changed.
 
 
-def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
+def blurred(images: Array, sigma: float) -> Array:
     """A Gaussian blur, with zeros around the image."""
     steps = np.arange(-3, 4)
     kernel = np.exp(-(steps**2) / (2 * sigma**2))
@@ -95,7 +103,7 @@ def blurred(images: np.ndarray, sigma: float) -> np.ndarray:
     return images
 
 
-def corrupted(images: np.ndarray) -> dict[str, np.ndarray]:
+def corrupted(images: Array) -> dict[str, Array]:
     rng = np.random.default_rng(0)
     found = {"clean": images}
     found |= {f"noise {level}": images + rng.normal(0, level, images.shape) for level in (0.1, 0.2, 0.3, 0.5)}
@@ -106,7 +114,7 @@ def corrupted(images: np.ndarray) -> dict[str, np.ndarray]:
     return {name: data.astype(np.float32) for name, data in found.items()}
 
 
-def ranks(values: list[float]) -> np.ndarray:
+def ranks(values: list[float]) -> Array:
     return np.argsort(np.argsort(values))
 
 
@@ -139,11 +147,11 @@ def show_corrupted(name: str) -> None:
 # Weights and activations quantised, BatchNormalizations kept.
 
 
-def quantised(model: onnx.ModelProto, bits: int, *, activations: bool) -> onnx.ModelProto:
+def quantised(model: onnx.ModelProto, bits: int, *, activations: bool, by_channel: bool = True) -> onnx.ModelProto:
     """Every weight, and every input of a Conv or Gemm if asked, through QuantizeLinear and DequantizeLinear.
 
-    Weights: symmetric, one scale per output channel, in int8 of which only 2**bits - 1 values are used. Activations:
-    uint8, range from 64 training images.
+    Weights: symmetric, one scale per output channel or tensor, in int8 of which only 2**bits - 1 values are used.
+    Activations: uint8, range from 64 training images.
     """
     result = onnx.ModelProto()
     result.CopyFrom(model)
@@ -154,7 +162,7 @@ def quantised(model: onnx.ModelProto, bits: int, *, activations: bool) -> onnx.M
     for index, node in enumerate(graph.node):
         if node.op_type in ("Conv", "Gemm"):
             weight = numpy_helper.to_array(tensors[node.input[1]])
-            node.input[1] = _dequantised_weight(graph, nodes, weight, bits, f"w{index}")
+            node.input[1] = _dequantised_weight(graph, nodes, weight, bits, f"w{index}", by_channel)
             if node.input[0] in ranges:
                 node.input[0] = _through_uint8(graph, nodes, node.input[0], ranges[node.input[0]], f"a{index}")
         nodes.append(node)
@@ -164,9 +172,12 @@ def quantised(model: onnx.ModelProto, bits: int, *, activations: bool) -> onnx.M
     return result
 
 
-def _dequantised_weight(graph: onnx.GraphProto, nodes: list, weight: np.ndarray, bits: int, name: str) -> str:
+def _dequantised_weight(
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], weight: Array, bits: int, name: str, by_channel: bool
+) -> str:
     most = 2 ** (bits - 1) - 1
-    scale = np.abs(weight).max(tuple(range(1, weight.ndim))) / most + 1e-12
+    largest = np.abs(weight).max(tuple(range(1, weight.ndim)))
+    scale = (largest if by_channel else np.full_like(largest, largest.max())) / most + 1e-12
     levels = np.round(weight / scale.reshape(-1, *[1] * (weight.ndim - 1))).astype(np.int8)
     parts = {f"{name}_q": levels, f"{name}_s": scale.astype(np.float32), f"{name}_z": np.zeros(len(scale), np.int8)}
     graph.initializer.extend(numpy_helper.from_array(array, part) for part, array in parts.items())
@@ -174,11 +185,13 @@ def _dequantised_weight(graph: onnx.GraphProto, nodes: list, weight: np.ndarray,
     return name
 
 
-def _through_uint8(graph: onnx.GraphProto, nodes: list, value: str, limits: tuple[float, float], name: str) -> str:
+def _through_uint8(
+    graph: onnx.GraphProto, nodes: list[onnx.NodeProto], value: str, limits: tuple[float, float], name: str
+) -> str:
     low, high = min(limits[0], 0.0), max(limits[1], 0.0)
     scale = np.float32((high - low) / 255)
     parts = [f"{name}_s", f"{name}_z"]
-    arrays = [np.asarray(scale), np.asarray(np.round(-low / scale), np.uint8)]
+    arrays: list[Array] = [np.asarray(scale), np.asarray(np.round(-low / scale), np.uint8)]
     graph.initializer.extend(numpy_helper.from_array(array, part) for part, array in zip(parts, arrays, strict=True))
     nodes.append(helper.make_node("QuantizeLinear", [value, *parts], [f"{name}_q"]))
     nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", *parts], [name]))
@@ -217,8 +230,43 @@ def show_quantised() -> None:
             )
 
 
+# Folded, quantised, and matched to the float model.
+
+
+def told(model: onnx.ModelProto, truth: np.ndarray) -> str:
+    """The share of test images that are right, and of those that are judged as by the float model."""
+    found = logits(model, IMAGES).argmax(1)
+    return f"{share(int((found == LABELS).sum()))} / {share(int((found == truth).sum()))}"
+
+
+def show_matched() -> None:
+    table(
+        "network", "quantised to", "folded: before", "mean", "mean-variance", "unfolded: before", "re-estimated"
+    )  # fmt: skip
+    for name in ("digits_resnet", "digits_preact"):
+        model = onnx.load(MODELS / f"{name}.onnx")
+        folded, truth = bnfold.fold(model), logits(model, IMAGES).argmax(1)
+        for bits, activations, by_channel in (
+            (8, True, True), (8, True, False), (4, True, True), (4, False, True), (4, False, False),
+            (3, False, True), (3, False, False), (2, False, True),
+        ):  # fmt: skip
+            how = {"activations": activations, "by_channel": by_channel}
+            coarse, open_coarse = (quantised(each, bits, **how) for each in (folded, model))
+            matched = [
+                calibrate(coarse, TRAIN, reference=folded, method=method, check=False).proto()
+                for method in ("mean", "mean-variance")
+            ]
+            row(
+                name,
+                f"{bits} bits by {'channel' if by_channel else 'tensor'}{', int8 activations' * activations}",
+                *(told(each, truth) for each in (coarse, *matched, open_coarse)),
+                told(calibrate(open_coarse, TRAIN, check=False).proto(), truth),
+            )
+
+
 if __name__ == "__main__":
     print(f"onnxruntime {onnxruntime.__version__}, onnx {onnx.__version__}, numpy {np.__version__}; 797 test images")
     show_forgotten()
     show_corrupted("digits_resnet")
     show_quantised()
+    show_matched()

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn
+from unittest.mock import patch
 
 try:
     import atheris
@@ -64,8 +65,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="0 for another one each time")
     options = parser.parse_args()
     # a copy of the process would hide its coverage
-    compare.confined = lambda work, limits, progress: work(progress)
-    with tempfile.TemporaryDirectory() as temporary:
+    at_once = patch.object(compare, "confined", lambda work, limits, progress: work(progress))
+    with at_once, tempfile.TemporaryDirectory() as temporary:
         corpus = options.corpus or Path(temporary)
         plant(corpus, options.start)
         process = os.fork()  # libFuzzer ends the process that it runs in

@@ -25,8 +25,10 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from generate import Network
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.generate import Network
 from bnfold.model_io import load, staged
 
 _ROOT = Path(__file__).resolve().parent.parent

@@ -22,7 +22,10 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime as ort
-from generate import count_batchnorms
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.generate import count_batchnorms
 
 _ROOT = Path(__file__).resolve().parent.parent
 _TIMEOUT = 600  # seconds for a tool and a model
@@ -46,7 +49,7 @@ _TOOLS = {  # followed by a model and an output
         "ort.InferenceSession(sys.argv[1], o, providers=['CPUExecutionProvider'])",
     ],
 }
-Arrays = list[npt.NDArray[np.generic]]
+Arrays = list[npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True)

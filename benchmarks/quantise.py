@@ -1,6 +1,6 @@
 """What int8 costs the digits networks: quantised as they come, after ONNX Runtime's own pre-processing, and folded.
 
-    python -P benchmarks/quantise.py > benchmarks/results/quantise.md  # -P: ONNX Runtime has a float16.py, too
+    python benchmarks/quantise.py > benchmarks/results/quantise.md
 
 Static quantisation of ONNX Runtime (QDQ, int8 activations and weights), calibrated on the 1000 training images. Right:
 of the 797 test images. Error: root mean square of what the logits are off, as a part of the float model's own logits.

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 Array = npt.NDArray[Any]
-Run = Callable[[dict[str, Array]], Sequence[Array]]
+Index = tuple[slice | int | EllipsisType, ...]
+Run = Callable[[Mapping[str, Array]], Sequence[Array]]
 OPEN_SIZES = (64, 224, 48, 32, 128, 640, 1)  # tried in turn for what a model leaves open, apart from the first axis
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 KINDS = (("normal", 1.0), ("uniform", 1.0), ("normal", 5.0), ("normal", 0.0))
@@ -50,10 +52,11 @@ def taps(
     x = np.pad(x, [(0, 0), (0, 0), *width], constant_values=fill)
     for tap in itertools.product(*map(range, kernel)):
         places = zip(tap, dilations, strides, out, strict=True)
-        yield tap, x[(..., *(slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, s, o in places))]
+        window: Index = (..., *(slice(t * d, t * d + (o - 1) * s + 1, s) for t, d, s, o in places))
+        yield tap, x[window]
 
 
-class Conv(OpRun):  # type: ignore[misc]
+class Conv(OpRun):
     """One matrix product for each tap."""
 
     op_domain = ""
@@ -64,7 +67,8 @@ class Conv(OpRun):  # type: ignore[misc]
         result: Any = 0.0
         for tap, met in taps(x, w.shape[2:], 0.0, given):
             columns = met.reshape(len(x), group, w.shape[1], -1)
-            result = result + weight[(..., *tap)] @ columns
+            of_tap: Index = (..., *tap)
+            result = result + weight[of_tap] @ columns
             sizes = met.shape[2:]
         result = result.reshape(len(x), len(w), *sizes)
         return (result if b is None else result + b.reshape(-1, *[1] * len(sizes)),)
@@ -79,7 +83,7 @@ class FusedConv(Conv):
         y = super()._run(x, w, b, **given)[0]
         y = y if z is None else y + z
         limits = given.get("activation_params") or [0.0, 0.0]
-        made = {
+        made: dict[str, Callable[[], Array]] = {
             "Relu": lambda: np.maximum(y, 0),
             "Clip": lambda: np.clip(y, *limits),
             "LeakyRelu": lambda: np.where(y < 0, limits[0] * y, y),
@@ -90,7 +94,7 @@ class FusedConv(Conv):
         return (made[given.get("activation") or ""](),)
 
 
-class BatchNormalization(OpRun):  # type: ignore[misc]
+class BatchNormalization(OpRun):
     """That of inference; ONNX's own is another function for opsets 9 to 13."""
 
     op_domain = ""
@@ -100,7 +104,7 @@ class BatchNormalization(OpRun):  # type: ignore[misc]
         return ((x - mean) / np.sqrt(var + (epsilon or 1e-5)) * scale + shift,)
 
 
-class MaxPool(OpRun):  # type: ignore[misc]
+class MaxPool(OpRun):
     """The largest of all taps; without indices."""
 
     op_domain = ""
@@ -140,9 +144,12 @@ def in_float64(path: str) -> Run:
     model = onnx.load(path)
     widened(model.graph)
     evaluator = ReferenceEvaluator(model, new_ops=[BatchNormalization, Conv, FusedConv, MaxPool])
-    return lambda feed: evaluator.run(
-        None, {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in feed.items()}
-    )
+
+    def run(feed: Mapping[str, Array]) -> Sequence[Array]:
+        wide = {name: array.astype(np.float64) if array.dtype.kind == "f" else array for name, array in feed.items()}
+        return [np.asarray(value) for value in evaluator.run(None, wide)]
+
+    return run
 
 
 def under_onnxruntime(path: str) -> Run:
@@ -153,7 +160,7 @@ def under_onnxruntime(path: str) -> Run:
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda feed: session.run(None, feed)  # type: ignore[no-any-return]
+    return lambda feed: session.run(None, feed)
 
 
 # --- inputs and differences ----------------------------------------------------------------------------------

@@ -2,8 +2,8 @@
 
     python benchmarks/verify_faults.py [MODEL.onnx ...]
 
-Correct folds of small nets of every kind (tests/verification/nets.py) and of the given models, and mutants of the
-latter (tests/verification/faults.py). A fixed tolerance t accepts a pair if every element of every output is within t
+Correct folds of small nets of every kind (tests/verification/helpers.py) and of the given models, and mutants of the
+latter (tests/wrong_folds). A fixed tolerance t accepts a pair if every element of every output is within t
 of the other, absolutely or relatively, on one normal input, as ``polygraphy run`` does.
 """
 
@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "verify"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
 import onnx
 import onnxruntime as ort
-from faults import mutants
-from nets import KINDS, nets
+from verification.helpers import KINDS, nets
+from wrong_folds.faults import mutants
 
 from bnfold.folding import plan
 from bnfold.model_io import load, to_proto

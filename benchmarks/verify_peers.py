@@ -4,7 +4,7 @@
 
 PYTHON is that of an environment with onnxslim, onnxsim, onnxoptimizer, onnxscript and onnxruntime (those that it lacks
 are left out). Every tool runs in a process of its own on every model, small ones first; then bnfold's own fold is given
-some faults (tests/verification/faults.py). `bnfold verify` compares region by region, and runs the models where that
+some faults (tests/wrong_folds). `bnfold verify` compares region by region, and runs the models where that
 leaves the verdict open. Nothing may take longer than a minute; no pair is begun once the time is over.
 What is known stands in the log, one line for each pair; a second run goes on where the first ended. Pairs on which
 verifier and referee disagree are kept beside the log. The table is printed at the end.
@@ -26,10 +26,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "verify"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import onnx
-from faults import mutants
+from wrong_folds.faults import mutants
 
 from bnfold.folding import plan
 from bnfold.model_io import load, to_proto

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING
 from bnfold.version import __version__ as __version__
 
 _PUBLIC = {
-    "bnfold.calibration": ["Calibration", "Drift", "Images", "calibrate", "drift"],
+    "bnfold.calibration": ["Calibration", "Drift", "Images", "Matched", "RunOptions", "calibrate", "drift"],
     "bnfold.certificate": ["CertificateCheck", "verify_certificate"],
-    "bnfold.folding": ["Entry", "Leftover", "Outcome", "Plan"],
+    "bnfold.folding": ["Entry", "FoldOptions", "Leftover", "Outcome", "Plan"],
     "bnfold.model_io": ["ModelError"],
     "bnfold.optimization": [
         *("Checked", "NotAllFolded", "NotEquivalent", "NotVerified", "Optimized", "VerifyMode"),
         *("check", "fold", "optimize", "plan"),
     ],
     "bnfold.reasons": ["Reason", "Refusal"],
+    "bnfold.report": ["save_report"],
     "bnfold.verification": ["Verdict", "Verification", "verify"],
 }
 """All that is public, by the module that it is taken from; docs/python.md tells what it is."""
@@ -36,11 +37,14 @@ if TYPE_CHECKING:  # the same for who reads and does not run; a test compares th
     from bnfold.calibration import Calibration as Calibration
     from bnfold.calibration import Drift as Drift
     from bnfold.calibration import Images as Images
+    from bnfold.calibration import Matched as Matched
+    from bnfold.calibration import RunOptions as RunOptions
     from bnfold.calibration import calibrate as calibrate
     from bnfold.calibration import drift as drift
     from bnfold.certificate import CertificateCheck as CertificateCheck
     from bnfold.certificate import verify_certificate as verify_certificate
     from bnfold.folding import Entry as Entry
+    from bnfold.folding import FoldOptions as FoldOptions
     from bnfold.folding import Leftover as Leftover
     from bnfold.folding import Outcome as Outcome
     from bnfold.folding import Plan as Plan
@@ -57,6 +61,7 @@ if TYPE_CHECKING:  # the same for who reads and does not run; a test compares th
     from bnfold.optimization import plan as plan
     from bnfold.reasons import Reason as Reason
     from bnfold.reasons import Refusal as Refusal
+    from bnfold.report import save_report as save_report
     from bnfold.verification import Verdict as Verdict
     from bnfold.verification import Verification as Verification
     from bnfold.verification import verify as verify

@@ -57,6 +57,11 @@ class Affine:
         return frozenset(axis for axis, size in enumerate(self.shape) if size > 1)
 
     @property
+    def extent(self) -> Extent:
+        """What conditions ask of it."""
+        return Extent(tuple(sorted(self.axes)), _ends(self.scale), _ends(self.shift))
+
+    @property
     def is_identity(self) -> bool:
         return not self.has_scale and not self.has_shift
 
@@ -102,6 +107,26 @@ class Affine:
     def only_shift(self) -> Affine:
         """The second half of a split."""
         return Affine(np.ones((1,) * self.rank), self.shift)
+
+
+@dataclass(frozen=True)
+class Extent:
+    """What conditions ask of an affine: where it varies, whether its scales are positive, whether it shifts.
+
+    Attributes:
+        axes: The axes it varies on.
+        scale: The smallest and the largest scale; infinities the wrong way round where there is none.
+        shift: The same of its shifts.
+    """
+
+    axes: tuple[int, ...]
+    scale: tuple[float, float]
+    shift: tuple[float, float]
+
+
+def _ends(array: FloatArray) -> tuple[float, float]:
+    values = array.astype(np.float64)
+    return float(values.min(initial=np.inf)), float(values.max(initial=-np.inf))
 
 
 def narrowed(array: FloatArray) -> FloatArray:

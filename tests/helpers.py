@@ -1,4 +1,4 @@
-"""What tests of the core share: models as text, an oracle in float64, and what must hold of every folded model."""
+"""What tests of the core share: models as text, an oracle in float64, what holds of a folded model, and chance."""
 
 from __future__ import annotations
 
@@ -6,23 +6,28 @@ import itertools
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from types import EllipsisType
 from typing import Any
 
+import hypothesis.strategies as st
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 import onnx
 import onnx.parser
+from hypothesis import Phase, settings
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from bnfold.affine import Affine
 from bnfold.folding import FoldOptions, plan
 from bnfold.folding.record import Entry, Outcome, Plan
 from bnfold.model_io import load, to_proto
 
 Array = npt.NDArray[Any]
 Feeds = dict[str, Array]
+Index = tuple[slice | int | EllipsisType, ...]
 
 NUMPY_TYPES: dict[str, Any] = {
     "float": np.float32,
@@ -93,7 +98,7 @@ def _values(name: str, shape: Sequence[int], words: Sequence[str], dtype: str) -
 # --- the oracle ----------------------------------------------------------------------------------------------
 
 
-class ConvTranspose(OpRun):  # type: ignore[misc]
+class ConvTranspose(OpRun):
     """By scattering, from the definition: ONNX's own does not know groups."""
 
     op_domain = ""
@@ -121,13 +126,15 @@ class ConvTranspose(OpRun):  # type: ignore[misc]
             for at in itertools.product(*map(range, x.shape[2:])):
                 for tap in itertools.product(*map(range, w.shape[2:])):
                     to = tuple(p * s + t * d for p, s, t, d in zip(at, strides, tap, dilations, strict=True))
-                    result[(slice(None), channel, *to)] += x[(slice(None), i, *at)] * w[(i, j, *tap)]
+                    here: Index = (slice(None), i, *at)
+                    there: Index = (slice(None), channel, *to)
+                    result[there] += x[here] * w[(i, j, *tap)]
         window = tuple(slice(pads[axis], full[axis] - pads[axis + rank]) for axis in range(rank))
         result = result[(slice(None), slice(None), *window)]
         return (result if b is None else result + b.reshape(1, -1, *[1] * rank),)
 
 
-class BatchNormalization(OpRun):  # type: ignore[misc]
+class BatchNormalization(OpRun):
     """In inference mode, of every opset: ONNX's own trains from opset 9 to 13, where it means to infer."""
 
     op_domain = ""
@@ -142,7 +149,7 @@ class BatchNormalization(OpRun):  # type: ignore[misc]
         return (y.astype(x.dtype), *[np.zeros(scale.shape, scale.dtype)] * (len(self.onnx_node.output) - 1))
 
 
-class _Arithmetic(OpRun):  # type: ignore[misc]
+class _Arithmetic(OpRun):
     """Before opset 7 the right operand is broadcast from `axis` on."""
 
     op_domain = ""
@@ -154,7 +161,7 @@ class _Arithmetic(OpRun):  # type: ignore[misc]
         return (FUNCTIONS[type(self).__name__](x, y),)
 
 
-class Dropout(OpRun):  # type: ignore[misc]
+class Dropout(OpRun):
     """Before opset 7, where ONNX's reference implementation has none."""
 
     op_domain = ""
@@ -177,7 +184,8 @@ def run(model: ModelProto, feeds: Mapping[str, Any]) -> dict[str, Array]:
     """Every value of the main graph, by ONNX's reference implementation."""
     with np.errstate(all="ignore"):
         session = ReferenceEvaluator(model, new_ops=own_ops(model))
-        results: dict[str, Array] = session.run(None, dict(feeds), intermediate=True)
+        results = session.run(None, dict(feeds), intermediate=True)
+    assert isinstance(results, dict)
     return results
 
 
@@ -286,7 +294,7 @@ def is_there(node: NodeProto, model: ModelProto) -> bool:
 
 
 def _bytes(node: NodeProto) -> bytes:
-    return node.SerializeToString(deterministic=True)
+    return bytes(node.SerializeToString(deterministic=True))
 
 
 def _dead(model: ModelProto) -> set[tuple[str, str]]:
@@ -324,3 +332,40 @@ def _scopes(model: ModelProto) -> Iterator[Any]:
             for attribute in node.attribute:
                 waiting += [attribute.g] if attribute.HasField("g") else []
                 waiting += attribute.graphs
+
+
+# --- what hypothesis draws: no deadline, always the same examples --------------------------------------------
+
+# the answer of a rule is checked on a few examples of many operators, and small as they are
+few = settings(deadline=None, derandomize=True, max_examples=5, database=None, phases=[Phase.explicit, Phase.generate])
+many = settings(deadline=None, derandomize=True, max_examples=100, database=None)
+
+SCALES = st.sampled_from([1.0, -1.0, 0.0]) | st.floats(-4, 4).filter(lambda value: value == 0 or abs(value) > 0.01)
+POSITIVE = st.floats(0.01, 4)
+SHIFTS = st.just(0.0) | st.floats(-4, 4)
+
+
+@st.composite
+def affines(draw: st.DrawFn, shape: Sequence[int], axes: Sequence[int] | None = None) -> Affine:
+    """An affine of a value of this shape, which varies along one of `axes` (all by default), or none, seldom two."""
+    possible = [axis for axis in (range(len(shape)) if axes is None else axes) if shape[axis] > 1]
+    varying = set(draw(st.lists(st.sampled_from(possible), max_size=2, unique=True))) if possible else set()
+    if len(varying) == 2 and draw(st.integers(0, 2)):
+        varying.pop()
+    own = tuple(size if axis in varying else 1 for axis, size in enumerate(shape))
+    count = int(np.prod(own))
+    scales = draw(st.sampled_from([SCALES, POSITIVE, st.just(1.0)]))
+    shifts = draw(st.sampled_from([SHIFTS, st.just(0.0)]))
+    scale = np.array(draw(st.lists(scales, min_size=count, max_size=count))).reshape(own)
+    shift = np.array(draw(st.lists(shifts, min_size=count, max_size=count))).reshape(own)
+    return Affine(scale, shift)
+
+
+def vectors(size: int, low: float, high: float, dtype: type = np.float32) -> st.SearchStrategy[Array]:
+    """Numbers that the type holds exactly."""
+
+    def number(value: float) -> Array:
+        return np.asarray(value).astype(dtype)
+
+    numbers = st.floats(low, high, width=64).map(number)
+    return st.lists(numbers, min_size=size, max_size=size).map(lambda values: np.array(values, dtype))

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from helpers import affines, many
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import affines, many
 
 from bnfold.affine import Affine
 

@@ -1,6 +1,7 @@
 """Who may import whom. The table is the architecture; a new arrow is a decision, and is made here."""
 
 import ast
+from collections import Counter
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from importlib import import_module
@@ -14,6 +15,7 @@ MAY_IMPORT = {
     # plain values
     "affine": set(),
     "escape": set(),
+    "explanations": {"reasons"},
     "limits": set(),
     "malloc": set(),
     "page": {"escape", "version"},
@@ -41,6 +43,7 @@ MAY_IMPORT = {
         "malloc",
         "model_io",
         "reasons",
+        "rounding",
         "page",
         "telemetry",
     },
@@ -70,20 +73,48 @@ MAY_IMPORT = {
         "page",
         "verification",
     },
+    # a result as a page with drawings; only the command line and Python's surface ask for it
+    "report": {
+        "affine",
+        "calibration",
+        "escape",
+        "folding",
+        "graph",
+        "model_io",
+        "ops",
+        "optimization",
+        "page",
+        "reasons",
+        "verification",
+        "version",
+    },
     "passes": {""},
     "__main__": {"commands"},
     "commands": {
         "",
         "calibration.picture",
         "escape",
+        "explanations",
         "limits",
         "malloc",
         "model_io",
         "optimization",
         "page",
+        "reasons",
+        "report",
         "verification.told",
     },
-    "": {"calibration", "certificate", "folding", "model_io", "optimization", "reasons", "verification", "version"},
+    "": {
+        "calibration",
+        "certificate",
+        "folding",
+        "model_io",
+        "optimization",
+        "reasons",
+        "report",
+        "verification",
+        "version",
+    },
 }
 """For each part of the package (the empty name is `bnfold` itself) the modules that it may import, and all in them."""
 
@@ -201,6 +232,32 @@ def inside(part: str) -> Iterator[tuple[str, str]]:
 
 def room_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
+
+
+TESTS = Path(__file__).parent
+NO_PACKAGE = {"cases", "journeys", "mutants", "random_graphs", "wrong_folds"}
+"""Folders of tests/ about bnfold as a whole, and their data."""
+
+
+def mirrored() -> Iterator[tuple[str, str]]:
+    """The files in folders of tests/ that are about a package: the package, and the file's name."""
+    for path in TESTS.rglob("*.py"):
+        folder = path.parent.relative_to(TESTS)
+        if folder.parts and folder.parts[0] not in NO_PACKAGE:
+            yield folder.as_posix(), path.name
+
+
+def test_tests_mirror_the_package():
+    """Every package has its folder of tests, under the same name, and none is of a package that is gone."""
+    packages = {path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("__init__.py")} - {"."}
+    assert {folder for folder, name in mirrored() if name.startswith("test_")} == packages
+    assert {path.name for path in TESTS.iterdir() if path.name in NO_PACKAGE} == NO_PACKAGE
+
+
+def test_a_folder_of_tests_has_one_helper():
+    """What its tests share is in one place."""
+    helpers = Counter(folder for folder, name in mirrored() if not name.startswith("test_") and name != "conftest.py")
+    assert [folder for folder, count in helpers.items() if count > 1] == []
 
 
 def test_no_name_hides_a_module():

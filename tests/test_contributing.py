@@ -8,6 +8,7 @@ from networks import ROOT
 import bnfold
 
 PACKAGE = ROOT / "bnfold"
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *ROOT.glob("benchmarks/**/*.md"), ROOT / ".ci" / "long"]
 
 
 def test_the_map_is_complete():
@@ -18,6 +19,14 @@ def test_the_map_is_complete():
     rows = [row for row in page.splitlines() if row.startswith("| `bnfold/")]
     named = [name for row in rows for name in re.findall(r"`([\w./]+)`", row.split("|")[1])]
     assert sorted(name.removeprefix("bnfold/") for name in named) == sorted(parts - {""})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_paths_exist(page):
+    """A page that names a test, a benchmark or a file of the package names one that is there."""
+    text = page.read_text(encoding="utf-8")
+    named = set(re.findall(r"(?<![\w./])(?:tests|benchmarks|bnfold)/[\w./-]*\w", text))
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []
 
 
 @pytest.mark.parametrize("name", bnfold.__all__)

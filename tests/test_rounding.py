@@ -7,9 +7,9 @@ from fractions import Fraction
 import ml_dtypes
 import numpy as np
 import pytest
+from helpers import many
 from hypothesis import given
 from hypothesis import strategies as st
-from strategies import many
 
 from bnfold.rounding import rounded
 

@@ -11,6 +11,8 @@ from bnfold.calibration.drifted import Drift, LayerDrift, Verdict  # noqa: E402
 from bnfold.calibration.error import CalibrationError  # noqa: E402
 from bnfold.calibration.estimate import calibrate  # noqa: E402
 from bnfold.calibration.images import Images  # noqa: E402
+from bnfold.calibration.matched import Matched  # noqa: E402
+from bnfold.calibration.place import RunOptions  # noqa: E402
 from bnfold.calibration.result import Calibration, Layer  # noqa: E402
 from bnfold.calibration.shift import drift  # noqa: E402
 from bnfold.calibration.statistics.methods import Method  # noqa: E402
@@ -22,7 +24,9 @@ __all__ = [
     "Images",
     "Layer",
     "LayerDrift",
+    "Matched",
     "Method",
+    "RunOptions",
     "Verdict",
     "calibrate",
     "drift",

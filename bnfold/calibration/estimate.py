@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Unpack
 
 import numpy as np
 from onnx import TensorProto
@@ -17,28 +15,27 @@ from onnx import TensorProto
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibration.error import CalibrationError
+from bnfold.calibration.matching import Models, matched
 from bnfold.calibration.measuring.batches import Data
 from bnfold.calibration.measuring.cuts import Budget, Cuts
-from bnfold.calibration.measuring.measure import Report, Running, Subject
+from bnfold.calibration.measuring.measure import Subject
 from bnfold.calibration.measuring.sequential import sequential
 from bnfold.calibration.measuring.targets import Selection, Target, shared
-from bnfold.calibration.place import Choice, Place, measuring, named
+from bnfold.calibration.place import RunArguments, RunOptions, measuring, named
 from bnfold.calibration.ready import ready
-from bnfold.calibration.result import Calibration, Layer, enough, residual
+from bnfold.calibration.result import ERROR_LIMIT, Calibration, Layer, enough, residual
 from bnfold.calibration.rewrite import with_statistics
-from bnfold.calibration.statistics.methods import BATCH_METHODS, Ema, Estimator, Method
+from bnfold.calibration.statistics.methods import BATCH_METHODS, MATCHING, Ema, Estimator, Method
 from bnfold.calibration.statistics.moments import Statistics
-from bnfold.limits import Limits
-from bnfold.model_io import Model, ModelLike, check_output, load, staged, write_stream
+from bnfold.model_io import Model, ModelLike, Output, check_output, destination_of, load, staged, write_stream
 
-ERROR_LIMIT = 0.05
-"""A standard error of a mean above this many standard deviations is warned of."""
 RESIDUAL_LIMIT = 1e-5
 """A residual above this is warned of."""
 _NARROW_LIMITS: dict[int, float] = {
     TensorProto.FLOAT16: 2e-3,
     TensorProto.BFLOAT16: 2e-2,
 }  # two units in the last place of activations
+_MOMENTUM = 0.9
 _FEW_BATCHES = 8  # the spread between fewer batches says little
 _EMA_FORGETS = 5  # time constants until the start of a moving average is forgotten: e^-5 = 0.7 %
 
@@ -58,14 +55,12 @@ class Options:
 def calibrate(
     model: ModelLike | Model,
     data: Data,
-    output: str | os.PathLike[str] | BinaryIO | None = None,
+    output: Output = None,
     *,
     in_place: bool = False,
-    method: Method | str = Method.SEQUENTIAL,
-    batch_size: int | None = None,
-    max_samples: int | None = None,
-    seed: int | None = None,
-    momentum: float = 0.9,
+    reference: ModelLike | Model | None = None,
+    method: Method | str | None = None,
+    momentum: float = _MOMENTUM,
     unbiased: bool = False,
     prior: float = 0.0,
     reset: bool = False,
@@ -74,16 +69,7 @@ def calibrate(
     check: bool = True,
     cache_memory: int | None = None,
     cache_disk: int | None = None,
-    workers: int = 1,
-    threads: int | None = None,
-    executor: Executor | None = None,
-    dask: str | None = None,
-    work_dir: str | os.PathLike[str] | None = None,
-    provider: str = "CPUExecutionProvider",
-    arithmetic: bool = False,
-    timeout: float = 3600.0,
-    memory: int | None = None,
-    progress: Report | None = None,
+    **options: Unpack[RunArguments],
 ) -> Calibration:
     """Gives the BatchNormalizations of a model the statistics of some data, and puts them in inference mode.
 
@@ -95,11 +81,10 @@ def calibrate(
         output: where to write the calibrated model, whole or not at all: a path, replaced if it exists, or a stream.
             By default it is written nowhere; see `Calibration.save`.
         in_place: write over the model itself.
-        method: `sequential` (exact, for any batch size), `paper` (Algorithm 2 of Ioffe & Szegedy 2015), `pooled` or
-            `ema`.
-        batch_size: samples in a batch; 32 if neither this nor the model says.
-        max_samples: measure no more samples than this, spread evenly over the data.
-        seed: draw them at random instead.
+        reference: a float model whose layers say what means those of this one shall have: for models without
+            BatchNormalizations that were quantized or pruned. Gives a `Matched`.
+        method: `sequential` (the default: exact, for any batch size), `paper` (Algorithm 2 of Ioffe & Szegedy 2015),
+            `pooled` or `ema`; with a reference `mean` (the default) or `mean-variance`.
         momentum: of `ema`, in ONNX's sense: the share of the old value in each step (PyTorch's is 1 minus this).
         unbiased: whether `ema` takes m/(m-1)·var, as PyTorch does.
         prior: this many pseudo-samples of the stored statistics are blended in: (prior·old + n·new) / (prior + n),
@@ -110,16 +95,7 @@ def calibrate(
         check: measure once more, on the calibrated model, and give the residual (sequential only).
         cache_memory: bytes of activations that `sequential` may hold in memory; a quarter of what is free by default.
         cache_disk: bytes beyond that on disk; a quarter of what is free by default.
-        workers: child processes that ONNX Runtime runs in. With one, activations stay in its memory.
-        threads: batches at a time, in all; by default as many as there are cores for this process.
-        executor: runs tasks instead of child processes; its workers need `work_dir` under the same path.
-        dask: the address of a Dask scheduler, to run on that cluster.
-        work_dir: for files; a temporary folder in it is removed at the end.
-        provider: an execution provider of ONNX Runtime; off the CPU, statistics are measured in arithmetic.
-        arithmetic: do that on the CPU too.
-        timeout: seconds for all of it.
-        memory: bytes for each process that ONNX Runtime runs in; by default what there is.
-        progress: called with what is being done, samples done and samples in all.
+        options: the attributes of `RunOptions`: which samples are measured, and where.
 
     Raises:
         ModelError: the model or the data cannot be read or do not fit each other (`CalibrationError`, `DataError`).
@@ -127,31 +103,38 @@ def calibrate(
         MemoryError: it would need more.
     """
     started = time.monotonic()
-    options = _options(method, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
+    run = RunOptions(**options)
+    chosen = _method(method, of_reference=reference is not None)
+    how = _how(chosen, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
     loaded = load(model)
-    target = _target(loaded, output, in_place=in_place)
+    file, stream = destination_of(model, loaded, output, in_place=in_place)
     selection = _selection(only, keep)
+    if reference is not None:
+        _refuse_pointless(momentum, unbiased=unbiased, prior=prior, reset=reset, in_place=in_place)
+        models = Models(loaded, load(reference), named(model), named(reference, "the reference"))
+        _refuse_same(file, models.reference)
+        found = matched(models, data, chosen, run, selection, check=check, memory=cache_memory, disk=cache_disk)
+        found = replace(found, seconds=time.monotonic() - started, output=file)
+        _write(found.model, file, stream)
+        return found
     loaded, notes = ready(loaded, selection)
-    running, limits = Running(provider, arithmetic, progress), Limits(timeout, memory)
-    place = Place(workers, threads, executor, dask, work_dir, running, limits)
-    choice = Choice(batch_size, max_samples, seed, selection)
-    with measuring(loaded, data, choice, place, cache_memory, cache_disk) as (subject, budget):
-        layers, cuts = _measure(subject, options, budget)
+    with measuring(loaded, data, run, selection, cache_memory, cache_disk) as (subject, budget):
+        layers, cuts = _measure(subject, how, budget)
         samples = subject.samples
     result = Calibration(
         source=named(model),
         model=with_statistics(loaded, [layer.mean for layer in layers], [layer.var for layer in layers], selection),
-        method=options.method,
+        method=how.method,
         samples=samples.count,
         batch_size=max(batch.rows for batch in samples.batches),
         layers=layers,
         skipped=subject.survey.skipped,
         seconds=time.monotonic() - started,
         cuts=cuts,
-        output=target if isinstance(target, Path) else None,
+        output=file,
     )
-    result = replace(result, warnings=(*notes, *_warnings(result, subject, options)))
-    _write(result.model, target)
+    result = replace(result, warnings=(*notes, *_warnings(result, subject, how)))
+    _write(result.model, file, stream)
     return result
 
 
@@ -161,36 +144,42 @@ def _selection(only: Sequence[str], keep: Sequence[str]) -> Selection:
     return Selection(tuple(only), tuple(keep))
 
 
-def _target(
-    model: Model, output: str | os.PathLike[str] | BinaryIO | None, *, in_place: bool
-) -> Path | BinaryIO | None:
-    """Where to write; what is no place to write to is refused before anything is measured."""
-    if in_place and (model.path is None or output is not None):
-        raise CalibrationError("in place is where the model came from: it must be a file, and no output can be given")
-    if isinstance(output, str | os.PathLike):
-        output = Path(output)
-    target = model.path if in_place else output
-    if isinstance(target, Path):
-        check_output(target, model.path, in_place=in_place, overwrite=True)
-    return target
-
-
-def _write(model: Model, target: Path | BinaryIO | None) -> None:
-    if isinstance(target, Path):
-        with staged(model, target):
+def _write(model: Model, file: Path | None, stream: BinaryIO | None) -> None:
+    if file is not None:
+        with staged(model, file):
             pass
-    elif target is not None:
-        write_stream(model, target)
+    elif stream is not None:
+        write_stream(model, stream)
 
 
-def _options(
-    method: Method | str, momentum: float, *, unbiased: bool, prior: float, reset: bool, check: bool
-) -> Options:
+def _method(method: Method | str | None, *, of_reference: bool) -> Method:
+    default = Method.MEAN if of_reference else Method.SEQUENTIAL
     try:
-        chosen = Method(method)
+        chosen = default if method is None else Method(method)
     except ValueError:
         names = ", ".join(known.value for known in Method)
         raise CalibrationError(f"there is no method {method!r}; the methods are {names}") from None
+    if of_reference != (chosen in MATCHING):
+        what = "for BatchNormalizations" if of_reference else "for layers that have a twin in a --reference"
+        raise CalibrationError(f"the method {chosen.value} is {what}")
+    return chosen
+
+
+def _refuse_pointless(momentum: float, *, unbiased: bool, prior: float, reset: bool, in_place: bool) -> None:
+    """Refuses what says nothing where a reference does."""
+    given = {"momentum": momentum != _MOMENTUM, "unbiased": unbiased, "prior": prior, "reset": reset}
+    if wrong := [name for name, is_given in given.items() if is_given]:
+        raise CalibrationError(f"{wrong[0]} is for BatchNormalizations: it says nothing where there is a reference")
+    if in_place:
+        raise CalibrationError("with a reference, the result is a new file: give an output")
+
+
+def _refuse_same(file: Path | None, reference: Model) -> None:
+    if file is not None and reference.path is not None:
+        check_output(file, reference.path, in_place=False, overwrite=True)
+
+
+def _how(chosen: Method, momentum: float, *, unbiased: bool, prior: float, reset: bool, check: bool) -> Options:
     if not 0 <= momentum < 1:
         raise CalibrationError(f"a momentum of {momentum} makes no average: it has to be in [0, 1)")
     if prior < 0 or not math.isfinite(prior):

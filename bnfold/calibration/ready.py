@@ -17,7 +17,7 @@ from bnfold import batchnorm
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.batches import fixed_batch, inputs_of
 from bnfold.calibration.measuring.targets import ALL, Selection
-from bnfold.calibration.rewrite import detach, to_inference
+from bnfold.calibration.rewrite import finish, to_inference
 from bnfold.graph import Graph, Op, Scope, inlined
 from bnfold.model_io import Model
 from bnfold.reasons import Refusal, Refused
@@ -51,7 +51,7 @@ def ready(model: Model, selection: Selection = ALL) -> tuple[Model, tuple[str, .
     forgotten = [op for op in calibrated if _forget_computed(graph, op)]
     if not (forgotten or by_sample):
         return written_out, tuple(notes)
-    graph.commit()
+    finish(graph)
     return result, tuple(notes)
 
 
@@ -68,7 +68,7 @@ def _forget_computed(graph: Graph, op: Op) -> bool:
     if all(graph.constant(value) is not None for value in given):
         return False
     for index in (batchnorm.MEAN, batchnorm.VAR):
-        detach(graph, op, index)
+        graph.set_input(op, index, None)
     return True
 
 
@@ -159,10 +159,10 @@ def _about(graph: Graph, by_sample: list[Op]) -> str:
 def _to_instance_normalization(graph: Graph, op: Op) -> None:
     to_inference(graph, op)
     for index in (batchnorm.MEAN, batchnorm.VAR):
-        detach(graph, op, index)
+        graph.set_input(op, index, None)
     op.node.op_type = "InstanceNormalization"
     del op.node.input[3:]
-    del op.inputs[3:]
+    op.inputs = op.inputs[:3]
     keep = [attribute for attribute in op.node.attribute if attribute.name == "epsilon"]
     del op.node.attribute[:]
     op.node.attribute.extend(keep)

@@ -6,14 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from onnx import numpy_helper
+import numpy.typing as npt
+from onnx import helper, numpy_helper
 
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.targets import ALL, Selection, Target, drops, stop_dropping, survey
 from bnfold.graph import Graph, Op, Value
+from bnfold.graph.cleanup import drop_stale_notes, remove_dead
 from bnfold.model_io import Model
+
+_INITIALIZERS_ARE_INPUTS_BELOW_IR = 4
 
 
 def with_statistics(
@@ -36,13 +40,18 @@ def with_statistics(
         for index, values in zip((batchnorm.MEAN, batchnorm.VAR), statistics, strict=True):
             _store(graph, target, index, values, target.type_of(*statistics))
         to_inference(graph, target.op)
+    end_dropping(graph)
+    finish(graph)
+    return result
+
+
+def end_dropping(graph: Graph) -> None:
+    """Puts every Dropout in inference mode."""
     for op in graph.ops():
         if drops(op):
             for index in range(len(stop_dropping(op)), len(op.inputs)):
-                detach(graph, op, index)
+                graph.set_input(op, index, None)
             del op.node.input[len(stop_dropping(op)) :]
-    graph.commit()
-    return result
 
 
 def _store(graph: Graph, target: Target, index: int, values: FloatArray, dtype: np.dtype[Any]) -> None:
@@ -50,25 +59,29 @@ def _store(graph: Graph, target: Target, index: int, values: FloatArray, dtype: 
         array = values.astype(dtype)
     if not np.isfinite(array.astype(np.float64)).all():
         raise CalibrationError(f"{target.name}: a statistic of {np.abs(values).max():.3g} does not fit {dtype}")
-    old = target.op.input(index)
-    if (
-        dtype == target.dtype
-        and old is not None
-        and old.tensor is not None
-        and len(old.readers) == 1
-        and not old.is_output
-    ):
-        old.tensor.CopyFrom(numpy_helper.from_array(array, old.name))  # under its own name, where nobody else reads it
+    put(graph, target.op, index, array, f"{target.name}_{'mean' if index == batchnorm.MEAN else 'var'}")
+
+
+def put(graph: Graph, op: Op, index: int, array: npt.NDArray[Any], hint: str) -> None:
+    """Makes an array the constant at an input: by its old name, if nobody else reads it and type and shape stay."""
+    old = op.input(index)
+    tensor = None if old is None or len(old.readers) > 1 or old.is_output else old.tensor
+    kind = helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
+    if tensor is not None and (tensor.data_type, tuple(tensor.dims)) == kind:
+        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
         return
-    hint = f"{target.name}_{'mean' if index == batchnorm.MEAN else 'var'}"
-    detach(graph, target.op, index)
-    graph.set_input(target.op, index, _constant(graph, target.op, hint, array))
+    graph.set_input(op, index, constant(graph, op, hint, array))
 
 
-def _constant(graph: Graph, op: Op, hint: str, array: np.ndarray) -> Value:
+def constant(graph: Graph, op: Op, hint: str, array: npt.NDArray[Any]) -> Value:
+    """A new initializer of the graph of an op."""
     value = op.scope.own(graph.fresh_name(hint))
     op.scope.proto.initializer.append(numpy_helper.from_array(array, value.name))
     value.tensor = op.scope.proto.initializer[-1]
+    if graph.model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR:
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        op.scope.proto.input.append(helper.make_tensor_value_info(value.name, kind, array.shape))
+        value.is_input = True
     return value
 
 
@@ -80,7 +93,7 @@ def to_inference(graph: Graph, op: Op) -> None:
     outputs = graph.main.proto.output
     for index in reversed([i for i, entry in enumerate(outputs) if entry.name in gone]):
         del outputs[index]
-    del op.outputs[1:]
+    op.outputs = op.outputs[:1]
     del op.node.output[1:]
     keep = [attribute for attribute in op.node.attribute if attribute.name not in ("training_mode", "is_test")]
     del op.node.attribute[:]
@@ -90,30 +103,8 @@ def to_inference(graph: Graph, op: Op) -> None:
     op.forget_attributes()
 
 
-def detach(graph: Graph, op: Op, index: int) -> None:
-    """Cuts an input off, and removes what nothing reads any more."""
-    value = op.input(index)
-    graph.set_input(op, index, None)
-    waiting = [value]
-    while waiting:
-        value = waiting.pop()
-        if value is None or value.readers or value.is_output or value.is_input:
-            continue
-        if value.tensor is not None:
-            _remove_initializer(value)
-        elif value.producer is not None and not any(map(_is_used, value.producer.outputs)):
-            producer = value.producer
-            waiting += [v for v in producer.inputs if v is not None]
-            graph.remove(producer)
-
-
-def _is_used(value: Value | None) -> bool:
-    return value is not None and bool(value.readers or value.is_output)
-
-
-def _remove_initializer(value: Value) -> None:
-    tensors = value.scope.proto.initializer
-    for index, tensor in enumerate(tensors):
-        if tensor.name == value.name:
-            del tensors[index]
-            return
+def finish(graph: Graph) -> None:
+    """Removes what edits left behind, and writes the model."""
+    remove_dead(graph)
+    drop_stale_notes(graph)
+    graph.commit()

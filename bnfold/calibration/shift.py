@@ -16,9 +16,8 @@ images of digits score like slightly blurred ones.
 
 from __future__ import annotations
 
-import os
 import time
-from concurrent.futures import Executor
+from typing import Unpack
 
 import numpy as np
 
@@ -28,62 +27,29 @@ from bnfold.calibration.drifted import BANDS, Drift, LayerDrift, excess
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.batches import Data
 from bnfold.calibration.measuring.faults import suspected
-from bnfold.calibration.measuring.measure import Report, Running
 from bnfold.calibration.measuring.targets import Target
-from bnfold.calibration.place import Choice, Place, measuring, named
+from bnfold.calibration.place import RunArguments, RunOptions, measuring, named
 from bnfold.calibration.ready import ready
 from bnfold.calibration.statistics.moments import Statistics
-from bnfold.limits import Limits
 from bnfold.model_io import Model, ModelLike, load
 
 
-def drift(
-    model: ModelLike | Model,
-    data: Data,
-    *,
-    batch_size: int | None = None,
-    max_samples: int | None = None,
-    seed: int | None = None,
-    workers: int = 1,
-    threads: int | None = None,
-    executor: Executor | None = None,
-    dask: str | None = None,
-    work_dir: str | os.PathLike[str] | None = None,
-    provider: str = "CPUExecutionProvider",
-    arithmetic: bool = False,
-    timeout: float = 3600.0,
-    memory: int | None = None,
-    progress: Report | None = None,
-) -> Drift:
+def drift(model: ModelLike | Model, data: Data, **options: Unpack[RunArguments]) -> Drift:
     """Measures what the BatchNormalizations of a model meet, and compares it with what they hold.
 
     Args:
         model: a path or a model in memory; its BatchNormalizations are taken in inference mode.
-        data: as for `calibrate`; the other arguments too.
-        batch_size: samples in a batch.
-        max_samples: measure no more, spread evenly.
-        seed: draw them at random instead.
-        workers: child processes.
-        threads: batches at a time.
-        executor: runs tasks instead of child processes.
-        dask: the address of a Dask scheduler.
-        work_dir: for files.
-        provider: an execution provider of ONNX Runtime.
-        arithmetic: measure without training-mode nodes.
-        timeout: seconds for all of it.
-        memory: bytes for each process.
-        progress: called as work goes on.
+        data: as for `calibrate`.
+        options: likewise, the attributes of `RunOptions`.
 
     Raises:
         ModelError: the model or the data cannot be read or do not fit each other (`CalibrationError`, `DataError`).
         TimeoutError: it would take longer.
         MemoryError: it would need more.
     """
-    started = time.monotonic()
+    started, run = time.monotonic(), RunOptions(**options)
     loaded, _ = ready(load(model))
-    running, limits = Running(provider, arithmetic, progress), Limits(timeout, memory)
-    place = Place(workers, threads, executor, dask, work_dir, running, limits)
-    with measuring(loaded, data, Choice(batch_size, max_samples, seed), place) as (subject, _):
+    with measuring(loaded, data, run) as (subject, _):
         for target in subject.targets:
             target.refuse_senseless()
         stored = [target.mean for target in subject.targets], [target.var for target in subject.targets]

@@ -15,10 +15,12 @@ from bnfold.certificate.exactness import parameters
 from bnfold.certificate.files import refuse_changed, seen
 from bnfold.certificate.record import Certificate, CertificateError, ModelSeen, Parameter, read
 from bnfold.certificate.write import versions
-from bnfold.folding import Plan, plan
+from bnfold.folding import plan
 from bnfold.model_io import Model, load
+from bnfold.page import Case, Demand, Level, Page
 from bnfold.verification import Outcome, Verdict, Verification, verify
 
+_HOLDS = Demand("certificate", "statements of the certificate that do not hold")
 _SLACK = 1e-9  # of an ULP: floating-point numbers in JSON, on another machine
 
 
@@ -58,6 +60,18 @@ class CertificateCheck:
         if self.verification is not None:
             measured = f"verified again: {self.verification}"
         return f"the certificate holds: {static}; {measured}"
+
+    def page(self, *, verbose: bool = False) -> Page:  # noqa: ARG002 -- there is no more to tell
+        """What there is to say."""
+        head, *findings = str(self).splitlines()
+        return Page(head, tuple(finding.removeprefix("  ") for finding in findings))
+
+    def cases(self) -> tuple[Case, ...]:
+        """Each finding, or that there is none."""
+        file = self.certificate.after.file.path
+        if self.holds:
+            return (Case(file, _HOLDS, "holds", Level.PASSED, str(self)),)
+        return tuple(Case(file, _HOLDS, "holds", Level.ERROR, finding) for finding in self.findings)
 
     @property
     def ok(self) -> bool:
@@ -107,7 +121,7 @@ def verify_certificate(
     old = _loaded(record.before, "model", before, path)
     new = _loaded(record.after, "folded model", after, path)
     findings = [] if record.verification is None else list(_recorded(record.verification))
-    planned = _planned(record, old, path)
+    planned = plan(old, record.options.fold)
     computed = tuple(parameters(planned.model)) if planned.changes else ()
     findings += [
         *_of_entries(record, entries(planned)),
@@ -142,13 +156,6 @@ def _loaded(recorded: ModelSeen, what: str, given: str | os.PathLike[str] | None
     model = load(path)
     refuse_changed(recorded, seen(model, path, certificate.parent), what, path)
     return model
-
-
-def _planned(record: Certificate, before: Model, certificate: Path) -> Plan:
-    try:
-        return plan(before, record.options.fold_options())
-    except ValueError as error:
-        raise CertificateError(f"{certificate}: is no certificate: {error}") from error
 
 
 def _of_entries(record: Certificate, planned: tuple[dict[str, Any], ...]) -> Iterator[str]:

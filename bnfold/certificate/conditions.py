@@ -10,11 +10,10 @@ import inspect
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
+from math import isfinite
 from typing import Any
 
-import numpy as np
-
-from bnfold.affine import Affine
+from bnfold.affine import Extent
 from bnfold.folding import Entry, Plan
 from bnfold.folding.plain import entry_dict
 from bnfold.folding.record import Ability, Answer
@@ -61,7 +60,7 @@ def _answer(answer: Answer) -> dict[str, object]:
         "ability": answer.ability.value,
         "rule": None if rule is None else f"{rule.__module__}.{rule.__qualname__}",
         "equation": "" if rule is None else _first_paragraph(rule),
-        **_facts(answer.affine),
+        **_facts(answer.extent),
     }
 
 
@@ -79,16 +78,14 @@ def _first_paragraph(rule: Callable[..., Any]) -> str:
     return " ".join((inspect.getdoc(rule) or "").partition("\n\n")[0].split())
 
 
-def _facts(affine: Affine) -> dict[str, object]:
-    """What rules ask of an affine: where it varies, whether its scales are positive, whether it shifts."""
-    scale, shift = affine.scale.astype(np.float64), affine.shift.astype(np.float64)
+def _facts(extent: Extent) -> dict[str, object]:
     return {
-        "axes": sorted(affine.axes),
-        "scale": [_number(scale.min(initial=np.inf)), _number(scale.max(initial=-np.inf))],
-        "shift": [_number(shift.min(initial=np.inf)), _number(shift.max(initial=-np.inf))],
+        "axes": list(extent.axes),
+        "scale": [_number(end) for end in extent.scale],
+        "shift": [_number(end) for end in extent.shift],
     }
 
 
 def _number(value: float) -> float | str:
     """JSON has no infinity and no NaN."""
-    return float(value) if np.isfinite(value) else str(value)
+    return value if isfinite(value) else str(value)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bnfold.folding import FoldOptions, Leftover
+from bnfold.folding import FoldOptions
 from bnfold.model_io import ModelError
 
 SCHEMA = 1
@@ -72,11 +72,7 @@ class Parameter:
 class Options:
     """What the fold and the verification were asked for."""
 
-    keep: tuple[str, ...] = ()
-    assume_constant: bool = False
-    leftover: str = "keep"
-    max_growth: int | str | None = None
-    inside_patterns: bool = False
+    fold: FoldOptions
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
@@ -85,17 +81,7 @@ class Options:
     def of(cls, fold: FoldOptions, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> Options:
         """The options in the types of a record."""
         sizes = {name: tuple(shape) for name, shape in shapes.items()}
-        options = tuple(fold.keep), fold.assume_constant, fold.leftover.value, fold.max_growth, fold.inside_patterns
-        return cls(*options, sizes, dict(dims))
-
-    def fold_options(self) -> FoldOptions:
-        """What the fold was asked for.
-
-        Raises:
-            ValueError: It cannot be asked for.
-        """
-        leftover = Leftover(self.leftover)
-        return FoldOptions(self.keep, self.assume_constant, leftover, self.max_growth, self.inside_patterns)
+        return cls(fold, sizes, dict(dims))
 
 
 @dataclass(frozen=True)
@@ -134,6 +120,7 @@ class Certificate:
         """The record as it is kept."""
         static = {"exact": self.is_exact, "parameters": len(self.parameters), "largest_ulp": self.largest_ulp}
         content = {"kind": KIND, "schema": SCHEMA, "static": static, **asdict(self)}
+        content["options"] = content["options"].pop("fold") | content["options"]
         return json.dumps(content, indent=1) + "\n"  # in ASCII: a name of a file need not be UTF-8
 
 
@@ -207,12 +194,15 @@ def _parameter(content: Mapping[str, Any]) -> Parameter:
 def _options(content: Mapping[str, Any]) -> Options:
     shapes, dims = (_dict(content[key], key) for key in ("shapes", "dims"))
     growth = content["max_growth"]
-    return Options(
+    fold = FoldOptions(
         keep=_each(content["keep"], str, "keep"),
         assume_constant=_checked(content["assume_constant"], bool, "assume_constant"),
         leftover=_checked(content["leftover"], str, "leftover"),
         max_growth=growth if growth is None or isinstance(growth, str) else _checked(growth, int, "max_growth"),
         inside_patterns=_checked(content.get("inside_patterns", True), bool, "inside_patterns"),  # 0.1.0 knew no other
+    )
+    return Options(
+        fold,
         shapes={name: _each(shape, int, "shapes") for name, shape in shapes.items()},
         dims={name: _checked(size, int, "dims") for name, size in dims.items()},
         seed=_checked(content["seed"], int, "seed"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from bnfold.certificate.exactness import parameters
 from bnfold.certificate.files import seen
 from bnfold.certificate.record import Certificate, CertificateError, Options
 from bnfold.folding import Plan
-from bnfold.model_io import Model, Temporary, check_output, load
+from bnfold.model_io import Model, check_output, load, write_text
 from bnfold.verification.result import Verification
 from bnfold.version import __version__
 
@@ -72,29 +71,15 @@ class Draft:
         """Writes it; what was there is replaced at once or not at all.
 
         Raises:
-            CertificateError: it cannot be written.
+            ModelError: it cannot be written.
         """
         assert self._record is not None
-        _write_whole(self._path, self._record.to_json())
+        write_text(self._path, self._record.to_json())
 
 
 def versions() -> dict[str, str]:
     """Of this package and of those that its numbers depend on."""
     return {"bnfold": __version__, **{name: _version(name) for name in _PACKAGES}}
-
-
-def _write_whole(path: Path, text: str) -> None:
-    target = Path(os.path.realpath(path))
-    try:
-        with closing(Temporary(target.parent)) as temporary:
-            draft = temporary.path(".json")
-            with open(draft, "x", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(draft, target)
-    except OSError as error:
-        raise CertificateError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _version(package: str) -> str:

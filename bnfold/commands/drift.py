@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, samples
+from bnfold.commands.show import deliver, report_to, screen_of
 from bnfold.limits import held_to
 
 
@@ -33,14 +37,17 @@ def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) ->
 @click.option("--plot", metavar="FILE.svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw it.")
 @options.timeout(3600.0, "measuring")
 @options.memory
-@options.report_format
+@options.report
+@options.report_format("github", "junit")
 @options.verbose
 @options.quiet
 def drift(
     model: str,
     fail_above: float | None,
     plot: Path | None,
+    report: str | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     verbose: bool,
     quiet: bool,
     **given: Any,
@@ -52,11 +59,13 @@ def drift(
     from bnfold.calibration.picture import drift_svg  # noqa: PLC0415 -- imports onnx, which --help must not
     from bnfold.page import render  # noqa: PLC0415
 
+    write_report = report_to(report, model, *given["data"])
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.drift(sys.stdin.buffer.read() if model == "-" else model, **resolved)
     if plot is not None:
         plot.write_text(drift_svg(result), encoding="utf-8")
-    if not quiet:
-        click.echo(render(result, "calibration", report_format, verbose=verbose))
-    if fail_above is not None and result.excess > fail_above:
-        raise click.exceptions.Exit(1)
+    write_report(result)
+    result = replace(result, limit=fail_above)
+    told = partial(render, result, "drift", verbose=verbose, screen=screen_of())
+    deliver(told, report_format, also, quiet=quiet)
+    raise click.exceptions.Exit(int(result.is_above_limit))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -13,7 +13,7 @@ from bnfold.commands import options
 from bnfold.commands.errors import complain
 from bnfold.commands.samples import calibrating, refuse_given
 from bnfold.commands.settings import Settled
-from bnfold.commands.show import show, show_lines
+from bnfold.commands.show import report_to, show, show_lines
 from bnfold.limits import held_to
 
 _MODES = ("auto", "require", "off")
@@ -109,7 +109,8 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @options.leftover
 @options.max_growth
 @options.inside_patterns
-@options.report_format
+@options.report
+@options.report_format("github", "junit")
 @options.verbose
 @options.quiet
 def optimize(
@@ -120,7 +121,9 @@ def optimize(
     force: bool,
     jobs: int,
     calibrate: Sequence[str],
+    report: str | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     verbose: bool,
     quiet: bool,
     **given: Any,
@@ -150,18 +153,24 @@ def optimize(
     if output_dir is not None and (output is not None or in_place or "-" in models):
         raise click.UsageError("--output-dir names the outputs: -o, --in-place and standard input do not go with it")
     if len(models) == 1 and output_dir is None:
-        _optimize_one(models[0], output, asked, report_format, verbose=verbose, quiet=quiet)
+        write_report = report_to(report, models[0], output, asked["certificate"])
+        _optimize_one(models[0], output, asked, write_report, report_format, also, verbose=verbose, quiet=quiet)
         return
     _refuse_many(
         models,
         output_dir,
         in_place,
-        {"-o": output, "--certificate": asked["certificate"], "--counterexample": asked["counterexample"]},
+        {
+            "-o": output,
+            "--certificate": asked["certificate"],
+            "--counterexample": asked["counterexample"],
+            "--report": report,
+        },
     )
     from bnfold.commands.many import Job, done, outputs  # noqa: PLC0415 -- needs multiprocessing
 
     work = [Job(*pair, asked, verbose) for pair in zip(models, outputs(models, output_dir), strict=True)]
-    results = show_lines(done(work, jobs), report_format, verbose=verbose, quiet=quiet)
+    results = show_lines(done(work, jobs), report_format, also, verbose=verbose, quiet=quiet)
     raise click.exceptions.Exit(max(result.exit_code for result in results))
 
 
@@ -178,9 +187,18 @@ def _refuse_many(models: Sequence[str], folder: str | None, in_place: bool, for_
 
 
 def _optimize_one(
-    model: str, output: str | None, asked: dict[str, Any], report_format: str, *, verbose: bool, quiet: bool
+    model: str,
+    output: str | None,
+    asked: dict[str, Any],
+    write_report: Callable[..., None],
+    report_format: str,
+    also: Sequence[tuple[str, str]],
+    *,
+    verbose: bool,
+    quiet: bool,
 ) -> None:
-    from bnfold.page import Progress  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.optimization.results import Told  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.page import Progress  # noqa: PLC0415
 
     piped = output == "-" or (model == "-" and output is None and not asked["in_place"])
     try:
@@ -192,7 +210,10 @@ def _optimize_one(
                 **asked,
             )
     except (bnfold.NotAllFolded, bnfold.NotVerified) as error:
-        show([error.result], report_format, verbose=verbose, quiet=quiet, stderr=piped)
+        write_report(error.result)
+        told = Told.of(error.result, verbose=verbose, error=str(error))
+        show([told], report_format, also, verbose=verbose, quiet=quiet, stderr=piped)
         complain(str(error))
         raise click.exceptions.Exit(1) from error
-    show([result], report_format, verbose=verbose, quiet=quiet, stderr=piped)
+    write_report(result)
+    show([result], report_format, also, verbose=verbose, quiet=quiet, stderr=piped)

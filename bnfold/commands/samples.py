@@ -55,14 +55,16 @@ def _bytes(_ctx: click.Context, _param: click.Parameter, text: str | None) -> in
 
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_METHODS = ["sequential", "paper", "pooled", "ema"]
+_BY_METHOD = click.option(
+    "--method", type=click.Choice(_METHODS), default="sequential", show_default=True, help="How statistics are found."
+)
+_BY_MATCHING_METHOD = click.option(
+    "--method",
+    type=click.Choice([*_METHODS, "mean", "mean-variance"]),
+    help="How statistics are found, or with --reference matched.  [default: sequential; mean]",
+)
 _METHOD = (
-    click.option(
-        "--method",
-        type=click.Choice(["sequential", "paper", "pooled", "ema"]),
-        default="sequential",
-        show_default=True,
-        help="How statistics are found.",
-    ),
     click.option("--momentum", type=float, default=0.9, show_default=True, help="Of ema: the share of the old value."),
     click.option("--unbiased", is_flag=True, help="Of ema: m/(m-1)·var, as PyTorch has it."),
     click.option("--prior", type=float, default=0.0, metavar="N", help="Blend in the stored statistics as N samples."),
@@ -81,14 +83,14 @@ def samples(command: Callable[..., None]) -> Callable[..., None]:
     return _with((*_DATA, *_RUNNING), command)
 
 
-def method(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds those that say how statistics are found."""
-    return _with(_METHOD, command)
+def matching_method(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds those that say how statistics are found, or matched."""
+    return _with((_BY_MATCHING_METHOD, *_METHOD), command)
 
 
 def calibrating(command: Callable[..., None]) -> Callable[..., None]:
     """Adds what `calibrate` takes beside its data, for a command of which calibration is but one step."""
-    return _with((*_METHOD, *_RUNNING), command)
+    return _with((_BY_METHOD, *_METHOD, *_RUNNING), command)
 
 
 def _with(made: Sequence[Callable[..., Callable[..., None]]], command: Callable[..., None]) -> Callable[..., None]:

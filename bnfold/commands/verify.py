@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NoReturn
 
 import click
 
 import bnfold
 from bnfold.commands import options
+from bnfold.commands.show import deliver, report_to
 from bnfold.limits import held_to
 
 _OF_RUNNING = {"data": "--data", "rtol": "--rtol", "atol": "--atol", "providers": "--provider"}
@@ -57,14 +59,8 @@ def _renamed(_ctx: click.Context, _param: click.Parameter, pairs: Sequence[str])
 @click.option("--force", is_flag=True, help="Replace the counterexample that is there.")
 @options.timeout(1800.0, "comparing region by region, and as many for running the models")
 @options.memory
-@click.option(
-    "--format",
-    "report_format",
-    type=click.Choice(["text", "json", "markdown", "junit"]),
-    default="text",
-    show_default=True,
-    help="Form of the report.",
-)
+@options.report
+@options.report_format("github", "junit")
 @options.quiet
 @click.pass_context
 def verify(
@@ -87,7 +83,9 @@ def verify(
     force: bool,
     timeout: float,
     memory: int | None,
+    report: str | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     quiet: bool,
 ) -> None:
     """Find out whether the models BEFORE and AFTER compute the same.
@@ -101,7 +99,7 @@ def verify(
     Exit codes: 0 equivalent; 1 different or not verified; 2 usage or input error.
     """
     if certificate is not None:
-        _check_certificate(ctx, certificate, before, after, static, timeout, memory, report_format, quiet)
+        _check_certificate(ctx, certificate, before, after, static, timeout, memory, report_format, also, quiet)
     if before is None or after is None:
         missing = "BEFORE and AFTER are" if before is None else "AFTER is"
         raise click.UsageError(f"{missing} missing, or --certificate FILE")
@@ -111,6 +109,7 @@ def verify(
         raise click.UsageError(f"{unused[0]} is for running the models, which --no-run forbids")
     from bnfold.verification.told import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
 
+    write_report = report_to(report, before, after, *data)
     with held_to(memory):
         result = bnfold.verify(
             before,
@@ -131,8 +130,8 @@ def verify(
             overwrite=force,
             progress=None if quiet else _progress(),
         )
-    if not quiet:
-        click.echo(FORMATS[report_format](result, before, after, layers))
+    write_report(result, f"{before} and {after}")
+    deliver(lambda form: FORMATS[form](result, before, after, layers), report_format, also, quiet=quiet)
     raise click.exceptions.Exit(0 if result.verdict is bnfold.Verdict.EQUIVALENT else 1)
 
 
@@ -145,15 +144,16 @@ def _check_certificate(
     timeout: float,
     memory: int | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     quiet: bool,
 ) -> NoReturn:
-    allowed = {"before", "after", "certificate", "static", "timeout", "memory", "report_format", "quiet"}
+    allowed = {"before", "after", "certificate", "static", "timeout", "memory", "report_format", "also", "quiet"}
     default = click.core.ParameterSource.DEFAULT
     given = [name for name in ctx.params if name not in allowed and ctx.get_parameter_source(name) is not default]
     if given:
         raise click.UsageError(f"a certificate says itself what was done: {given[0]} cannot be given")
-    if report_format not in _CERTIFICATE_FORMATS:
-        raise click.UsageError(f"--format {report_format} is not for certificates")
+    from bnfold.page import render  # noqa: PLC0415 -- what only this needs
+
     result = bnfold.verify_certificate(
         certificate,
         before,
@@ -163,18 +163,8 @@ def _check_certificate(
         memory=memory,
         progress=None if quiet else _progress(),
     )
-    if not quiet:
-        click.echo(_CERTIFICATE_FORMATS[report_format](result))
+    deliver(partial(render, result, "certificate"), report_format, also, quiet=quiet)
     raise click.exceptions.Exit(0 if result.holds else 1)
-
-
-def _as_json(result: bnfold.CertificateCheck) -> str:
-    from bnfold.page import document  # noqa: PLC0415 -- what only this needs
-
-    return document("certificate", result.to_dict())
-
-
-_CERTIFICATE_FORMATS: dict[str, Callable[[bnfold.CertificateCheck], str]] = {"text": str, "json": _as_json}
 
 
 def _progress() -> Callable[[str, int, int], None] | None:

@@ -1,8 +1,8 @@
-"""When to fold: the plan decides and records, apply writes, cleanup leaves nothing dead."""
+"""When to fold: the plan decides and records, apply writes."""
 
 from bnfold.folding.leftover import Leftover
-from bnfold.folding.options import FoldOptions
+from bnfold.folding.options import FoldArguments, FoldOptions
 from bnfold.folding.planning import plan
 from bnfold.folding.record import Entry, Outcome, Plan
 
-__all__ = ["Entry", "FoldOptions", "Leftover", "Outcome", "Plan", "plan"]
+__all__ = ["Entry", "FoldArguments", "FoldOptions", "Leftover", "Outcome", "Plan", "plan"]

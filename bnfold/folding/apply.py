@@ -157,9 +157,10 @@ class Writer:
         op = edit.op
         for index in range(edit.inputs, len(op.inputs)):
             self._graph.set_input(op, index, None)
-        del op.inputs[edit.inputs :], op.node.input[edit.inputs :], op.outputs[1:], op.node.output[1:]
-        del op.node.attribute[:]
-        op.node.op_type = op.type = edit.op_type
+        op.inputs, op.outputs = op.inputs[: edit.inputs], op.outputs[:1]
+        node = op.node
+        del node.input[edit.inputs :], node.output[1:], node.attribute[:]
+        node.op_type = op.type = edit.op_type
         op.forget_attributes()
 
     def _add_behind(self, edit: AddBehind, changes: Changes) -> Op:
@@ -176,13 +177,17 @@ class Writer:
 
 
 def _suffixed(name: str) -> str:
-    return name if name.endswith(_SUFFIX) else name + _SUFFIX
+    """The hint for a name; of one that was made from such a hint the same, so that names do not grow with each fold."""
+    stem, suffix, number = name.rpartition(_SUFFIX)
+    is_made = suffix and (not number or (number[0] == "_" and number[1:].isdecimal()))
+    return (stem if is_made else name) + _SUFFIX
 
 
 def _set_attribute(op: Op, name: str, value: int | float | None) -> None:
-    kept = [attribute for attribute in op.node.attribute if attribute.name != name]
-    del op.node.attribute[:]
-    op.node.attribute.extend(kept)
+    node = op.node
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend(kept)
     if value is not None:
-        op.node.attribute.append(onnx.helper.make_attribute(name, value))
+        node.attribute.append(onnx.helper.make_attribute(name, value))
     op.forget_attributes()

@@ -44,7 +44,7 @@ class Account:
     ) -> None:
         self.spent = spent
         self.counts_vectors = counts_vectors
-        self._model = model
+        self._size = model.nbytes
         self._options = options
         self._together = together
         self._most: float | None = None
@@ -55,13 +55,13 @@ class Account:
         """What all folds together would add, if that is too much; else 0."""
         if self.spent <= 0:
             return 0
-        later = self._options.growth_of(self._model.nbytes + self.spent)
+        later = self._options.growth_of(self._size + self.spent)
         together = self.spent + min((size for size in self._refused if size <= later), default=0)
         return together if together > self._allowed else 0
 
     def excess_of(self, folded: Model) -> int:
         """By how much a model has grown, if that is too much; else 0."""
-        grown = folded.nbytes - self._model.nbytes
+        grown = folded.nbytes - self._size
         return grown if grown > self._allowed else 0
 
     def refuse_beyond(self, size: int) -> None:
@@ -77,7 +77,7 @@ class Account:
     @property
     def _allowed(self) -> float:
         if self._most is None:
-            self._most = self._options.growth_of(self._model.nbytes)
+            self._most = self._options.growth_of(self._size)
         return self._most
 
 

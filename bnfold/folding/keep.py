@@ -14,7 +14,7 @@ from itertools import chain
 
 from onnx import FunctionProto
 
-from bnfold.folding.unread import op_of, unread_after, with_inner
+from bnfold.folding.unread import op_of, unread_after
 from bnfold.graph import Graph, Op, Scope, Value
 from bnfold.model_io import Model, ModelError
 from bnfold.ops import Detach, Edit, Moved
@@ -65,7 +65,7 @@ def kept_functions(model: Model, patterns: Sequence[str]) -> list[tuple[str, str
     return [
         function
         for function, scopes in _functions(graph).items()
-        if function in called or any(must_stay(op) for scope in scopes for op in scope.ops)
+        if function in called or any(op.must_stay for scope in scopes for op in scope.ops)
     ]
 
 
@@ -99,11 +99,6 @@ def kept_that_changes(edits: Sequence[Edit]) -> Op | None:
     if not edits or not op_of(edits[0]).graph.has_kept:
         return None
     return min((op for op in _changed(edits) if op.is_kept), key=lambda op: op.place, default=None)
-
-
-def must_stay(op: Op) -> bool:
-    """Whether an op is kept, or one in its bodies is."""
-    return any(inner.is_kept for inner in with_inner(op))
 
 
 def _changed(edits: Sequence[Edit]) -> Iterator[Op]:

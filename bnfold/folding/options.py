@@ -5,11 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from bnfold.folding.leftover import Leftover
 
-DEFAULT_GROWTH = "10%"
 _PERCENTAGE = re.compile(r"\d+(\.\d+)?%")
+
+
+class FoldArguments(TypedDict, total=False):
+    """The attributes of `FoldOptions` as keyword arguments, which every verb that folds takes."""
+
+    keep: Sequence[str]
+    assume_constant: bool
+    leftover: Leftover | str
+    max_growth: int | str | None
+    inside_patterns: bool
 
 
 @dataclass(frozen=True)
@@ -17,18 +27,21 @@ class FoldOptions:
     """What a fold is asked for.
 
     Attributes:
-        keep: Globs; a node whose label matches one stays as it is.
-        assume_constant: Take initializers that are also graph inputs for constants.
-        leftover: What to do with BatchNormalizations that stay.
-        max_growth: How much larger the model may become: bytes, or a percentage of its size such as `10%`; None for
-            any amount.
-        inside_patterns: Fold also affines that are part of what runtimes compute as one operator.
+        keep: A list of names of nodes that must stay as they are; `*`, `?` and `[…]` match as in file names. A node
+            without a name goes by that of its first output, as in reports.
+        assume_constant: Fold also what a caller could override: initializers that are inputs of the graph too.
+        leftover: What to do with a BatchNormalization that stays: `keep` it, or put a Mul and an Add (`affine`) or a
+            depthwise Conv (`conv`) in its place.
+        max_growth: How much larger the model may become, since a weight that several operators share is copied for
+            those that change: a number of bytes, or a percentage of its size such as `10%`; None for any amount.
+        inside_patterns: Fold also affines that are part of what runtimes compute as one operator, such as a Gelu that
+            is spelt out.
     """
 
     keep: Sequence[str] = ()
     assume_constant: bool = False
-    leftover: Leftover = Leftover.KEEP
-    max_growth: int | str | None = DEFAULT_GROWTH
+    leftover: Leftover | str = Leftover.KEEP
+    max_growth: int | str | None = "10%"
     inside_patterns: bool = False
 
     def __post_init__(self) -> None:
@@ -36,11 +49,12 @@ class FoldOptions:
 
         Raises:
             TypeError: `keep` is one text, which would be taken for patterns of a single letter.
-            ValueError: The growth is neither a number of bytes nor a percentage.
+            ValueError: There is no such leftover, or the growth is neither a number of bytes nor a percentage.
         """
         if isinstance(self.keep, str | bytes):
             raise TypeError(f"keep is a list of patterns, not {type(self.keep).__name__}: [{self.keep!r}]")
         object.__setattr__(self, "keep", tuple(self.keep))  # it may be something that can be read only once
+        object.__setattr__(self, "leftover", Leftover(self.leftover))
         growth = self.max_growth
         is_good = _PERCENTAGE.fullmatch(growth) if isinstance(growth, str) else growth is None or growth >= 0
         if not is_good:

@@ -14,7 +14,6 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.folding.apply import Changes, Writer
-from bnfold.folding.cleanup import drop_stale_notes, remove_dead
 from bnfold.folding.growth import Account, growth
 from bnfold.folding.keep import kept_functions, mark_kept
 from bnfold.folding.leftover import Leftover, replacement
@@ -24,9 +23,10 @@ from bnfold.folding.record import Ability, Answer, Entry, Outcome, Plan, Remnant
 from bnfold.folding.spelt import spelt_out
 from bnfold.folding.stored import store_constants
 from bnfold.folding.sums import completes_sum, mergers
-from bnfold.folding.walk import Way, malformed_is_refused, refusal_of
+from bnfold.folding.walk import Asked, Way, malformed_is_refused, refusal_of
 from bnfold.folding.ways import Choice, choose
 from bnfold.graph import Graph, Op, Value, inlined, old_objects_left_alone
+from bnfold.graph.cleanup import drop_stale_notes, remove_dead
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.ops import RULES, Edit
@@ -53,7 +53,7 @@ def plan(model: Model, options: FoldOptions = _DEFAULT, deadline: Deadline = NEV
         if not again.plan.changes:
             break
         folded = replace(again, plan=followed(folded.plan, folded.origins, again.plan))
-    return folded.plan
+    return replace(folded.plan, original=model)
 
 
 @dataclass(frozen=True)
@@ -74,8 +74,9 @@ class _Folded:
 
 
 def _run(original: Model, model: Model, options: FoldOptions, deadline: Deadline, growth: int = 0) -> _Folded:
+    has_functions = bool(model.proto.functions)
     own = _affordable(original, model, options, deadline, growth)
-    if not model.proto.functions or not any(_stayed(own.plan)):
+    if not has_functions or not any(_stayed(own.plan)):
         return own
     if any(op.shadowed for op in Graph(model).ops()):
         return own  # written out elsewhere, a name might mean another value
@@ -115,31 +116,35 @@ def _also_refused(plan: Plan, refusal: Refusal) -> Plan:
 def _affordable(original: Model, model: Model, options: FoldOptions, deadline: Deadline, growth: int) -> _Folded:
     """The folds of a copy of a model, which comes of the original and is that much larger already."""
     account = Account(original, options, growth)
-    made = _fold_in_place(model.copy(), options, account, deadline)
+    made = _fold_copy(model, options, account, deadline)
     if account.excess:
         account = Account(original, options, growth, account.excess)
-        made = _fold_in_place(model.copy(), options, account, deadline)
+        made = _fold_copy(model, options, account, deadline)
     if excess := account.excess_of(made.plan.model):  # by many small ones
         account = Account(original, options, growth, excess, counts_vectors=True)
-        made = _fold_in_place(model.copy(), options, account, deadline)
+        made = _fold_copy(model, options, account, deadline)
     return made
 
 
-def _fold_in_place(folded: Model, options: FoldOptions, account: Account, deadline: Deadline) -> _Folded:
+def _fold_copy(model: Model, options: FoldOptions, account: Account, deadline: Deadline) -> _Folded:
+    folded = model.copy()
+    model.pack()  # a million nodes need not be there twice meanwhile
     graph = Graph(folded, assume_constant=options.assume_constant)
     nodes_before = sum(1 for _ in graph.ops())
     with old_objects_left_alone():
         planner = _Planner(graph, options, account, deadline)
         planner.fold_all()
-        if options.leftover is not Leftover.KEEP and planner.replace_batchnorms(options.leftover):
+        leftover = Leftover(options.leftover)
+        if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now
     if any(entry.outcome is not Outcome.KEPT for entry in planner.entries):
         store_constants(graph)
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
-    graph.commit()
     plan = Plan(planner.entries, nodes_before, nodes_after, folded)
-    return _Folded(plan, planner.origins(), not plan.changes or not planner.is_open, account.spent)
+    origins = planner.origins()
+    graph.commit()
+    return _Folded(plan, origins, not plan.changes or not planner.is_open, account.spent)
 
 
 class _Planner:
@@ -236,7 +241,7 @@ class _Planner:
                 continue
             changes = self._writer.merge(way)
             self._remains_of |= dict.fromkeys([op, *changes.left], op)
-            itself = Answer(entry.node, entry.op_type, Ability.IS_AFFINE, RULES[entry.op_type].affine, affine)
+            itself = Answer(entry.node, entry.op_type, Ability.IS_AFFINE, RULES[entry.op_type].affine, affine.extent)
             self._entries[op] = replace(entry, outcome=Outcome.REPLACED, wrote=tuple(changes.wrote), answers=(itself,))
             progress = True
         remove_dead(self._graph)
@@ -272,7 +277,7 @@ class _Planner:
 
     def _fold(self, op: Op, source: Value, affine: Affine, choice: Choice) -> None:
         origin = self._remains_of.pop(op, op)
-        itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine)
+        itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine.extent)
         entry = self._entries.get(origin) or self._entry(op, Outcome.FOLDED)
         entry = _on_way(replace(entry, answers=(*entry.answers, itself)), choice.way)
         self._account.spent += choice.bytes_more
@@ -314,8 +319,13 @@ def _on_way(entry: Entry, way: Way) -> Entry:
         entry,
         into=tuple(dict.fromkeys([*entry.into, *(op.label for op in way.into)])),
         through=tuple(dict.fromkeys([*entry.through, *(op.label for op in way.through)])),
-        answers=(*entry.answers, *(Answer(asked.label, asked.type, *rest) for asked, rest in way.answers)),
+        answers=(*entry.answers, *(_answer(*answered) for answered in way.answers)),
     )
+
+
+def _answer(op: Op, asked: Asked) -> Answer:
+    ability, rule, affine = asked
+    return Answer(op.label, op.type, ability, rule, affine.extent)
 
 
 def _with_changes(entry: Entry, changes: Changes) -> Entry:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
-from bnfold.affine import Affine
+from bnfold.affine import Extent
 from bnfold.model_io import Holder, Model
 from bnfold.reasons import Refusal
 
@@ -44,14 +44,14 @@ class Answer:
         op_type: Its type.
         ability: What it did.
         rule: The function that says so, and whose docstring is the equation; None where there is no rule to it.
-        affine: What was asked of it.
+        extent: What was asked of it; not the affine itself, which may have a number for each of many channels.
     """
 
     node: str
     op_type: str
     ability: Ability
     rule: Callable[..., Any] | None
-    affine: Affine
+    extent: Extent
 
 
 @dataclass(frozen=True)
@@ -121,12 +121,14 @@ class Plan(Holder):
         nodes_before: Nodes of the model, subgraphs and functions included.
         nodes_after: The same once it is folded.
         model: The folded model; its new weights are computed when it is saved.
+        original: The model that was planned for; None if the plan was not made of one.
     """
 
     entries: tuple[Entry, ...]
     nodes_before: int
     nodes_after: int
     model: Model
+    original: Model | None = None
 
     @property
     def _held(self) -> Model:

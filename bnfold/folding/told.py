@@ -9,6 +9,7 @@ from typing import NamedTuple
 from bnfold.folding.record import Entry, Outcome, Plan
 from bnfold.folding.stays import kind_of, sentence
 from bnfold.page import Table, plural
+from bnfold.reasons import Reason
 
 _STAYED = (Outcome.KEPT, Outcome.REPLACED)
 _SHOWN = 3
@@ -33,27 +34,37 @@ class Row(NamedTuple):
 
 
 def headline(plan: Plan, folded: str) -> str:
-    """How many nodes went, where `folded` is the verb to say it with."""
-    spelt_out = len(plan.spelt_out)
-    batchnorms = sum(entry.is_batchnorm for entry in plan.entries) + spelt_out
-    others = plan.count_others(Outcome.FOLDED) + plan.count_others(Outcome.REDUCED)
-    line = f"{plan.count_batchnorms(Outcome.FOLDED)} of {plural(batchnorms, 'BatchNormalization')}"
-    if spelt_out:
-        line += f" ({'' if spelt_out == batchnorms else f'{spelt_out} '}spelt out as Mul and Add)"
+    """How many BatchNormalizations went, or other affines if there are none; `folded` is the verb to say it with."""
+    batchnorms = sum(entry.is_batchnorm for entry in plan.entries) + len(plan.spelt_out)
+    line = f"{plan.count_batchnorms(Outcome.FOLDED)} of {plural(batchnorms, 'BatchNormalization')} {folded}"
     if not batchnorms:
         line = "no BatchNormalization"
-    if others:
-        line += f" and {plural(others, 'other affine')}"
-    if batchnorms or others:
-        line += f" {folded}"
+        line += f", {plural(others, 'other affine')} {folded}" if (others := _others(plan)) else ""
     if reduced := plan.count_batchnorms(Outcome.REDUCED):
-        line += f", {reduced} reduced to one node"
+        line += f", {reduced} reduced"
     if replaced := plan.count(Outcome.REPLACED):
         line += f", {replaced} replaced"
+    return line
+
+
+def besides(plan: Plan) -> tuple[str, ...]:
+    """What there is to say beside the headline, in sentences."""
+    spelt_out, batchnorms = len(plan.spelt_out), sum(entry.is_batchnorm for entry in plan.entries)
+    told = []
+    if spelt_out:
+        counted = plural(spelt_out, "BatchNormalization") if batchnorms or spelt_out == 1 else "all BatchNormalizations"
+        told.append(f"{counted} {'is' if spelt_out == 1 else 'are'} spelt out as Mul and Add")
+    also = []
+    if (others := _others(plan)) and (batchnorms or spelt_out):
+        also.append(f"{plural(others, 'other affine')} folded")
     if merged := plan.count(Outcome.MERGED, batchnorms=False):
-        line += f", {plural(merged, 'parallel node')} merged"
-    before = f"{plan.nodes_before} → " if plan.changes else ""
-    return f"{line}; {before}{plural(plan.nodes_after, 'node')}"
+        also.append(f"{plural(merged, 'parallel node')} merged")
+    return (*told, f"also {', '.join(also)}") if also else tuple(told)
+
+
+def _others(plan: Plan) -> int:
+    """How many affines that are no BatchNormalization went, or half of them did."""
+    return plan.count_others(Outcome.FOLDED) + plan.count_others(Outcome.REDUCED)
 
 
 def table(plan: Plan, *, verbose: bool = False) -> Table:
@@ -76,10 +87,17 @@ def rows(plan: Plan, *, verbose: bool = False) -> tuple[Row, ...]:
         return tuple(_alone(entry) for entry in plan.entries)
     told = [entry for entry in plan.entries if not entry.is_other or entry.outcome is not Outcome.KEPT]
     grouped = [_together(group) for group in _groups(told)]
-    untold = len(plan.entries) - len(told)
-    if untold:
-        grouped.append(Row(Outcome.KEPT.value, str(untold), "other affines", ("-v tells why",)))
+    if untold := [entry for entry in plan.entries if entry.is_other and entry.outcome is Outcome.KEPT]:
+        grouped.append(Row(Outcome.KEPT.value, str(len(untold)), "other affines", (_untold(untold),)))
     return tuple(grouped)
+
+
+def _untold(entries: Sequence[Entry]) -> str:
+    """What is said of nodes that nobody asked for: how many of them are where they should be."""
+    fused = sum(any(refusal.reason is Reason.FUSED_BY_RUNTIME for refusal in entry.refusals) for entry in entries)
+    if not fused:
+        return "-v tells why"
+    return f"{fused} of them {'is' if fused == 1 else 'are'} {Reason.FUSED_BY_RUNTIME.name}; -v tells why"
 
 
 def _groups(entries: Iterable[Entry]) -> list[list[Entry]]:
@@ -100,9 +118,9 @@ def _together(group: list[Entry]) -> Row:
     notes = [] if first.outcome in _STAYED else [_way(group)]
     notes += _shared_reasons(group)
     if first.outcome is Outcome.REDUCED and first.left:
-        notes.append(f"left: {first.left[0].op_type} {_names([left.node for entry in group for left in entry.left])}")
+        notes.append(f"left: {first.left[0].op_type} {some([left.node for entry in group for left in entry.left])}")
     elif first.outcome in _STAYED:
-        notes.append(_names([entry.node for entry in group]))
+        notes.append(some([entry.node for entry in group]))
     return Row(first.outcome.value, str(len(group)), first.op_type, tuple(notes))
 
 
@@ -147,7 +165,8 @@ def _shared_reasons(group: list[Entry]) -> Iterator[str]:
             yield f"{reason.name}: e.g. {example}"
 
 
-def _names(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """A few of the names, and how many more there are."""
     shown = ", ".join(names[:_SHOWN])
     more = len(names) - _SHOWN
     return f"{shown} and {more} more (-v tells all)" if more > 0 else shown

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bnfold.graph import Op, Use, Value
@@ -35,7 +35,7 @@ def unread_after(edits: Sequence[Edit]) -> Unread:
         op = None if value is None else value.producer
         if op is None or not all(made is None or gone.is_unread(made) for made in op.outputs):
             continue
-        inner = list(with_inner(op))
+        inner = list(op.with_inner())
         more = {use for each in inner for use in _uses(each)} - gone.uses
         gone.ops += inner
         gone.uses |= more
@@ -51,25 +51,17 @@ def op_of(edit: Edit) -> Op:
     return edit.add if isinstance(edit, Detach) else edit.op
 
 
-def with_inner(op: Op) -> Iterator[Op]:
-    """An op, and those in its bodies."""
-    yield op
-    for body in op.bodies:
-        for inner in body.ops:
-            yield from with_inner(inner)
-
-
 def _dropped(edit: Edit) -> Iterator[Use]:
-    op = op_of(edit)
-    for use in _uses(op):
-        match edit:
-            case Assign() if use.index == edit.index:
-                yield use
-            case Retype() if use.index >= edit.inputs:
-                yield use
-            case Detach() if use.index != edit.stays:
-                yield use
+    match edit:
+        case Assign():
+            yield from _uses(edit.op, [edit.index])
+        case Retype():
+            yield from _uses(edit.op, range(edit.inputs, len(edit.op.inputs)))
+        case Detach():
+            yield from (use for use in _uses(edit.add) if use.index != edit.stays)
 
 
-def _uses(op: Op) -> Iterator[Use]:
-    return (Use(op, index) for index, value in enumerate(op.inputs) if value is not None)
+def _uses(op: Op, indices: Iterable[int] | None = None) -> Iterator[Use]:
+    """The inputs that are read; of some, if not of all."""
+    every = range(len(op.inputs)) if indices is None else indices
+    return (Use(op, index) for index in every if op.input(index) is not None)

@@ -29,7 +29,7 @@ from bnfold.graph.evaluate import (
 from bnfold.graph.facts import Array, Constant, Dim
 from bnfold.graph.op import Index, Op, Value
 from bnfold.graph.quantization import ZERO_POINT, Dequantized, Grid, Quantized, is_dequantize, is_quantize
-from bnfold.model_io import Model
+from bnfold.model_io import Model, ModelError
 from bnfold.model_io.tensors import all_tensors, holds_real_numbers
 from bnfold.reasons import Refused
 from bnfold.rounding import rounded
@@ -110,16 +110,28 @@ class Sparse:
     """A sparse tensor of the model: values, and their indices into the flattened tensor or one column for each axis."""
 
     def __init__(self, model: Model, sparse: onnx.SparseTensorProto) -> None:
+        self._name = sparse.values.name
         self._values = Stored(model, sparse.values)
         self._indices = Stored(model, sparse.indices)
         self.shape = tuple(sparse.dims)
         self.dtype = self._values.dtype
 
     def array(self) -> Array:
-        dense = np.zeros(self.shape, self.dtype)
-        indices = self._indices.array()
-        dense[np.unravel_index(indices, self.shape) if indices.ndim == 1 else tuple(indices.T)] = self._values.array()
-        return dense
+        """Dense.
+
+        Raises:
+            ModelError: indices do not fit, are out of range, or do not ascend, so that one may stand there twice.
+        """
+        dense = np.zeros(prod(self.shape), self.dtype)
+        try:
+            indices = self._indices.array().astype(np.int64)
+            places = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), self.shape)
+            if places.size and not (places[0] >= 0 and places[-1] < dense.size and (np.diff(places) > 0).all()):
+                raise ValueError("its indices are out of range, or do not ascend")
+            dense[places] = self._values.array()
+        except ValueError as error:
+            raise ModelError(f"sparse tensor {self._name!r}: {error}") from error
+        return dense.reshape(self.shape)
 
     def float64(self) -> FloatArray:
         return self.array().astype(np.float64)
@@ -168,6 +180,7 @@ class Constants:
         self._index = index
         self._inputs_are_constant = inputs_are_constant
         self._known: dict[Value, Constant | None] = {}
+        self._pending: set[Value] = set()
         self.too_large: set[Value] = set()
         training = index.model.proto.training_info  # names initializers that a training step assigns to
         bindings = [binding for info in training for binding in (*info.update_binding, *info.initialization_binding)]
@@ -177,24 +190,32 @@ class Constants:
         """Whether an initializer that is an input as well is only a default; a Loop gives all inputs of its body."""
         return in_body or not self._inputs_are_constant
 
-    def of(self, value: Value, depth: int = 0) -> Constant | None:
+    def of(self, value: Value) -> Constant | None:
         """The constant behind a value, None if there is none."""
         if value in self._known:
             return self._known[value]
-        if depth > _MAX_DEPTH:
+        # a kernel may be computed from the shape of what it is applied to, which may be known by the kernel alone
+        if value in self._pending or len(self._pending) > _MAX_DEPTH:
             return None
+        self._pending.add(value)
         try:
-            constant = self._resolve(value, depth)
+            constant = self._resolve(value)
         except TooLarge:
             constant = None
             self.too_large.add(value)
         except (NotEvaluated, Refused, ArithmeticError, LookupError, TypeError, ValueError):  # does not fit its inputs
             constant = None
+        finally:
+            self._pending.remove(value)
         self._known[value] = constant
         return constant
 
     def set(self, value: Value, constant: Constant) -> None:
         self._known[value] = constant
+
+    def forget_all(self) -> None:
+        """To be called when the graph is given up; constants that were given out stay good."""
+        self._known.clear()
 
     def ask_again(self) -> None:
         """To be called when more shapes are known: what was not constant may be so now."""
@@ -208,7 +229,7 @@ class Constants:
                 for use in value.readers:
                     self.forget(use.op)
 
-    def _resolve(self, value: Value, depth: int) -> Constant | None:
+    def _resolve(self, value: Value) -> Constant | None:
         if value.tensor is not None:
             return self._stored(value.tensor) if self._is_fixed(value) else None
         if value.sparse is not None:
@@ -218,13 +239,13 @@ class Constants:
         if value.producer.type == "Constant":
             return self._constant_node(value.producer)
         if value.producer.type == "Shape":
-            return self._shape_node(value.producer, depth)
-        if value.producer.type == "Gather" and (sizes := self._gathered_sizes(value.producer, depth)) is not None:
+            return self._shape_node(value.producer)
+        if value.producer.type == "Gather" and (sizes := self._gathered_sizes(value.producer)) is not None:
             return sizes
         if is_dequantize(value.producer) or is_quantize(value.producer):
-            return self._on_grid(value.producer, depth)
+            return self._on_grid(value.producer)
         evaluator = EVALUATORS.get(value.producer.type)
-        return None if evaluator is None else self._evaluate(value.producer, evaluator, depth)
+        return None if evaluator is None else self._evaluate(value.producer, evaluator)
 
     def _is_fixed(self, initializer: Value) -> bool:
         in_body = initializer.scope.parent is not None
@@ -232,14 +253,14 @@ class Constants:
             return False
         return in_body or initializer.name not in self.trained
 
-    def _evaluate(self, op: Op, evaluator: Evaluator, depth: int) -> Constant | None:
+    def _evaluate(self, op: Op, evaluator: Evaluator) -> Constant | None:
         inputs: list[Callable[[], Array]] = []
         previews: list[Array] = []
         cost = 0
         for index, value in enumerate(op.inputs):
             if value is None:
                 return None
-            constant = self.of(value, depth + 1)
+            constant = self.of(value)
             if constant is None and op.type == "CastLike" and index == 1:
                 constant = self._of_same_type(value)
             if constant is None:
@@ -272,28 +293,28 @@ class Constants:
         dtype = self._index.dtype(value)
         return None if dtype is None else _given(np.zeros((), dtype))
 
-    def _shape_node(self, op: Op, depth: int) -> Constant | None:
-        sizes = self._sizes(op, depth)
+    def _shape_node(self, op: Op) -> Constant | None:
+        sizes = self._sizes(op)
         return None if sizes is None else _if_known(np.array(sizes, object))
 
-    def _gathered_sizes(self, op: Op, depth: int) -> Constant | None:
+    def _gathered_sizes(self, op: Op) -> Constant | None:
         """What a Gather takes out of a Shape, where other sizes need not be known."""
         shape = op.data(0).producer
-        indices = self.of(op.data(1), depth + 1)
+        indices = self.of(op.data(1))
         if shape is None or shape.type != "Shape" or indices is None or prod(indices.shape) > _SMALL:
             return None
-        sizes = self._sizes(shape, depth + 1)
+        sizes = self._sizes(shape)
         return None if sizes is None else _if_known(np.array(sizes, object)[indices.array()])
 
-    def _sizes(self, op: Op, depth: int) -> Sequence[Dim] | None:
+    def _sizes(self, op: Op) -> Sequence[Dim] | None:
         """What a Shape gives."""
         value = op.data(0)
-        constant = self.of(value, depth + 1)
+        constant = self.of(value)
         shape = constant.shape if constant else self._index.shape(value)
         return None if shape is None else shape[op.attribute("start", 0) : op.attribute("end", len(shape))]
 
-    def _on_grid(self, op: Op, depth: int) -> Constant | None:
-        known = [self.of(value, depth + 1) if value is not None else None for value in op.inputs]
+    def _on_grid(self, op: Op) -> Constant | None:
+        known = [self.of(value) if value is not None else None for value in op.inputs]
         base, scale, zero_point = (*known, None)[:3]
         if base is None or scale is None or (zero_point is None and op.input(ZERO_POINT) is not None):
             return None

@@ -12,10 +12,12 @@ import sys
 from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import chain
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
@@ -45,7 +47,8 @@ class Graph:
         self.model = model
         self.scopes: list[Scope] = []
         # before there are ops: an empty field that is looked at takes memory as long as something holds its node
-        self.names = set(mentioned(model.proto))
+        self.names = set(mentioned(model.proto))  # taken ones, beside those of nodes and main values
+        self._numbers: dict[str, int] = {}  # the lowest that may be free behind each hint that was asked for
         self.has_kept = False  # whether any op is kept
         self._bodies_with: dict[str, list[Scope]] = {}  # by name, the bodies that have a value of their own by it
         self.part_sizes: dict[Op, list[int]] = {}  # what rules need to know of each Concat, once they do
@@ -112,11 +115,16 @@ class Graph:
 
     def fresh_name(self, hint: str) -> str:
         """A name that nothing in the model has or mentions, in any scope."""
-        name, number = hint, 1
-        while name in self.names:
+        name, number = hint, self._numbers.get(hint, 1)
+        while self.is_taken(name):
             name, number = f"{hint}_{number}", number + 1
+        self._numbers[hint] = number
         self.names.add(name)
         return name
+
+    def is_taken(self, name: str) -> bool:
+        """Whether something in the model has or mentions the name, or has had it."""
+        return name in self.names or name in self.main.values or self._is_label(name)
 
     def may_be_called(self, value: Value, name: str) -> bool:
         """Whether a value may take a name that its scope has further down: no body in between has it for its own."""
@@ -130,14 +138,15 @@ class Graph:
 
     def set_input(self, op: Op, index: int, value: Value | None) -> None:
         """Makes input ``index`` of ``op`` read ``value``; None omits it."""
-        while len(op.inputs) <= index:
-            op.inputs.append(None)
-            op.node.input.append("")
+        node, missing = op.node, index + 1 - len(op.inputs)
+        if missing > 0:
+            op.inputs = [*op.inputs, *[None] * missing]
+            node.input.extend([""] * missing)
         assert value is None or op.scope.find(value.name) is value, f"{op} cannot read {value}"
         self._unread(op, index)
-        op.inputs[index] = value
-        old, op.node.input[index] = op.node.input[index], value.name if value is not None else ""
-        follow_rename(op.node, old, op.node.input[index])
+        op.inputs = _with(op.inputs, index, value)
+        old, node.input[index] = node.input[index], value.name if value is not None else ""
+        follow_rename(node, old, node.input[index])
         if value is not None:
             value.gain(Use(op, index))
         self._constants.forget(op)
@@ -147,7 +156,7 @@ class Graph:
         old = op.outputs[index]
         if old is not None and old.producer is op:
             old.producer = None
-        op.outputs[index] = value
+        op.outputs = _with(op.outputs, index, value)
         old_name, op.node.output[index] = op.node.output[index], value.name
         follow_rename(op.node, old_name, value.name)
         value.producer, value.index = op, index
@@ -163,6 +172,7 @@ class Graph:
         Outputs of a body have a place, not a name, so they are renamed with it; outputs of the model are not.
         """
         del value.scope.values[value.name]
+        self.names.add(value.name)
         value.scope.rename_info(value.name, name)
         if value.producer is not None:
             value.producer.node.output[value.index] = name
@@ -236,7 +246,8 @@ class Graph:
         for value in op.outputs:
             if value is not None and value.producer is op:
                 value.producer = None
-        op.inputs, op.outputs, op.is_removed = [], [], True
+        op.pin()
+        op.inputs, op.outputs, op.is_removed = (), (), True
         op.scope.is_edited = True
 
     def replace_constant(self, value: Value, constant: Constant, payload: Payload) -> None:
@@ -245,16 +256,29 @@ class Graph:
         value.tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(constant.dtype)
         del value.tensor.dims[:]
         value.tensor.dims.extend(constant.shape)
-        self.model.attach(value.tensor, payload)
+        self.model.exchange(value.tensor, payload)
         self._constants.set(value, constant)
         for use in value.readers:
             self._constants.forget(use.op)
 
     def commit(self) -> None:
-        """Writes the lists of nodes back. The index must not be used after this."""
+        """Writes the lists of nodes back. The index is empty then; ops know still what is their own."""
+        places = [(scope.proto.node, _places(scope)) for scope in self.scopes if scope.is_edited]
         for scope in self.scopes:
-            if scope.is_edited:
-                _put_in_order(scope.proto.node, scope.live_ops())
+            scope.forget()
+        self._constants.forget_all()
+        del self._shapes, self.released
+        for nodes, order in places:  # which takes memory that the ops have let go of
+            _put_in_order(nodes, order)
+
+    def _is_label(self, name: str) -> bool:
+        place = np.searchsorted(self._labels, hash(name))
+        return bool(place < len(self._labels) and self._labels[place] == hash(name))
+
+    @cached_property
+    def _labels(self) -> npt.NDArray[np.int64]:
+        """Hashes of what nodes are called, sorted: texts take much more, and a chance hit only means another number."""
+        return np.sort(np.fromiter((hash(op.label) for scope in self.scopes for op in scope.ops), np.int64))
 
     def _unread(self, op: Op, index: int) -> None:
         value = op.inputs[index]
@@ -282,8 +306,8 @@ class Graph:
         scope.outputs = [scope.lookup(entry.name) for entry in proto.output]
         for value in scope.outputs:
             value.is_output = True
-        self.names.update(scope.values)
         for name in scope.values if parent is not None else ():
+            self.names.add(name)
             self._bodies_with.setdefault(name, []).append(scope)
         return scope
 
@@ -304,8 +328,7 @@ class Graph:
 
     def _new_op(self, scope: Scope, node: NodeProto, position: int | tuple[int, ...]) -> Op:
         op = Op(self, scope, node, self._type_of(node), position)
-        self.names.add(op.label)
-        op.inputs = [scope.lookup(name) if name else None for name in node.input[:]]
+        op.inputs = tuple([scope.lookup(name) if name else None for name in node.input[:]])
         for index, value in enumerate(op.inputs):
             if value is not None:
                 value.gain(Use(op, index))
@@ -313,7 +336,7 @@ class Graph:
             op.bodies = [self._index_graph(body, scope, scope.opsets) for body in bodies(node)]
             for body in op.bodies:
                 body.owner = op
-        op.outputs = [scope.own(name) if name else None for name in node.output[:]]
+        op.outputs = tuple([scope.own(name) if name else None for name in node.output[:]])
         for index, value in enumerate(op.outputs):
             if value is not None:
                 value.producer, value.index = op, index
@@ -332,18 +355,33 @@ class Graph:
         return sys.intern(op_type) if domain in STANDARD_DOMAINS else f"{domain}::{op_type}"
 
 
-def _put_in_order(nodes: Any, ops: Sequence[Op]) -> None:
-    """Makes a list of nodes that of the ops, without copying those that are in it already."""
-    places = array("q", [len(ops)]) * len(nodes)
+def _with(values: Sequence[Value | None], index: int, value: Value | None) -> list[Value | None]:
+    """The values of an op with another at one place; in a list, for there may be many, and more edits to come."""
+    edited = values if isinstance(values, list) else list(values)
+    edited[index] = value
+    return edited
+
+
+def _places(scope: Scope) -> array[int]:
+    """Where each node of a scope is to stand, -1 for those that go; new ones are added behind the others."""
+    nodes, ops = scope.proto.node, scope.live_ops()
+    places = array("q", [-1]) * len(nodes)
     for place, op in enumerate(ops):
         if len(op.position) == 1:
             places[op.position[0]] = place
         else:
             nodes.append(op.node)
             places.append(place)
+    for place, op in enumerate(ops):
+        op.moved_to(place)
+    return places
+
+
+def _put_in_order(nodes: Any, places: Sequence[int]) -> None:
+    """Sorts a list of nodes, without copying any, and drops those that go."""
     each = iter(places)
     nodes.sort(key=lambda _: next(each))  # asked once for each node, from the first to the last
-    del nodes[len(ops) :]
+    del nodes[: sum(place < 0 for place in places)]
 
 
 def _sees(scope: Scope, value: Value) -> bool:

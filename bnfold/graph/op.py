@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple, Protocol
 
@@ -28,9 +28,9 @@ class Use(NamedTuple):
 
 
 class Value:
-    """A named value of one scope. ``readers`` counts uses in subgraphs too, in graph order."""
+    """A named value of one scope."""
 
-    __slots__ = ("index", "is_input", "is_output", "name", "origin", "producer", "readers", "scope", "sparse", "tensor")
+    __slots__ = ("_read", "index", "is_input", "is_output", "name", "origin", "producer", "scope", "sparse", "tensor")
 
     def __init__(self, name: str, scope: Scope) -> None:
         self.name = name
@@ -38,7 +38,7 @@ class Value:
         self.scope = scope
         self.producer: Op | None = None
         self.index = 0  # which output of the producer
-        self.readers: tuple[Use, ...] | dict[Use, None] = ()
+        self._read: Use | tuple[Use, ...] | dict[Use, None] = ()  # one, as most values have, in no tuple
         self.is_input = False
         self.is_output = False
         self.tensor: TensorProto | None = None  # the initializer it is read from
@@ -47,20 +47,36 @@ class Value:
     def __repr__(self) -> str:
         return f"Value({self.name!r})"
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether an initializer gives it."""
+        return self.tensor is not None or self.sparse is not None
+
+    def forget(self) -> None:
+        """Lets go of the ops that make it and read it."""
+        self.producer, self._read = None, ()
+
+    @property
+    def readers(self) -> Collection[Use]:
+        """Its uses, those in subgraphs too, in graph order."""
+        return (self._read,) if isinstance(self._read, Use) else self._read
+
     def gain(self, use: Use) -> None:
         """Adds a reader. Most values have one, some a hundred thousand."""
-        if len(self.readers) < _FEW:
-            self.readers = (*self.readers, use)
+        if isinstance(self._read, dict):
+            self._read[use] = None
+        elif not self._read:
+            self._read = use
         else:
-            self.readers = self.readers if isinstance(self.readers, dict) else dict.fromkeys(self.readers)
-            self.readers[use] = None
+            readers = (*self.readers, use)
+            self._read = readers if len(readers) <= _FEW else dict.fromkeys(readers)
 
     def lose(self, use: Use) -> None:
         """Takes a reader away."""
-        if isinstance(self.readers, dict):
-            del self.readers[use]
+        if isinstance(self._read, dict):
+            del self._read[use]
         else:
-            self.readers = tuple(other for other in self.readers if other != use)
+            self._read = tuple(other for other in self.readers if other != use)
 
 
 class Scope:
@@ -76,6 +92,7 @@ class Scope:
     ) -> None:
         self.number = number  # graphs in the order they are met, then functions
         self.proto = proto
+        self.nodes: Sequence[NodeProto] = proto.node
         self.parent = parent
         self.owner: Op | None = None  # the node that it is a body of
         self.opsets = opsets
@@ -127,6 +144,13 @@ class Scope:
         if self._infos is None:
             self._infos = {info.name: info for info in self.proto.value_info}
         return self._infos
+
+    def forget(self) -> None:
+        """Leaves nothing for the collector, which the command line runs without: ops and values hold each other."""
+        for value in self.values.values():
+            value.forget()
+        self.owner = None
+        self.values, self.ops, self.outputs, self.followers, self.hidden = {}, [], [], {}, []
 
     def live_ops(self) -> list[Op]:
         """The ops in graph order, with those that were added and without those that were removed."""
@@ -188,14 +212,14 @@ class Op:
 
     __slots__ = (
         "_attributes",
+        "_label",
+        "_node",
         "_position",
         "bodies",
         "graph",
         "inputs",
         "is_kept",
         "is_removed",
-        "label",
-        "node",
         "outputs",
         "scope",
         "shadowed",
@@ -203,17 +227,17 @@ class Op:
     )
 
     def __init__(
-        self, graph: Index, scope: Scope, node: NodeProto, op_type: str, position: int | tuple[int, ...] = 0
+        self, graph: Index, scope: Scope, node: NodeProto, op_type: str, position: int | tuple[int, ...] = (0,)
     ) -> None:
         self.graph = graph
         self.scope = scope
-        self.node = node
+        # a million messages of protobuf that Python holds take more than what is in them
+        self._node = None if isinstance(position, int) else node
         self.type = op_type
-        # what a report calls it: the node's name, or that of its first output where it has none, before any edit
-        self.label = node.name or next((name for name in node.output if name), "")
+        self._label = "" if node.name else next((name for name in node.output if name), "")
         self._position = position
-        self.inputs: list[Value | None] = []
-        self.outputs: list[Value | None] = []
+        self.inputs: Sequence[Value | None] = ()  # a list once it was edited
+        self.outputs: Sequence[Value | None] = ()
         self.bodies: Sequence[Scope] = ()
         self.is_kept = False  # the user wants it as it is
         self.shadowed = ""  # a name that it reads or makes, and that does not mean the same to all runtimes
@@ -222,6 +246,24 @@ class Op:
 
     def __repr__(self) -> str:
         return f"Op({self.type} {self.label!r})"
+
+    @property
+    def node(self) -> NodeProto:
+        """Its message in the model."""
+        return self.scope.nodes[self._position] if self._node is None else self._node  # type: ignore[index]  # an int
+
+    @property
+    def label(self) -> str:
+        """What a report calls it: the node's name, or that of its first output where it has none, before any edit."""
+        return self._label or self.node.name
+
+    def moved_to(self, position: int) -> None:
+        """Says where its node stands from now on."""
+        self._position, self._node = position, None
+
+    def pin(self) -> None:
+        """To be called before its node is taken out of the scope's: it can be asked for nevertheless."""
+        self._node = self.node
 
     @property
     def place(self) -> tuple[int, ...]:
@@ -238,6 +280,18 @@ class Op:
         """The version of the operator set that the node belongs to; 0 if the model does not import it."""
         domain = self.node.domain
         return self.scope.opsets.get("" if domain in STANDARD_DOMAINS else domain, 0)
+
+    @property
+    def must_stay(self) -> bool:
+        """Whether it is kept, or one in its bodies is."""
+        return any(inner.is_kept for inner in self.with_inner())
+
+    def with_inner(self) -> Iterator[Op]:
+        """This op, and those in its bodies."""
+        yield self
+        for body in self.bodies:
+            for inner in body.ops:
+                yield from inner.with_inner()
 
     def attribute(self, name: str, default: Any = None) -> Any:
         """An attribute's value, bytes for a string.

@@ -77,7 +77,7 @@ class Grid:
 
     def spread(self, aligned: Array) -> Array:
         """What ``scales`` or ``zero_points`` gives, broadcastable to the tensor."""
-        if not self.block:
+        if not self.block or aligned.size == 1:
             return aligned
         return np.repeat(aligned, self.block, self.axis).take(np.arange(self.shape[self.axis]), self.axis)
 

@@ -45,12 +45,29 @@ class Model:
 
     def __init__(self, proto: onnx.ModelProto, source: Source, payloads: dict[int, Payload]) -> None:
         """For `load`."""
-        self.proto = proto
+        self._proto: onnx.ModelProto | None = proto
+        self._packed = b""
         self.source = source
         self.path = source.path if isinstance(source, File) else None
         self.has_data_files = False
         self._data_files = None if self.path is None else DataFiles(self.path)
         self._payloads = payloads
+
+    @property
+    def proto(self) -> onnx.ModelProto:
+        if self._proto is None:
+            self._proto, self._packed = parse(self._packed), b""
+        return self._proto
+
+    @proto.setter
+    def proto(self, proto: onnx.ModelProto) -> None:
+        self._proto, self._packed = proto, b""
+
+    def pack(self) -> None:
+        """Keeps the protobuf as bytes, a fifth of its size, until it is asked for; who holds it holds another then."""
+        if self._proto is not None:
+            self._packed = serialize(self._proto)
+            self._proto = None
 
     @property
     def nbytes(self) -> int:
@@ -112,6 +129,11 @@ class Model:
             tensor.ClearField(field)
         tensor.raw_data = _mark(self._payloads, payload)
 
+    def exchange(self, tensor: TensorProto, payload: Payload) -> None:
+        """The same, and what was attached to it before is forgotten: no other tensor may be a copy of it."""
+        del self._payloads[_number(tensor.raw_data)]
+        self.attach(tensor, payload)
+
     def copy(self) -> Model:
         """The same model once more; what is done to one does not show in the other."""
         proto = onnx.ModelProto()
@@ -159,7 +181,7 @@ class Model:
         return pieces
 
     def _marked(self, marker: bytes) -> Payload:
-        payload = self._payloads.get(int.from_bytes(marker[len(_MARKER) :], "little"))
+        payload = self._payloads.get(_number(marker))
         if payload is None:
             raise ModelError("the bytes of a tensor belong to another model")
         return payload
@@ -230,6 +252,10 @@ def _mark(payloads: dict[int, Payload], payload: Payload) -> bytes:
     number = next(_numbers)
     payloads[number] = payload
     return _MARKER + number.to_bytes(8, "little")
+
+
+def _number(marker: bytes) -> int:
+    return int.from_bytes(marker[len(_MARKER) :], "little")
 
 
 def _find_marker(data: bytes, start: int) -> int:

@@ -1,15 +1,8 @@
 """Folding, calibration and verification put together: what `bnfold check` and `bnfold optimize` do."""
 
-from bnfold.optimization.pipeline import (
-    NotAllFolded,
-    NotEquivalent,
-    NotVerified,
-    VerifyMode,
-    check,
-    fold,
-    optimize,
-    plan,
-)
+from bnfold.optimization.errors import NotAllFolded, NotEquivalent, NotVerified
+from bnfold.optimization.forecast import check, fold, plan
+from bnfold.optimization.pipeline import VerifyMode, optimize
 from bnfold.optimization.results import Checked, Optimized
 
 __all__ = [

@@ -1,36 +1,32 @@
-"""The verbs of bnfold, as Python calls them and as the command line does."""
+"""`bnfold.optimize`: folds, compares, writes."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, Unpack
 
-import onnx
-
-from bnfold import escape
-from bnfold.folding import FoldOptions, Leftover
-from bnfold.folding import plan as make_plan
+from bnfold.folding import FoldArguments, FoldOptions, plan
 from bnfold.folding.keep import check_patterns
-from bnfold.folding.options import DEFAULT_GROWTH
-from bnfold.folding.record import Entry, Outcome, Plan
+from bnfold.folding.record import Outcome
 from bnfold.limits import Deadline
-from bnfold.model_io import Model, ModelError, ModelLike, check_output, load, staged, sweep, to_proto, write_stream
+from bnfold.model_io import Model, ModelLike, Output, destination_of, load, staged, sweep, write_stream
 from bnfold.model_io.tensors import all_tensors, is_external
 from bnfold.model_io.wire import size
+from bnfold.optimization.errors import NotAllFolded, NotEquivalent, NotVerified
+from bnfold.optimization.forecast import named
 from bnfold.optimization.gate import FailOn, Gate
-from bnfold.optimization.results import Checked, Optimized
+from bnfold.optimization.inventory import Change
+from bnfold.optimization.results import Optimized
 
 if TYPE_CHECKING:
     from bnfold.calibration import Calibration
     from bnfold.calibration.measuring.batches import Data
-
-
-_SHOWN = 3  # names of nodes, in a line
+    from bnfold.verification import Verification
 
 
 class VerifyMode(StrEnum):
@@ -41,138 +37,12 @@ class VerifyMode(StrEnum):
     OFF = "off"
 
 
-class NotAllFolded(Exception):
-    """A BatchNormalization stays, and none was to stay. Nothing was written.
-
-    Attributes:
-        result: What would have been written.
-        left: The nodes that stay.
-    """
-
-    def __init__(self, result: Optimized, left: Sequence[Entry]) -> None:
-        count = f"{len(left)} BatchNormalization{'s stay' if len(left) > 1 else ' stays'}"
-        names = ", ".join(entry.node for entry in left[:_SHOWN]) + (", …" if len(left) > _SHOWN else "")
-        super().__init__(f"{result.source}: not written: {count}: {names}")
-        self.result = result
-        self.left = tuple(left)
-
-
-class NotVerified(Exception):
-    """Verification was required, and it could not be told whether the two are equivalent. Nothing was written.
-
-    Attributes:
-        result: What would have been written, with the verification that says why not.
-    """
-
-    def __init__(self, result: Optimized) -> None:
-        super().__init__(escape.line(f"{result.source}: not written: {result.verification}"))
-        self.result = result
-
-
-class NotEquivalent(NotVerified):
-    """The folded model computes something else. Nothing was written."""
-
-
-def plan(
-    model: ModelLike,
-    *,
-    keep: Sequence[str] = (),
-    assume_constant: bool = False,
-    leftover: Leftover | str = Leftover.KEEP,
-    max_growth: int | str | None = DEFAULT_GROWTH,
-    inside_patterns: bool = False,
-) -> Plan:
-    """Finds out what would become of each affine node, and changes nothing.
-
-    Args:
-        model: A path, bytes, a file object, an `onnx.ModelProto`, an `onnx_ir.Model` or torch's `ONNXProgram`.
-        keep: A list of names of nodes that must stay as they are; `*`, `?` and `[…]` match as in file names. A node
-            without a name goes by that of its first output, as in reports.
-        assume_constant: Fold also what a caller could override: initializers that are inputs of the graph too.
-        leftover: What to do with a BatchNormalization that stays: `keep` it, or put a Mul and an Add (`affine`) or a
-            depthwise Conv (`conv`) in its place.
-        max_growth: How much larger the model may become, since a weight that several operators share is copied for
-            those that change: a number of bytes, or a percentage of its size; None for any amount.
-        inside_patterns: Fold also affines that are part of what runtimes compute as one operator, such as a Gelu that
-            is spelt out.
-
-    Raises:
-        ModelError: The model cannot be read, or a pattern in `keep` matches no node.
-        ValueError: `leftover` or `max_growth` is none of those.
-    """
-    options = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
-    return make_plan(load(model), options)
-
-
-def fold(
-    model: ModelLike,
-    *,
-    keep: Sequence[str] = (),
-    assume_constant: bool = False,
-    leftover: Leftover | str = Leftover.KEEP,
-    max_growth: int | str | None = DEFAULT_GROWTH,
-    inside_patterns: bool = False,
-) -> onnx.ModelProto:
-    """The folded model in memory, not verified; arguments as in `plan`.
-
-    Raises:
-        ModelError: The model cannot be read, is over 2 GiB, or a pattern in `keep` matches no node.
-    """
-    made = plan(
-        model,
-        keep=keep,
-        assume_constant=assume_constant,
-        leftover=leftover,
-        max_growth=max_growth,
-        inside_patterns=inside_patterns,
-    )
-    return to_proto(made.model)
-
-
-def check(
-    model: ModelLike,
-    *,
-    keep: Sequence[str] = (),
-    assume_constant: bool = False,
-    max_growth: int | str | None = DEFAULT_GROWTH,
-    inside_patterns: bool = False,
-    timeout: float = math.inf,
-    fail_on: Collection[FailOn | str] = Gate.fail_on,
-    allow: Sequence[str] = (),
-) -> Checked:
-    """Tells which BatchNormalizations would fold and why others stay.
-
-    Args:
-        model: As in `plan`.
-        keep: As in `plan`.
-        assume_constant: As in `plan`.
-        max_growth: As in `plan`.
-        inside_patterns: As in `plan`.
-        timeout: Seconds, after which what has not been decided stays, for that reason.
-        fail_on: What there may not be, for the result to be `ok`: "foldable" BatchNormalizations, those in "training"
-            mode, other "affines" that could fold, or "any" BatchNormalization. Mul and Add that spell one out are one.
-        allow: Exceptions: names of nodes or globs of them, and names of reasons such as TRAINING_MODE.
-
-    Raises:
-        ModelError: The model cannot be read, or a pattern in `keep` matches no node.
-        ValueError: There is no such thing to fail on, or `max_growth` is none.
-    """
-    gate = Gate(fail_on, allow)
-    options = FoldOptions(keep, assume_constant, Leftover.KEEP, max_growth, inside_patterns)
-    return Checked(_name(model), make_plan(load(model), options, Deadline.after(timeout)), gate)
-
-
 def optimize(
     model: ModelLike,
-    output: str | os.PathLike[str] | BinaryIO | None = None,
+    output: Output = None,
     *,
     in_place: bool = False,
     overwrite: bool = False,
-    keep: Sequence[str] = (),
-    assume_constant: bool = False,
-    leftover: Leftover | str = Leftover.KEEP,
-    max_growth: int | str | None = DEFAULT_GROWTH,
-    inside_patterns: bool = False,
     verify: VerifyMode | str = VerifyMode.AUTO,
     shapes: Mapping[str, Sequence[int]] | None = None,
     dims: Mapping[str, int] | None = None,
@@ -185,6 +55,7 @@ def optimize(
     timeout: float = 300.0,
     memory: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
+    **options: Unpack[FoldArguments],
 ) -> Optimized:
     """Folds a model, compares the result with the original, and writes it if they are equivalent.
 
@@ -194,11 +65,6 @@ def optimize(
             `NAME.onnx`; a model in memory is written nowhere by default (see `Optimized.proto`).
         in_place: Write over the model itself.
         overwrite: The default output may be replaced if it exists, and so may a counterexample.
-        keep: As in `plan`.
-        assume_constant: As in `plan`.
-        leftover: As in `plan`.
-        max_growth: As in `plan`.
-        inside_patterns: As in `plan`.
         verify: Whether to compare, and what to do if that is not possible.
         shapes: Shapes of inputs to compare on, for those whose shape the model does not say.
         dims: Sizes of named dimensions to compare on.
@@ -214,6 +80,7 @@ def optimize(
             running the models. If they run out, what is not decided stays, and what is not compared is not verified.
         memory: Bytes for each process that measures or compares; None for as much as there is.
         progress: Told what is being done, how much of it is done, and how much there is.
+        options: As in `plan`.
 
     Raises:
         ModelError: The model cannot be read, a pattern in `keep` matches no node, or the output cannot be written.
@@ -222,17 +89,18 @@ def optimize(
         NotVerified: The models could not be compared, and `verify` is "require".
         TimeoutError, MemoryError: There was not enough for calibrating.
     """
+    begun = time.monotonic()
     mode = VerifyMode(verify)
     gate = Gate((FailOn.ANY,), allow)
-    asked = FoldOptions(keep, assume_constant, Leftover(leftover), max_growth, inside_patterns)
+    asked = FoldOptions(**options)
     loaded = load(model)
-    target = _target(model, loaded, output, in_place=in_place, overwrite=overwrite)
+    file, stream = destination_of(model, loaded, output, in_place=in_place, suffix=".folded.onnx", overwrite=overwrite)
     draft = None
     if certificate is not None:
         from bnfold.certificate import Draft, Options  # noqa: PLC0415 -- takes long, and is seldom asked for
 
-        options = Options.of(asked, shapes or {}, dims or {})
-        draft = Draft(Path(certificate), loaded if calibrate is None else None, target, options)
+        recorded = Options.of(asked, shapes or {}, dims or {})
+        draft = Draft(Path(certificate), loaded if calibrate is None else None, file, recorded)
     before = _nbytes(loaded, loaded.path)
     reference = loaded.path or loaded
     calibrated = None
@@ -241,44 +109,40 @@ def optimize(
     if calibrate is not None:
         check_patterns(loaded, asked.keep)
         how = {"timeout": timeout, "memory": memory, "progress": progress, **(calibration or {})}
-        calibrated = _calibrated(loaded, calibrate, how, _name(model))
+        calibrated = _calibrated(loaded, calibrate, how, named(model))
         reference = loaded = calibrated.model
-    planned = make_plan(loaded, asked, Deadline.after(timeout))
+    if progress is not None:
+        progress("deciding what folds", 0, 1)
+    planned = plan(loaded, asked, Deadline.after(timeout))
+    change = Change.of(loaded, planned)
     unchanged = not planned.changes and calibrate is None
     left = [entry for entry in gate.stopped(planned) if entry.is_batchnorm and entry.outcome is Outcome.KEPT]
     if require_none and left:
-        result = Optimized(_name(model), planned, None, before, _nbytes(planned.model, None))
-        raise NotAllFolded(result, left)
+        sizes = before, _nbytes(planned.model, None)
+        raise NotAllFolded(Optimized(named(model), planned, None, *sizes, change=change, stopped=tuple(left)))
 
     def verified(after: Path | None) -> Optimized:
         # of a file that was written, what it says itself: folded tensors have moved to another data file
         written = load(after) if after is not None and planned.model.has_data_files else planned.model
         size_after = _nbytes(written, after)
-        result = Optimized(_name(model), planned, target, before, size_after, calibration=calibrated)
+        result = Optimized(named(model), planned, file, before, size_after, calibration=calibrated, change=change)
         if mode is VerifyMode.OFF or not planned.changes:
-            return result
-        from bnfold.verification import Verdict, Verification  # noqa: PLC0415 -- takes long, and is not always needed
-        from bnfold.verification import verify as compare  # noqa: PLC0415
+            return replace(result, seconds=time.monotonic() - begun)
+        found = _compared(
+            reference,
+            after or planned.model,
+            shapes=shapes,
+            dims=dims,
+            timeout=timeout,
+            memory=memory,
+            counterexample=counterexample,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        return _accepted(replace(result, verification=found, seconds=time.monotonic() - begun), mode)
 
-        try:
-            found = compare(
-                reference,
-                after or planned.model,
-                shapes=shapes,
-                dims=dims,
-                timeout=timeout,
-                memory=memory,
-                strict=False,
-                counterexample=counterexample,
-                overwrite=overwrite,
-                progress=progress,
-            )
-        except MemoryError:
-            found = Verification(Verdict.NOT_VERIFIED, reasons=("there was not enough memory",))
-        return _accepted(replace(result, verification=found), mode)
-
-    if target is not None and not (unchanged and in_place):
-        with staged(planned.model, target, unchanged=unchanged) as path:
+    if file is not None and not (unchanged and in_place):
+        with staged(planned.model, file, unchanged=unchanged) as path:
             result = verified(path)
             if draft is not None:
                 draft.fill(planned, path, result.verification)
@@ -286,10 +150,10 @@ def optimize(
             draft.write()
         return result
     result = verified(None)
-    if target is not None:
-        sweep(Path(os.path.realpath(target)).parent)  # as writing would have done
-    elif output is not None and not isinstance(output, str | os.PathLike):
-        write_stream(planned.model, output)
+    if file is not None:
+        sweep(Path(os.path.realpath(file)).parent)  # as writing would have done
+    elif stream is not None:
+        write_stream(planned.model, stream)
     return result
 
 
@@ -301,6 +165,15 @@ def _calibrated(model: Model, data: Data, options: Mapping[str, Any], name: str)
     return replace(calibrate(model, data, **options), source=name)
 
 
+def _compared(before: Path | Model, after: Path | Model, **options: Any) -> Verification:
+    from bnfold.verification import Verdict, Verification, verify  # noqa: PLC0415 -- takes long, is not always needed
+
+    try:
+        return verify(before, after, strict=False, **options)
+    except MemoryError:
+        return Verification(Verdict.NOT_VERIFIED, reasons=("there was not enough memory",))
+
+
 def _accepted(result: Optimized, mode: VerifyMode) -> Optimized:
     """The result, if it may be written."""
     assert result.verification is not None
@@ -309,36 +182,6 @@ def _accepted(result: Optimized, mode: VerifyMode) -> Optimized:
     if not result.verification.passed and mode is VerifyMode.REQUIRE:
         raise NotVerified(replace(result, output=None))
     return result
-
-
-def _target(
-    model: ModelLike,
-    loaded: Model,
-    output: str | os.PathLike[str] | BinaryIO | None,
-    *,
-    in_place: bool,
-    overwrite: bool,
-) -> Path | None:
-    """The file to write; None if the model goes to a stream, or stays in memory."""
-    source = Path(model) if loaded.path and isinstance(model, str | os.PathLike) else None
-    if in_place and (source is None or output is not None):
-        raise ModelError("in place is where the model came from: it must be a file, and no output can be given")
-    if isinstance(output, str | os.PathLike):
-        target = Path(output)
-    elif output is not None or source is None:
-        return None
-    else:
-        target = source if in_place else source.with_suffix(".folded.onnx")
-        if target.exists() and not (in_place or overwrite):
-            raise ModelError(
-                f"{target}: already exists; --force (overwrite=True) replaces it, and -o OUT writes to another place"
-            )
-    check_output(target, loaded.path, in_place=in_place, overwrite=True)
-    return target
-
-
-def _name(model: ModelLike) -> str:
-    return os.fspath(model) if isinstance(model, str | os.PathLike) else "model"
 
 
 def _nbytes(model: Model, path: Path | None) -> int:

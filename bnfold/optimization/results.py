@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bnfold import escape
 from bnfold.folding.plain import plan_dict
 from bnfold.folding.record import Entry, Plan
-from bnfold.folding.told import headline, table
+from bnfold.folding.told import besides, headline, some, table
 from bnfold.model_io import Holder, Model
-from bnfold.optimization.gate import Gate
-from bnfold.page import Page, html, text
+from bnfold.optimization import cases
+from bnfold.optimization.gate import FailOn, Gate
+from bnfold.optimization.inventory import Change
+from bnfold.optimization.status import Status, status_of
+from bnfold.optimization.summary import summary, unit_of
+from bnfold.page import Case, Page, html, plural, text
 
 if TYPE_CHECKING:  # `optimize --no-verify` does without what verification imports
     from bnfold.calibration.result import Calibration
@@ -28,6 +34,10 @@ class Result:
 
     def to_dict(self) -> dict[str, object]:
         """The result as plain data: a member of `models` in docs/json.md."""
+        raise NotImplementedError
+
+    def cases(self) -> tuple[Case, ...]:
+        """The result as answers, one by one."""
         raise NotImplementedError
 
     @property
@@ -53,11 +63,13 @@ class Checked(Result):
         source: The model's path as it was given, or `model` if it had none.
         plan: What was found.
         gate: What there may not be.
+        change: What the model is made of, and what it would be made of; None if that was not counted.
     """
 
     source: str
     plan: Plan
     gate: Gate = field(default_factory=Gate)
+    change: Change | None = None
 
     @property
     def ok(self) -> bool:
@@ -70,12 +82,43 @@ class Checked(Result):
         return self.gate.stopped(self.plan)
 
     def page(self, *, verbose: bool = False) -> Page:
-        line = headline(self.plan, "would fold")
-        return Page(f"{self.source}: {line}", table=table(self.plan, verbose=verbose))
+        status = self.status
+        return Page(
+            headline(self.plan, "would fold"),
+            besides(self.plan),
+            table(self.plan, verbose=verbose),
+            self._stopped_by(verbose=verbose),
+            subject=self.source,
+            word=status.value,
+            tone=status.tone,
+            summary=summary(self.change, (self.plan.nodes_before, self.plan.nodes_after)),
+        )
+
+    def _stopped_by(self, *, verbose: bool) -> tuple[str, ...]:
+        """What the gate does not let pass, by name."""
+        names = [entry.node for entry in self.stopped]
+        kinds = ",".join(kind.value for kind in FailOn if kind in self.gate.fail_on)
+        told = ", ".join(names) if verbose else some(names)
+        return (f"--fail-on {kinds} stops {plural(len(names), 'node')}: {told}",) if names else ()
+
+    @property
+    def status(self) -> Status:
+        """What it comes to, in a word."""
+        return Status.CLEAN if self.ok else Status.FOUND
 
     def to_dict(self) -> dict[str, object]:
-        stopped = [entry.node for entry in self.stopped]
-        return {"model": self.source, "error": None, "ok": self.ok, "stopped": stopped, **plan_dict(self.plan)}
+        return {
+            "model": self.source,
+            "error": None,
+            "status": self.status.value,
+            "ok": self.ok,
+            "stopped": [entry.node for entry in self.stopped],
+            **plan_dict(self.plan),
+            **(self.change.to_dict() if self.change else {}),
+        }
+
+    def cases(self) -> tuple[Case, ...]:
+        return tuple(cases.checked(self.source, self.plan, self.gate))
 
 
 @dataclass(frozen=True)
@@ -90,6 +133,9 @@ class Optimized(Holder, Result):
         bytes_after: Size of the folded model, data files included.
         verification: How the two compare; None if they were not compared, or nothing folded.
         calibration: What was measured first; None if it was not asked for.
+        change: What the model was and is made of; None if that was not counted.
+        seconds: What it took; None if that was not measured.
+        stopped: What stays although nothing may; then nothing was written.
     """
 
     source: str
@@ -99,6 +145,9 @@ class Optimized(Holder, Result):
     bytes_after: int
     verification: Verification | None = None
     calibration: Calibration | None = None
+    change: Change | None = None
+    seconds: float | None = None
+    stopped: tuple[Entry, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -110,33 +159,68 @@ class Optimized(Holder, Result):
         return self.plan.model
 
     def page(self, *, verbose: bool = False) -> Page:
-        parts = [headline(self.plan, "folded"), sizes(self.bytes_before, self.bytes_after), self._verified()]
-        notes = [*self._calibrated(verbose=verbose), *([f"written to {self.output}"] if self.output else [])]
+        status = self.status
+        size = self.bytes_before, self.bytes_after
+        nodes = self.plan.nodes_before, self.plan.nodes_after
+        return Page(
+            f"{headline(self.plan, 'folded')}, {self._comes_to}",
+            besides(self.plan),
+            table(self.plan, verbose=verbose),
+            tuple(self._notes(verbose=verbose)),
+            subject=self.source,
+            word=status.value,
+            tone=status.tone,
+            summary=summary(self.change, nodes, size, self.seconds),
+        )
+
+    @property
+    def status(self) -> Status:
+        """What it comes to, in a word."""
+        return Status.STAYS if self.stopped else status_of(self.plan, self.verification)
+
+    @property
+    def _comes_to(self) -> str:
+        """The end of the headline."""
+        if self.stopped:
+            return "not written"
+        if not self.plan.changes:
+            return "calibrated" if self.calibration else "unchanged"
+        return "not verified" if self.verification is None else _VERDICTS[self.status]
+
+    def _notes(self, *, verbose: bool) -> Iterator[str]:
+        if self.verification is not None:
+            yield f"verified {self.verification}" if self.verification.passed else str(self.verification)
+        if self.calibration is not None:
+            yield from text(self.calibration.page(verbose=verbose)).splitlines()
+        if self.output:
+            yield f"written to {self.output}"
         if self.verification is not None and self.verification.counterexample:
-            notes.append(f"a counterexample is in {self.verification.counterexample}: run its replay.py")
-        head = f"{self.source}: {'; '.join(parts)}"
-        return Page(head, table=table(self.plan, verbose=verbose), notes=tuple(notes))
+            yield f"a counterexample is in {self.verification.counterexample}: run its replay.py"
 
     def to_dict(self) -> dict[str, object]:
         return {
             "model": self.source,
             "error": None,
+            "status": self.status.value,
             "output": str(self.output) if self.output else None,
             "bytes": {"before": self.bytes_before, "after": self.bytes_after},
             "verification": self.verification.to_dict() if self.verification is not None else None,
             "calibration": self.calibration.to_dict() if self.calibration is not None else None,
             **plan_dict(self.plan),
+            **(self.change.to_dict() if self.change else {}),
+            "seconds": self.seconds,
         }
 
-    def _calibrated(self, *, verbose: bool) -> tuple[str, ...]:
-        return tuple(text(self.calibration.page(verbose=verbose)).splitlines()) if self.calibration else ()
+    def cases(self) -> tuple[Case, ...]:
+        return tuple(cases.optimized(self.source, self.plan, self.verification))
 
-    def _verified(self) -> str:
-        if not self.plan.changes:
-            return f"nothing to fold, the model is {'calibrated' if self.calibration else 'as it was'}"
-        if self.verification is None:
-            return "not verified"
-        return f"verified {self.verification}" if self.verification.passed else str(self.verification)
+
+_VERDICTS = {
+    Status.OK: "verified",
+    Status.PARTLY: "verified",
+    Status.UNVERIFIED: "not verified",
+    Status.DIFFERENT: "not equivalent, not written",
+}
 
 
 @dataclass(frozen=True)
@@ -152,10 +236,18 @@ class Failed(Result):
         return False
 
     def page(self, *, verbose: bool = False) -> Page:  # noqa: ARG002 -- there is nothing to say of its nodes
-        return Page(f"{self.source}: {self.error}")
+        return Page(self._told, subject=self.source, word=Status.FAILED.value, tone=Status.FAILED.tone)
 
     def to_dict(self) -> dict[str, object]:
         return {"model": self.source, "error": self.error}
+
+    def cases(self) -> tuple[Case, ...]:
+        return (cases.failed(self.source, self._told),)
+
+    @property
+    def _told(self) -> str:
+        """The error, which may begin with the path itself."""
+        return self.error.removeprefix(f"{self.source}: ").removeprefix(f"{escape.line(self.source)}: ")
 
 
 @dataclass(frozen=True)
@@ -166,17 +258,20 @@ class Told(Result):
         source: The model's path as it was given.
         told: Its report.
         data: The same for programs.
+        judged: The same case by case.
         error: Why nothing was written; empty if it was.
     """
 
     source: str
     told: Page
     data: dict[str, object]
+    judged: tuple[Case, ...] = ()
     error: str = ""
 
     @classmethod
     def of(cls, result: Optimized, *, verbose: bool, error: str = "") -> Told:
-        return cls(result.source, result.page(verbose=verbose), result.to_dict(), error)
+        judged = (*result.cases(), *([cases.not_written(result.source, error)] if error else []))
+        return cls(result.source, result.page(verbose=verbose), result.to_dict(), judged, error)
 
     @property
     def ok(self) -> bool:
@@ -192,10 +287,12 @@ class Told(Result):
     def to_dict(self) -> dict[str, object]:
         return self.data
 
+    def cases(self) -> tuple[Case, ...]:
+        return self.judged
+
 
 def sizes(before: int, after: int) -> str:
     """Two sizes of a model, both in the unit that suits the larger one."""
-    power, unit = next((p, u) for p, u in ((3, "GB"), (2, "MB"), (1, "KB"), (0, "bytes")) if before >= 1000**p or not p)
-    digits = 1 if power else 0
+    divisor, unit, decimals = unit_of(before)
     grown = f" ({100 * after / before - 100:.1f} % larger)" if after > before else ""
-    return f"{before / 1000**power:.{digits}f} → {after / 1000**power:.{digits}f} {unit}{grown}"
+    return f"{before / divisor:.{decimals}f} → {after / divisor:.{decimals}f} {unit}{grown}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 
 Row = tuple[str | tuple[str, ...], ...]
 """Cells. One of several lines is a tuple of them, and the last of its row."""
@@ -28,6 +29,15 @@ class Table:
         return bool(self.rows)
 
 
+class Tone(Enum):
+    """What a reader makes of a report's first word."""
+
+    GOOD = "good"
+    DOUBTFUL = "doubtful"
+    BAD = "bad"
+    PLAIN = "plain"
+
+
 @dataclass(frozen=True)
 class Page:
     """A report.
@@ -38,6 +48,10 @@ class Page:
         table: The particulars.
         notes: What follows from it: where a file is, what to do next.
         warnings: What speaks against trusting it.
+        subject: What it is about, a path mostly; it stands before the headline.
+        word: What it comes to, in a word that never changes; it stands before the subject.
+        tone: Whether that is good.
+        summary: Figures before and after; they stand before the particulars.
     """
 
     headline: str
@@ -45,6 +59,15 @@ class Page:
     table: Table = Table()
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    subject: str = ""
+    word: str = ""
+    tone: Tone = Tone.PLAIN
+    summary: Table = Table()
+
+    @property
+    def title(self) -> str:
+        """The first line: word, subject and headline."""
+        return "  ".join(filter(None, (self.word, self.subject, self.headline)))
 
 
 def plural(count: int, noun: str) -> str:

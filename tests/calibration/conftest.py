@@ -1,33 +1,31 @@
 """The digits, and what networks make of them."""
 
-import sys
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 import onnx
 import pytest
+from calibration.helpers import LABELS, TEST, Array, Here, session
+from networks import MODELS
 from onnx import numpy_helper
-
-sys.path.insert(0, str(Path(__file__).parent))
-from small import LABELS, MODELS, TEST, Here, session
 
 
 @pytest.fixture
-def here():
+def here() -> Here:
     return Here()
 
 
 @pytest.fixture(scope="session")
-def digits():
+def digits() -> tuple[Array, Array]:
     """The images and labels of the test set."""
     return np.load(TEST)["image"], np.load(LABELS)["test"]
 
 
 @pytest.fixture(scope="session")
-def correct(digits):
+def correct(digits: tuple[Array, Array]) -> Callable[[onnx.ModelProto | str], int]:
     """How many of the 797 test images a model gets right."""
 
-    def count(model):
+    def count(model: onnx.ModelProto | str) -> int:
         images, labels = digits
         (logits,) = session(model).run(["logits"], {"image": images})
         return int((logits.argmax(1) == labels).sum())
@@ -36,10 +34,10 @@ def correct(digits):
 
 
 @pytest.fixture(scope="session")
-def forgotten():
+def forgotten() -> Callable[[str], onnx.ModelProto]:
     """A network of models/ with mean 0 and variance 1 in every BatchNormalization."""
 
-    def reset(name):
+    def reset(name: str) -> onnx.ModelProto:
         model = onnx.load(MODELS / name)
         tensors = {tensor.name: tensor for tensor in model.graph.initializer}
         for node in model.graph.node:

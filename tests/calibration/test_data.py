@@ -3,8 +3,8 @@
 import numpy as np
 import onnx
 import pytest
+from calibration.helpers import bn_model, moments
 from onnx import helper, numpy_helper
-from small import bn_model, moments
 
 from bnfold.calibration import CalibrationError, calibrate
 from bnfold.calibration.images import Images

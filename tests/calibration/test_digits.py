@@ -2,7 +2,8 @@
 
 import numpy as np
 import pytest
-from small import MODELS, TRAIN
+from calibration.helpers import TRAIN
+from networks import MODELS
 
 from bnfold.calibration import calibrate
 
@@ -73,7 +74,7 @@ def test_few_samples_are_warned_of(here):
 
 def test_dead_channels_are_reported(here):
     """A channel that never varies."""
-    from small import bn_model  # noqa: PLC0415
+    from calibration.helpers import bn_model  # noqa: PLC0415
 
     x = np.random.default_rng(0).normal(size=(40, 3, 4, 4)).astype(np.float32)
     x[:, 1] = 0.5

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from calibration.helpers import TEST, TRAIN, bn_model, moments
+from networks import MODELS
 from onnx import helper, numpy_helper
-from small import MODELS, TEST, TRAIN, bn_model, moments
 
 from bnfold.calibration import CalibrationError, Verdict, calibrate, drift
 from bnfold.calibration.picture import drift_svg
@@ -46,7 +47,7 @@ def rank(values):
 def test_scores_rank_with_the_loss(name, digits, correct, here):
     """Over 15 corruptions of the test images: Spearman's correlation with the loss of accuracy is over 0.85."""
     import onnx  # noqa: PLC0415
-    from small import session  # noqa: PLC0415
+    from calibration.helpers import session  # noqa: PLC0415
 
     images, labels = digits
     model = onnx.load(MODELS / f"{name}.onnx")
@@ -68,7 +69,7 @@ def test_scores_rank_with_the_loss(name, digits, correct, here):
 )
 def test_recalibration_helps(corrupt, before, after, digits, here):
     """Statistics of corrupted images, without labels, give back most of the accuracy."""
-    from small import session  # noqa: PLC0415
+    from calibration.helpers import session  # noqa: PLC0415
 
     images, labels = digits
     data = corrupt(images).astype(np.float32)

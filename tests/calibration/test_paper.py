@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from calibration.helpers import bn_model, moments, session
 from onnx import helper, numpy_helper
-from small import bn_model, moments, session
 
 from bnfold.calibration import calibrate
 

@@ -3,8 +3,9 @@
 import numpy as np
 import onnx
 import pytest
+from calibration.helpers import TRAIN, bn_model, moments, session, statistics_in
+from networks import MODELS
 from onnx import helper, numpy_helper
-from small import MODELS, TRAIN, bn_model, moments, session, statistics_in
 
 from bnfold.calibration import CalibrationError, calibrate
 

@@ -27,8 +27,8 @@ def test_one_failure_does_not_stop_the_others(jobs, run, models, batchnorms):
     result = run("optimize", *models, "--output-dir", folder, *jobs)
     assert result.exit_code == 2
     first, second, total = result.stdout.splitlines()
-    assert first.startswith(f"{models[0]}: 1 of 1 BatchNormalization folded; 3 → 2 nodes; ")
-    assert "verified equivalent" in second
+    assert first == f"OK  {models[0]}  1 of 1 BatchNormalization folded, verified"
+    assert second.startswith("OK  ")
     assert total.startswith("3 models, 2 written: 2 of 2 BatchNormalizations folded; 6 → 4 nodes; ")
     assert total.endswith("; 1 failed")
     assert result.stderr.startswith(f"bnfold: {models[1]}: ")
@@ -144,10 +144,10 @@ def test_check_hides_what_is_clean(run, model, models):
     assert run("optimize", model, "--no-verify", "-o", clean).exit_code == 0
     lines = run("check", model, clean, models[1]).stdout.splitlines()
     assert [line for line in lines if str(clean) in line] == []
-    assert lines[0].startswith(f"{model}: 1 of 1 ")
+    assert lines[0].startswith(f"FOUND  {model}  1 of 1 ")
     assert lines[-2:] == ["", "3 models checked: 1 with findings, 1 failed, 1 clean"]
-    assert f"{clean}: no BatchNormalization" in run("check", "-v", model, clean).stdout
+    assert f"CLEAN  {clean}  no BatchNormalization" in run("check", "-v", model, clean).stdout
     assert run("check", clean, clean).stdout == "2 models checked: all clean\n"
-    assert run("check", clean).stdout.startswith(f"{clean}: no BatchNormalization")
+    assert run("check", clean).stdout.startswith(f"CLEAN  {clean}  no BatchNormalization")
     assert run("check", clean, clean, "-q").stdout == ""
     assert str(clean) in run("check", model, clean, "--format", "markdown").stdout.replace("\\", "")

@@ -51,7 +51,7 @@ def test_launcher(model, tmp_path):
     """`python cli.py` does what `bnfold` does, from any folder."""
     result = process("optimize", model.name, "--no-verify", cwd=tmp_path, stdout=subprocess.PIPE)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("net.onnx: 1 of 1 BatchNormalization folded; 3 → 2 nodes")
+    assert result.stdout.startswith("UNVERIFIED  net.onnx  1 of 1 BatchNormalization folded, not verified\n")
     assert (tmp_path / "net.folded.onnx").exists()
 
 
@@ -97,7 +97,7 @@ def test_errors_are_one_line(error, code, line, run, model, monkeypatch):
     def fail(*args: object, **options: object) -> None:
         raise error
 
-    monkeypatch.setattr("bnfold.optimization.pipeline.make_plan", fail)
+    monkeypatch.setattr("bnfold.optimization.forecast.make_plan", fail)
     result = run("check", model)
     assert (result.exit_code, result.stdout.strip(), result.stderr) == (code, "", line.format(model=model))
 
@@ -108,7 +108,8 @@ def test_debug_shows_the_traceback(run, model, monkeypatch):
     def fail(*args: object, **options: object) -> None:
         raise RuntimeError("\x1b[2J")
 
-    monkeypatch.setattr("bnfold.optimization.pipeline.make_plan", fail)
+    monkeypatch.setattr("bnfold.optimization.forecast.make_plan", fail)
+    monkeypatch.setattr("bnfold.optimization.pipeline.plan", fail)
     for command in ("check", "optimize"):
         lines = run("--debug", command, model).stderr.splitlines()
         assert lines[0] == "Traceback (most recent call last):"

@@ -2,6 +2,7 @@
 
 import gc
 import sys
+import tracemalloc
 from collections import Counter
 from dataclasses import replace
 
@@ -72,6 +73,39 @@ def test_rules_and_shapes_are_asked_in_proportion(calls, conv):
         assert planned.count(Outcome.FOLDED) == count * conv
         taken.append(dict(calls))
     assert all(taken[1][what] <= 2.1 * few for what, few in taken[0].items()), taken
+
+
+def test_memory_and_names_are_in_proportion():
+    """Each affine varies over all channels of the Conv, and what is known of it afterwards is no larger for that."""
+    taken = []
+    for count in (100, 400):
+        model = load(batchnorms(count, "Concat", conv=True))
+        tracemalloc.start()
+        planned = plan(model)
+        taken.append(tracemalloc.get_traced_memory()[0])
+        tracemalloc.stop()
+        names = {name for node in planned.model.proto.graph.node for name in node.output}
+        assert max(map(len, names)) < len(f"sum_folded_{count}_")
+        assert planned.count(Outcome.FOLDED) == count
+    assert taken[1] <= 6 * taken[0], taken  # 16 times would be the square
+
+
+def test_nodes_of_one_name_get_names_without_a_search():
+    """Each of many nodes that are called alike gets a bias, and asks for a free name once or twice."""
+    asked = Counter[str]()
+
+    class Names(set[str]):
+        def __contains__(self, name: object) -> bool:
+            asked["name"] += 1
+            return super().__contains__(name)
+
+    taken = []
+    for count in (50, 100):
+        graph = Graph(load(batchnorms(2, "Add")))
+        graph.names = Names(graph.names)
+        assert len({graph.fresh_name("conv_bias") for _ in range(count)}) == count
+        taken.append(asked.pop("name"))
+    assert taken[1] <= 2.1 * taken[0], taken
 
 
 def test_one_input_of_unknown_size_is_asked_for_in_proportion(calls):

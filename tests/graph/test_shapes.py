@@ -1,5 +1,6 @@
 """Shapes that ONNX's inference does not tell: those that a model computes."""
 
+import onnx
 import pytest
 from helpers import model_of
 
@@ -70,3 +71,27 @@ def test_a_long_chain():
     text = f"g (float[batch, 6, 8] x) => (int64[rank] y) {{ {steps} }}"
     assert shape_of(text, "x12") == ("batch", 6, 8)
     assert shape_of(text, "h11") == ("batch", 6, 4, 2)
+
+
+@pytest.mark.parametrize("count", [1, 200])
+def test_kernels_computed_from_the_shapes_that_only_they_tell_are_not_followed_for_ever(count):
+    """Each Conv reads a kernel whose size is that of the Conv's own input, of which nothing else is known."""
+    lines = ["b0 = odd.Odd (x)"]
+    for number in range(count):
+        lines += [
+            f"s{number} = Shape (b{number})",
+            f"c{number} = Gather (s{number}, one)",
+            f"k{number} = Concat <axis = 0> (c{number}, c{number}, ones)",
+            f"w{number} = Expand (k, k{number})",
+            f"b{number + 1} = Conv (b{number}, w{number})",
+        ]
+    body = "\n".join(lines)
+    model = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 17, "odd": 1]>
+        g (float[1, 4, 4, 4] x) => (float[N, C, H, W] b{count})
+        <int64[1] one = {{1}}, int64[2] ones = {{1, 1}}, float[1, 1, 1, 1] k = {{1}}> {{ {body} }}"""
+    )
+    graph = Graph(load(model))
+    assert graph.shape(graph.main.values[f"b{count}"]) is None
+    assert graph.shape(graph.main.values["b0"]) is None
+    assert graph.constant(graph.main.values["w0"]) is None

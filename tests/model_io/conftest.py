@@ -1,6 +1,6 @@
 """Models to read and write."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,6 +58,16 @@ def data() -> type[Data]:
     return Data
 
 
+@dataclass
+class Hole:
+    """A payload that is never read."""
+
+    nbytes: int
+
+    def chunks(self) -> Iterator[bytes]:
+        raise AssertionError("who writes the model leaves a hole here")
+
+
 @pytest.fixture
 def hollow(tmp_path: Path, model_of: ModelOf) -> Callable[[int], Path]:
     """A function: size in bytes -> a model file with one inline tensor of that many zeros, which takes no disk."""
@@ -67,10 +77,6 @@ def hollow(tmp_path: Path, model_of: ModelOf) -> Callable[[int], Path]:
         tensor = model.proto.graph.initializer[0]
         tensor.dims[:] = [nbytes // 4]
 
-        @dataclass
-        class Hole:
-            nbytes: int
-
         model.attach(tensor, Hole(nbytes))
         path = tmp_path / "hollow.onnx"
         with open(path, "wb") as stream:
@@ -78,13 +84,14 @@ def hollow(tmp_path: Path, model_of: ModelOf) -> Callable[[int], Path]:
                 if isinstance(piece, Hole):
                     stream.seek(piece.nbytes, 1)
                 else:
+                    assert isinstance(piece, bytes)
                     stream.write(piece)
         return path
 
     return build
 
 
-def write_external(path: Path, proto: onnx.ModelProto, **where: dict[str, object]) -> Path:
+def write_external(path: Path, proto: onnx.ModelProto, **where: Mapping[str, str | int]) -> Path:
     """Saves the model with the initializers that are named in data files, as `external_data` entries say."""
     for tensor in proto.graph.initializer:
         entries = where.get(tensor.name)

@@ -12,7 +12,8 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ def main(template: Path, scratch: Path) -> None:
     for number in itertools.count():
         folder = scratch / str(number)
         shutil.copytree(template, folder)
-        killed = in_a_process(lambda number=number, folder=folder: replace(folder / "model.onnx", kill_before=number))
+        killed = in_a_process(partial(replace, folder / "model.onnx", kill_before=number))
         left = contents(folder)
         current = after if left["model.onnx"] == after["model.onnx"] else before
         assert current.items() <= left.items(), f"kill {number} has broken a model: {sorted(left)}"
@@ -55,7 +56,7 @@ def replace(path: Path, *, kill_before: int | None = None) -> None:
     class Ones:
         nbytes = model.array(tensor).nbytes
 
-        def chunks(self):
+        def chunks(self) -> Iterator[bytes]:
             yield np.ones(self.nbytes // 4, np.float32).tobytes()
 
     model.attach(tensor, Ones())

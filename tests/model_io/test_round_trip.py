@@ -131,7 +131,6 @@ def test_beyond_two_gibibytes(hollow):
         to_proto(model)
 
 
-@pytest.mark.slow
 def test_beyond_two_gibibytes_is_written(hollow, tmp_path, data):
     """An inline model of more than protobuf can hold is written as it was, and can be edited."""
     path = hollow(2200 << 20)

@@ -178,7 +178,7 @@ def _retype_tensor(model: onnx.ModelProto, rng: random.Random) -> None:
         dims, name = ([count] if rng.random() < 0.2 else list(tensor.dims)), tensor.name
         if math.prod(dims) != count:
             return
-        filled = [b"a"] * count if kind == onnx.TensorProto.STRING else [rng.choice((0, 1))] * count
+        filled: Any = [b"a"] * count if kind == onnx.TensorProto.STRING else [rng.choice((0, 1))] * count
         tensor.CopyFrom(onnx.helper.make_tensor(name, kind, dims, filled))
 
 

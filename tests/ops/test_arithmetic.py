@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from one_op import an_affine, assert_meets, assert_sinks, meet, one_op, sink, uniform
+from ops.helpers import an_affine, assert_meets, assert_sinks, meet, one_op, sink, uniform
 
 from bnfold.affine import Affine
 from bnfold.reasons import Reason, Refused

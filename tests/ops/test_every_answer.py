@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from helpers import affines, few
 from hypothesis import given
-from one_op import (
+from onnx import ModelProto
+from ops.helpers import (
     absorb_input,
     absorb_output,
     an_affine,
@@ -24,9 +26,7 @@ from one_op import (
     run,
     sink,
 )
-from one_op import feeds_of as inputs_for
-from onnx import ModelProto
-from strategies import affines, few
+from ops.helpers import feeds_of as inputs_for
 
 from bnfold.ops import RULES
 from bnfold.reasons import Refused

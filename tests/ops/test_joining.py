@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from one_op import an_affine, assert_lifts, assert_meets, assert_sinks, lift, meet, one_op, sink, uniform
+from ops.helpers import an_affine, assert_lifts, assert_meets, assert_sinks, lift, meet, one_op, sink, uniform
 
 from bnfold.affine import Affine
 from bnfold.reasons import Reason, Refused

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from one_op import (
+from ops.helpers import (
     absorb_input,
     absorb_output,
     an_affine,

@@ -17,7 +17,8 @@ from random_graphs.constants import constant
 
 
 def weight(b: Builder, shape: tuple[int, ...], fan_in: int) -> Array:
-    return numbers(b, shape) / np.sqrt(max(fan_in, 1)) * 1.3
+    values: Array = numbers(b, shape) / np.sqrt(max(fan_in, 1)) * 1.3
+    return values
 
 
 def conv(
@@ -242,6 +243,7 @@ def einsum(b: Builder, x: Tensor) -> Tensor:
     channel = labels[x.axis]
     out = b.integer(1, 5)
     kind = b.pick(["mix", "mix", "mix", "scale", "implicit"])
+    shape: tuple[int, ...]
     if kind == "mix":
         own, result, shape = "o" + channel, labels.replace(channel, "o"), (out, x.channels)
         if b.chance(0.5):

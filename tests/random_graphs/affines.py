@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from random_graphs.builder import Array, Builder, Tensor, Unfit
+from random_graphs.builder import Array, Attributes, Builder, Tensor, Unfit
 from random_graphs.constants import constant
 
 
 def numbers(b: Builder, shape: tuple[int, ...], size: float = 1.0) -> Array:
     """Ordinary values; sometimes such that a narrower type holds them too."""
-    values = b.rng.normal(size=shape) * size
+    values: Array = b.rng.normal(size=shape) * size
     return values.astype(np.float16).astype(np.float64) if b.chance(0.25) else values
 
 
 def scales(b: Builder, shape: tuple[int, ...], *, friendly: bool) -> Array:
     """Factors: positive if friendly; else of both signs, now and then zero or tiny in places."""
-    values = b.rng.uniform(0.3, 2.0, shape)
+    values: Array = b.rng.uniform(0.3, 2.0, shape)
     if b.chance(0.15):
         return np.full(shape, b.pick([1.0, 2.0, 0.5]))
     if b.dtype != np.float64 and b.chance(0.04):  # beyond what the type can hold, or nearly
@@ -53,7 +53,7 @@ def batchnorm(b: Builder, x: Tensor, *, friendly: bool | None = None) -> Tensor:
     return b.node("BatchNormalization", x, *_parameters(b, x.shape[1], friendly=friendly), **_attributes(b))
 
 
-def _attributes(b: Builder) -> dict[str, float | int]:
+def _attributes(b: Builder) -> Attributes:
     attributes: dict[str, float | int] = {}
     if b.chance(0.6):
         attributes["epsilon"] = b.pick([1e-5, 1e-3, 0.1, 0.0])

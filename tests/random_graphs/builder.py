@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from math import prod
+from types import EllipsisType
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from onnx import NodeProto, TensorProto, TypeProto, helper, numpy_helper
 from onnx.shape_inference import infer_node_outputs
 
 Array = npt.NDArray[Any]
+Index = tuple[slice | int | EllipsisType, ...]
+Attributes = dict[str, Any]  # of a node, as `make_node` takes them
 MAX_ELEMENTS = 2500
 NEWEST = onnx.defs.onnx_opset_version()
 
@@ -188,7 +191,7 @@ class Builder:
     def _infer(self, node: NodeProto, inputs: Sequence[Tensor]) -> dict[str, TypeProto]:
         try:
             schema = onnx.defs.get_schema(node.op_type, self.opset, "")
-            return infer_node_outputs(
+            types: dict[str, TypeProto] = infer_node_outputs(
                 schema,
                 node,
                 {value.name: _type(value) for value in inputs},
@@ -196,6 +199,7 @@ class Builder:
                 opset_imports=[helper.make_opsetid("", self.opset)],
                 ir_version=self.world.ir,
             )
+            return types
         except Exception as error:  # onnx raises several unrelated kinds
             raise Unfit(f"{node.op_type}: {error}") from error
 
@@ -242,7 +246,8 @@ class Builder:
             motif = self.pick(motifs)
             try:
                 with self.rollback():
-                    return motif(self, x)
+                    made: Tensor = motif(self, x)
+                    return made
             except Unfit:
                 continue
         raise Unfit("nothing fits")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from onnx import helper, numpy_helper
 
-from random_graphs.builder import Array, Builder, Tensor, Unfit
+from random_graphs.builder import Array, Attributes, Builder, Tensor, Unfit
 
 # which kinds of constant may be one and the same
 _ADDENDS = ["bias", "beta", "mean", "addend", "mean_"]
@@ -97,7 +97,7 @@ def _unsqueeze(b: Builder, array: Array, kind: str) -> Tensor:
     )
 
 
-def _axes(b: Builder, axes: list[int]) -> dict[str, list[int]]:
+def _axes(b: Builder, axes: list[int]) -> Attributes:
     return {"axes": axes}
 
 

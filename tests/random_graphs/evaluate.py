@@ -28,9 +28,15 @@ def run(model: ModelProto, feeds: Mapping[str, Array]) -> list[Array]:
 
 def in_double(model: ModelProto) -> ModelProto:
     """The same model with all its floating-point tensors in float64, and its functions inlined."""
-    result = inline_local_functions(model) if model.functions else ModelProto.FromString(model.SerializeToString())
+    result = inline_local_functions(model) if model.functions else copied(model)
     _double_graph(result.graph)
     return result
+
+
+def copied(model: ModelProto) -> ModelProto:
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    return copy
 
 
 def _double_graph(graph: GraphProto) -> None:

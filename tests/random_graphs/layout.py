@@ -155,7 +155,7 @@ def slice_(b: Builder, x: Tensor) -> Tensor:
     axes = [axis for axis in range(x.rank) if x.shape[axis] > 1 and b.chance(0.4)][:2]
     if not axes:
         raise Unfit("nothing to cut")
-    starts, ends, steps = [], [], []
+    starts, ends, steps = list[int](), list[int](), list[int]()
     for axis in axes:
         size = x.shape[axis]
         start = b.integer(0, size // 2)

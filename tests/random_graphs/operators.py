@@ -10,7 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from onnx.reference.op_run import OpRun
 
-from random_graphs.builder import Array
+from random_graphs.builder import Array, Index
 
 
 class ConvTranspose(OpRun):
@@ -33,11 +33,12 @@ class ConvTranspose(OpRun):
         parts = x.reshape(n, groups, channels // groups, *sizes)
         weights = w.reshape(groups, channels // groups, *w.shape[1:])
         for tap in product(*map(range, kernel)):
+            of_tap: Index = (..., *tap)
             place = tuple(
                 slice(at * dilation, at * dilation + (size - 1) * stride + 1, stride)
                 for at, dilation, size, stride in zip(tap, dilations, sizes, strides, strict=True)
             )
-            y[(slice(None),) * 3 + place] += np.einsum("ngi...,gio->ngo...", parts, weights[(..., *tap)])
+            y[(slice(None),) * 3 + place] += np.einsum("ngi...,gio->ngo...", parts, weights[of_tap])
         y = y.reshape(n, -1, *full)
         y = y[(slice(None),) * 2 + tuple(slice(pads[k], full[k] - pads[k + spatial]) for k in range(spatial))]
         return (y if bias is None else y + bias.reshape(-1, *[1] * spatial),)
@@ -93,11 +94,11 @@ class BatchNormalization(OpRun):
         self, x: Array, gamma: Array, beta: Array, mean: Array, var: Array, **attributes: Any
     ) -> tuple[Array, ...]:
         gamma, beta, mean, var = (array.reshape(-1, *[1] * (x.ndim - 2)) for array in (gamma, beta, mean, var))
-        epsilon = attributes.get("epsilon")
+        epsilon = attributes["epsilon"]
         running: tuple[Array, ...] = ()
         if attributes.get("training_mode"):
             axes = (0, *range(2, x.ndim))
-            momentum = attributes.get("momentum")
+            momentum = attributes["momentum"]
             batch = x.mean(axes, keepdims=True)[0], x.var(axes, keepdims=True)[0]
             running = tuple(
                 (momentum * old + (1 - momentum) * new).reshape(-1) for old, new in zip((mean, var), batch, strict=True)
@@ -199,7 +200,8 @@ def _rounded_up(size: int, pad: tuple[int, int], window: int, stride: int) -> tu
 def _slid(x: Array, reach: Sequence[int], strides: Sequence[int], dilations: Sequence[int]) -> Array:
     windows = sliding_window_view(x, reach, tuple(range(2, x.ndim)))
     windows = windows[(slice(None),) * 2 + tuple(slice(None, None, stride) for stride in strides)]
-    return windows[(..., *(slice(None, None, dilation) for dilation in dilations))]
+    dilated: Index = (..., *(slice(None, None, dilation) for dilation in dilations))
+    return windows[dilated]
 
 
 class LayerNormalization(OpRun):

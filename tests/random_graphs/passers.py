@@ -9,7 +9,7 @@ import numpy as np
 from onnx import helper
 
 from random_graphs.affines import numbers
-from random_graphs.builder import Builder, Tensor, Unfit
+from random_graphs.builder import Attributes, Builder, Tensor, Unfit
 from random_graphs.constants import constant
 
 # --- element by element --------------------------------------------------------------------------------------
@@ -108,11 +108,11 @@ def quantised_data(b: Builder, x: Tensor) -> Tensor:
 # --- windows and planes --------------------------------------------------------------------------------------
 
 
-def _window(b: Builder, x: Tensor) -> dict[str, object]:
+def _window(b: Builder, x: Tensor) -> Attributes:
     if not 3 <= x.rank <= 5:
         raise Unfit("no plane")
     kernel = [min(b.pick([1, 2, 3]), size) for size in x.shape[2:]]
-    attributes: dict[str, object] = {"kernel_shape": kernel}
+    attributes: Attributes = {"kernel_shape": kernel}
     if b.chance(0.4):
         attributes["strides"] = [b.pick([1, 2]) for _ in kernel]
     if b.chance(0.15):
@@ -188,7 +188,7 @@ def resize(b: Builder, x: Tensor) -> Tensor:
     mode = b.pick(["nearest", "nearest", "linear"])
     if b.opset < 11:
         return b.node("Upsample" if b.opset == 9 else "Resize", x, scales, mode=mode)
-    attributes: dict[str, object] = {"mode": b.pick([mode, mode, "cubic"])}
+    attributes: Attributes = {"mode": b.pick([mode, mode, "cubic"])}
     attributes["coordinate_transformation_mode"] = b.pick(["half_pixel", "asymmetric", "align_corners"])
     if attributes["mode"] == "cubic" and b.opset >= 18 and b.chance(0.3):
         attributes["antialias"] = 1
@@ -199,12 +199,12 @@ def resize(b: Builder, x: Tensor) -> Tensor:
         attributes["extrapolation_value"] = 0.5
         region = b.store(np.array([0, 0, 0, 0, 1, 1, 1.2, 1.2], np.float32))
         return b.node("Resize", x, region, scales, **attributes)
-    region = b.store(np.zeros(0, np.float32)) if b.opset < 13 else None
+    everywhere = b.store(np.zeros(0, np.float32)) if b.opset < 13 else None
     if b.chance(0.3):
         sizes = b.store(np.array([*x.shape[:2], x.shape[2] * 2, x.shape[3] + 1], np.int64))
         empty = b.store(np.zeros(0, np.float32)) if b.opset < 13 else None
-        return b.node("Resize", x, region, empty, sizes, **attributes)
-    return b.node("Resize", x, region, scales, **attributes)
+        return b.node("Resize", x, everywhere, empty, sizes, **attributes)
+    return b.node("Resize", x, everywhere, scales, **attributes)
 
 
 def grid_sample(b: Builder, x: Tensor) -> Tensor:

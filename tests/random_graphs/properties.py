@@ -22,7 +22,7 @@ from bnfold.folding import FoldOptions, Outcome, Plan, plan
 from bnfold.graph import Graph
 from bnfold.model_io import ModelError, load, to_proto
 from random_graphs.builder import Array
-from random_graphs.evaluate import float_tensors, run
+from random_graphs.evaluate import copied, float_tensors, run
 from random_graphs.generate import Case
 
 EXACT = 1e-9  # of the largest value, in float64 models: orders of magnitude above the noise
@@ -156,7 +156,7 @@ def _distance(left: Array, right: Array) -> float:
 def _jittered(case: Case, seed: int) -> ModelProto:
     """The model with each constant moved by half a step of its type."""
     rng = np.random.default_rng(seed)
-    model = ModelProto.FromString(case.model.SerializeToString())
+    model = copied(case.model)
     for tensor in float_tensors(model):
         array = numpy_helper.to_array(tensor).astype(np.float64)
         moved = array * (1 + _UNIT[case.dtype] * rng.choice([-1, 1], array.shape))
@@ -221,7 +221,7 @@ def _kept(case: Case, folded: ModelProto, keep: Sequence[str]) -> Iterator[str]:
 
 def _with_outputs(model: ModelProto, names: Iterable[str]) -> ModelProto:
     """The model with these values among its outputs."""
-    result = ModelProto.FromString(model.SerializeToString())
+    result = copied(model)
     result.graph.output.extend(onnx.ValueInfoProto(name=name) for name in _further(model, names))
     return result
 

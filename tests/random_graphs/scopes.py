@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, NodeProto, helper
+from onnx import AttributeProto, GraphProto, NodeProto, ValueInfoProto, helper
 
 from random_graphs.absorbers import ABSORBERS
 from random_graphs.affines import AFFINES
 from random_graphs.branches import keeping, same_conv
-from random_graphs.builder import Builder, Tensor, Unfit
+from random_graphs.builder import Attributes, Builder, Tensor, Unfit
 from random_graphs.passers import POINTWISE
 
 DOMAIN = "local.functions"
@@ -27,7 +27,8 @@ def if_(b: Builder, x: Tensor) -> Tensor:
     condition = _condition(b)
     if b.chance(0.5):
         x = b.first_fit([*ABSORBERS, *AFFINES], x)
-    bodies, shape = [], None
+    bodies = list[GraphProto]()
+    shape: tuple[int, ...] | None = None
     addends = _convs_outside(b, x) if b.chance(0.3) else []
     for _ in range(2):
         inner = Builder(b.world, b)
@@ -119,7 +120,7 @@ def _own_names(body: GraphProto) -> set[str]:
     return made | given | {node.name for node in body.node} | {tensor.name for tensor in body.initializer}
 
 
-def _info(value: Tensor) -> object:
+def _info(value: Tensor) -> ValueInfoProto:
     return helper.make_tensor_value_info(value.name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
 
 
@@ -209,7 +210,7 @@ def function(b: Builder, x: Tensor) -> Tensor:
     return b.first_fit([*ABSORBERS, *AFFINES, *AFFINES], result) if b.chance(0.6) else result
 
 
-def _referred(b: Builder, nodes: list[NodeProto]) -> dict[str, float]:
+def _referred(b: Builder, nodes: list[NodeProto]) -> Attributes:
     """Lets one attribute come from the caller; what the caller is to give."""
     attributes = [a for node in nodes for a in node.attribute if a.name in ("epsilon", "alpha") and a.f > 0]
     if not attributes:

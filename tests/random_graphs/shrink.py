@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import onnx
 from onnx import ModelProto, helper, numpy_helper
 
 from random_graphs.builder import Array
-from random_graphs.evaluate import run
+from random_graphs.evaluate import copied, run
 from random_graphs.generate import Case
 from random_graphs.properties import Discarded, check, usable
 
@@ -48,7 +49,7 @@ def _faults(case: Case) -> tuple[str, ...]:
 def _smaller(case: Case) -> Iterator[Case]:
     values = _values(case)
     for change in _changes(case.model, values):
-        model = ModelProto.FromString(case.model.SerializeToString())
+        model = copied(case.model)
         try:
             feeds = change(model)
         except (KeyError, IndexError, ValueError):
@@ -65,29 +66,27 @@ def _changes(model: ModelProto, values: Values) -> Iterator[Callable[[ModelProto
     constants = {tensor.name for tensor in model.graph.initializer}
     count = len(model.graph.node)
     if len(model.graph.output) > 1:
-        yield from (
-            lambda m, k=k: _only_output(m, m.graph.output[k].name, values) for k in range(len(model.graph.output))
-        )
+        yield from (partial(_only_output, name=entry.name, values=values) for entry in model.graph.output)
     for k in range(count):
         for name in model.graph.node[k].output:
-            yield lambda m, name=name: _only_output(m, name, values)
+            yield partial(_only_output, name=name, values=values)
     for k in reversed(range(count)):
         for name in model.graph.node[k].output:
-            yield lambda m, name=name: _as_input(m, name, values)
+            yield partial(_as_input, name=name, values=values)
     for k in range(count):
         if model.graph.node[k].input and all(name in constants or not name for name in model.graph.node[k].input):
-            yield lambda m, k=k: _as_constant(m, k, values)
+            yield partial(_as_constant, index=k, values=values)
         if model.graph.node[k].op_type == "Constant":
-            yield lambda m, k=k: _as_constant(m, k, values)
+            yield partial(_as_constant, index=k, values=values)
         for name in model.graph.node[k].input:
             if name in values and name not in constants:
-                yield lambda m, k=k, name=name: _bypass(m, k, name, values)
+                yield partial(_bypass, index=k, name=name, values=values)
     yield _without_notes
 
 
 def _values(case: Case) -> Values:
     """Every value of the main graph, for the first feed."""
-    model = ModelProto.FromString(case.model.SerializeToString())
+    model = copied(case.model)
     names = [name for node in model.graph.node for name in node.output if name]
     del model.graph.output[:]
     model.graph.output.extend(helper.make_tensor_value_info(name, 11, None) for name in names)
@@ -96,7 +95,7 @@ def _values(case: Case) -> Values:
 
 def _info(model: ModelProto, name: str, values: Values) -> onnx.ValueInfoProto:
     value = values[name]
-    code = helper.np_dtype_to_tensor_dtype(value.dtype)
+    code: int = helper.np_dtype_to_tensor_dtype(value.dtype)
     if value.dtype == np.float64:
         code = next(
             (t.type.tensor_type.elem_type for t in model.graph.input if t.type.tensor_type.elem_type in (1, 10, 11)), 11

@@ -74,7 +74,7 @@ class Recorder:
         self._original = dict(RULES)
         for op_type, rule in self._original.items():
             abilities = {name: function for name in ABILITIES if (function := getattr(rule, name))}
-            watched = {name: self._watched(op_type, name, function) for name, function in abilities.items()}
+            watched: Any = {name: self._watched(op_type, name, function) for name, function in abilities.items()}
             RULES[op_type] = replace(rule, **watched)
         return self
 

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from rewritings import parsed
+from verification.helpers import parsed
 
 from bnfold.verification import InterfaceError, Verdict, verify
 

@@ -332,7 +332,7 @@ def test_what_cannot_be_written_leaves_the_old(broken, tmp_path, monkeypatch):
 
 def test_optimize_writes_one_too(tmp_path, monkeypatch):
     """Of a fold that went wrong."""
-    right = pipeline.make_plan
+    right = pipeline.plan
 
     def wrong(model, *arguments):
         plan = right(model, *arguments)
@@ -341,7 +341,7 @@ def test_optimize_writes_one_too(tmp_path, monkeypatch):
         tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
         return plan
 
-    monkeypatch.setattr(pipeline, "make_plan", wrong)
+    monkeypatch.setattr(pipeline, "plan", wrong)
     folder = tmp_path / "found"
     with pytest.raises(bnfold.NotEquivalent) as error:
         bnfold.optimize(MODELS / "digits_resnet.onnx", tmp_path / "out.onnx", counterexample=folder)

@@ -3,18 +3,18 @@
 import itertools
 import time
 from collections.abc import Sequence
+from typing import NoReturn
 
 import numpy as np
 import onnx
 import pytest
-from nets import KINDS, Net
 from onnx import numpy_helper
+from verification.helpers import KINDS, Net
 
 from bnfold.folding import plan
 from bnfold.graph import Graph
 from bnfold.limits import Deadline, Limits
 from bnfold.model_io import load, to_proto
-from bnfold.reasons import Reason, Refused
 from bnfold.verification import Outcome, Verdict, Verification, verify
 from bnfold.verification.conclusion import conclusion
 from bnfold.verification.confined import Exhausted, confined
@@ -39,8 +39,15 @@ def folded(model: onnx.ModelProto) -> onnx.ModelProto:
     return to_proto(plan(load(model)).model)
 
 
-def refusing(_: object) -> None:
-    raise Refused(Reason.TOO_LARGE, value="k", most=1)
+class Unportable(Exception):
+    """Cannot be pickled."""
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(self)
+
+
+def stuck(_: object) -> None:
+    raise Unportable("it is stuck")
 
 
 # --- work that is counted, or held ---------------------------------------------------------------------------
@@ -145,8 +152,8 @@ def test_work_that_is_held_to_limits():
     assert done == [("working", 1, 2)]
     with pytest.raises(ZeroDivisionError):
         confined(lambda _: 1 / 0, Limits(), silent)
-    with pytest.raises(RuntimeError, match="Refused"):  # which cannot be pickled
-        confined(refusing, Limits(), silent)
+    with pytest.raises(RuntimeError, match="Unportable: it is stuck"):
+        confined(stuck, Limits(), silent)
     with pytest.raises(Exhausted, match="more than"):
         confined(lambda _: time.sleep(600), Limits(seconds=0.01), silent)
     with pytest.raises(Exhausted, match="memory"):

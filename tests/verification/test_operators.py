@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from rewritings import Rewriting, parsed
+from verification.helpers import Rewriting, parsed
 
 from bnfold.verification import Verdict, verify
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from rewritings import parsed
+from verification.helpers import parsed
 
 from bnfold.verification import Verdict, verify
 

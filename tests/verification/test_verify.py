@@ -6,9 +6,9 @@ import ml_dtypes
 import numpy as np
 import onnx
 import pytest
-from nets import KINDS, Net
 from networks import MODELS
 from onnx import TensorProto, numpy_helper
+from verification.helpers import KINDS, Net
 
 from bnfold.data import DataError
 from bnfold.model_io import ModelError, load

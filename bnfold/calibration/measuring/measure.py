@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count
+from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 from onnx import TensorProto, ValueInfoProto, helper
@@ -15,7 +17,7 @@ from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.batches import Samples
 from bnfold.calibration.measuring.build import Builder, Form
 from bnfold.calibration.measuring.segments import START, Segments, is_fed
-from bnfold.calibration.measuring.targets import ALL, Selection, Survey, Target, survey
+from bnfold.calibration.measuring.targets import Survey, Target
 from bnfold.calibration.running.engine import Engine
 from bnfold.calibration.running.program import Described, Measured, Program, Reading
 from bnfold.calibration.running.weights import with_shared_weights
@@ -68,10 +70,10 @@ class Subject:
         samples: the data.
         engine: where programs run.
         running: how.
-        selection: which BatchNormalizations.
+        survey: what to measure.
 
     Raises:
-        CalibrationError: there is nothing to measure, or ONNX Runtime cannot run the model on this data.
+        CalibrationError: ONNX Runtime cannot run the model on this data.
     """
 
     def __init__(
@@ -81,15 +83,16 @@ class Subject:
         samples: Samples,
         engine: Engine,
         running: Running,
-        selection: Selection = ALL,
+        survey: Survey,
     ) -> None:
         self.graph = graph
         self.samples = samples
         self.engine = engine
-        self.survey: Survey = survey(graph, selection)
+        self.survey = survey
         self.targets = self.survey.targets
         self.segments = Segments(graph, self.targets)
-        self._model = with_shared_weights(model, engine.folder)
+        self._folder = Path(mkdtemp(dir=engine.folder))  # of its own: an engine may run several models
+        self._model = with_shared_weights(model, self._folder)
         self._running = running
         self._arithmetic = running.arithmetic or running.provider != CPU
         self._numbers = count()
@@ -179,10 +182,10 @@ class Subject:
         """
         made = {value for op in ops for value in op.outputs}
         read = dict.fromkeys(value for op in ops for value in op.reads())
-        outside = [v for v in dict.fromkeys([*read, *wanted]) if v not in made and v.tensor is None]
+        outside = [v for v in dict.fromkeys([*read, *wanted]) if not (v in made or v.is_stored)]
         inputs = [v for v in outside if is_fed(v)]
         cached = [v for v in outside if not is_fed(v)]
-        path = self.engine.folder / f"program-{next(self._numbers)}.onnx"
+        path = self._folder / f"program-{next(self._numbers)}.onnx"
         entries = [entry for entry in self.graph.main.proto.input if entry.name in {v.name for v in inputs}]
         keep = tuple(value.name for value in keeps)
         builder.write(path, [*entries, *map(self._value_info, cached)], [*keep, *describes])

@@ -128,13 +128,13 @@ class Selection:
         """Whether the user wants it as it is."""
         return bool(self.only and not _matches(op, self.only)) or _matches(op, self.keep)
 
-    def check(self, ops: Sequence[Op]) -> None:
-        """Raises a CalibrationError if a pattern matches none of the ops."""
+    def check(self, ops: Sequence[Op], what: str = "BatchNormalization") -> None:
+        """Raises a CalibrationError if a pattern matches none of the ops, which are called so."""
         for pattern in (*self.only, *self.keep):
             if not any(_matches(op, [pattern]) for op in ops):
                 near = get_close_matches(pattern, [op.label for op in ops[:_LOOKED_AT]])
                 hint = f"; near it: {', '.join(near)}" if near else ""
-                raise CalibrationError(f"no BatchNormalization matches {pattern!r}{hint}")
+                raise CalibrationError(f"no {what} matches {pattern!r}{hint}")
 
 
 ALL = Selection()
@@ -183,6 +183,11 @@ def survey(graph: Graph, selection: Selection = ALL) -> Survey:
     skipped += [Skipped(op.label, "is kept by its name", is_asked=True) for op in kept]
     targets = tuple(_target(op) for op in measured)
     return Survey(targets, tuple(skipped), tuple(_notes(graph, others, kept)), any(map(_has_steps, graph.ops())))
+
+
+def survey_of(graph: Graph, targets: tuple[Target, ...]) -> Survey:
+    """The survey of targets that are known already."""
+    return Survey(targets, (), tuple(_notes(graph, [], [])), any(map(_has_steps, graph.ops())))
 
 
 def _unmeasurable(graph: Graph, op: Op) -> str:

@@ -25,12 +25,14 @@ from bnfold.calibration.statistics.moments import Statistics
 
 
 class Method(Enum):
-    """How population statistics are found. The values are what `--method` takes."""
+    """How population statistics are found, or matched. The values are what `--method` takes."""
 
     SEQUENTIAL = "sequential"
     PAPER = "paper"
     POOLED = "pooled"
     EMA = "ema"
+    MEAN = "mean"  # these two match those of a reference
+    MEAN_VARIANCE = "mean-variance"
 
 
 class Estimator(Protocol):
@@ -104,6 +106,7 @@ class Ema:
         return self.mean, self.var
 
 
+MATCHING = (Method.MEAN, Method.MEAN_VARIANCE)
 BATCH_METHODS: dict[Method, Callable[[int], Estimator]] = {Method.PAPER: Paper, Method.POOLED: Pooled}
 
 _ONE_VALUE = "there is one value per channel"

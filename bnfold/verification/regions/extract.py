@@ -71,14 +71,13 @@ def evidence(graphs: tuple[Graph, Graph], left: Side, right: Side, given: Given,
     if left.how.forced or right.how.forced:
         raise CannotEvaluate("it shows in a branch of an If that nothing that was tried takes")
     border = {number: value for side in (right, left) for value, number in side.region.border.items()}
-    taken = graphs[0].names | graphs[1].names
     ports = {
-        number: _Port(_fresh(f"input_{place}", taken), _dtype(graphs, value), given[number])
+        number: _Port(_fresh(f"input_{place}", graphs), _dtype(graphs, value), given[number])
         for place, (number, value) in enumerate(border.items())
     }
     rounded = {number: port.stored.astype(as_real(port.outer)) for number, port in ports.items()}
     made = left.value(rounded), right.value(rounded)
-    name = _fresh("output", taken)
+    name = _fresh("output", graphs)
     models = [
         _extracted(graph, side, ports, _Port(name, _dtype((graph, *graphs), side.region.target), array))
         for graph, side, array in zip(graphs, (left, right), made, strict=True)
@@ -143,7 +142,7 @@ def _dtype(graphs: Sequence[Graph], value: Value) -> np.dtype[Any]:
     raise CannotEvaluate(f"the type of {value.name!r} is not known")
 
 
-def _fresh(name: str, taken: set[str]) -> str:
-    while name in taken:
+def _fresh(name: str, graphs: Sequence[Graph]) -> str:
+    while any(graph.is_taken(name) for graph in graphs):
         name = f"{name}_"
     return name

@@ -1,0 +1,1 @@
+"""Layers without a BatchNormalization, and their twins in a float model: pairing, measuring and correcting them."""

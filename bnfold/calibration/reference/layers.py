@@ -1,0 +1,310 @@
+"""The layers of a model: its convolutions and matrix products by weights, and the affines with constants behind each.
+
+    Conv, ConvTranspose, Gemm, MatMul, QLinearConv        then any of  + c,  - c,  * c,  / c,  BatchNormalization
+
+With that a folded layer, an unfolded one, and a MatMul with an Add can be told to be the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import Enum
+from math import prod
+
+import numpy as np
+
+from bnfold import batchnorm
+from bnfold.affine import FloatArray
+from bnfold.graph import Constant, Dequantized, Graph, Op, Quantized, Use, Value, is_dequantize, is_quantize
+from bnfold.reasons import Refusal, Refused
+
+W_SCALE, W_ZERO_POINT = 4, 5  # of operators on integers
+_SUFFIXES = ("_quantized", "_quant")  # what ONNX Runtime's quantizer adds to names
+_MAKES_WEIGHTS = ("Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze")
+_MOST_STEPS = 8
+
+
+class Kind(Enum):
+    """What a layer computes."""
+
+    CONVOLUTION = "convolution"
+    TRANSPOSED = "transposed convolution"
+    DENSE = "matrix product"
+
+
+@dataclass(frozen=True)
+class Form:
+    """Where an operator has its weights and its bias.
+
+    Attributes:
+        kind: of layer.
+        weight: the input.
+        bias: the input; None if it has none.
+        result: of an operator on integers, the input that is the scale of its output; the zero point comes next.
+    """
+
+    kind: Kind
+    weight: int = 1
+    bias: int | None = 2
+    result: int | None = None
+
+
+FORMS = {
+    "Conv": Form(Kind.CONVOLUTION),
+    "QLinearConv": Form(Kind.CONVOLUTION, 3, 8, result=6),
+    "ConvTranspose": Form(Kind.TRANSPOSED),
+    "Gemm": Form(Kind.DENSE),
+    "com.microsoft::QGemm": Form(Kind.DENSE, 3, 6, result=7),
+    "MatMul": Form(Kind.DENSE, bias=None),
+}
+UNKNOWN = frozenset(
+    {"ConvInteger", "MatMulInteger", "QLinearMatMul"}
+    | {f"com.microsoft::{name}" for name in ("FusedConv", "FusedMatMul", "FusedGemm", "MatMulNBits")}
+    | {f"com.microsoft::{name}" for name in ("QLinearConv", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")}
+)
+"""Layers that nothing is corrected in."""
+WITHOUT_BIAS = (
+    "has no bias, and an Add would take it out of its integer kernel: quantize after ONNX Runtime's quant_pre_process, "
+    "which makes one Gemm of a MatMul and its Add"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """An affine with constants behind a layer: vectors of C float64 values."""
+
+    op: Op
+    scale: FloatArray
+    shift: FloatArray
+    can_shift: bool  # whether a bias can be added to its constant
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A convolution or a matrix product by constant weights.
+
+    Attributes:
+        op: the node.
+        form: of its operator.
+        channels: of its output.
+        steps: the affines behind it that nothing but the next one reads.
+    """
+
+    op: Op
+    form: Form
+    channels: int
+    steps: tuple[Step, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.op.label
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether its weights are integers."""
+        return self.form.result is not None or isinstance(self.op.constant(self.form.weight), Dequantized)
+
+    @property
+    def axis(self) -> int:
+        """Of the channels in its output."""
+        return -1 if self.op.type == "MatMul" else 1
+
+    def value(self, depth: int) -> Value:
+        """What it makes, behind the first few steps."""
+        return self.steps[depth - 1].op.output if depth else self.op.output
+
+    def spread(self, vector: FloatArray) -> FloatArray:
+        """A number for each channel, broadcastable to the weights."""
+        rank = len(self.op.constant(self.form.weight).shape)
+        if self.form.kind is Kind.TRANSPOSED:  # [C_in, C / group, …]
+            rows = self.op.constant(self.form.weight).shape[0] // self.group
+            return np.repeat(vector.reshape(self.group, -1), rows, 0).reshape(rows * self.group, -1, *[1] * (rank - 2))
+        sizes = [1] * rank
+        sizes[self.weight_axis] = -1
+        return vector.reshape(sizes)
+
+    @property
+    def group(self) -> int:
+        """Of a transposed convolution, which has a row of weights for the channels of a group only."""
+        return _group(self.op)
+
+    @property
+    def weight_axis(self) -> int:
+        """Of the channels in its weights; of a group of them in a transposed convolution."""
+        return _weight_axis(self.op)
+
+    def weights(self, depth: int) -> FloatArray:
+        """What it multiplies its input by, `[C, …]`, the first few steps included."""
+        weights = weights_of(self.op, self.form)
+        if self.form.kind is Kind.TRANSPOSED:
+            parts = weights.reshape(self.group, -1, *weights.shape[1:])
+            rows = np.moveaxis(parts, 2, 1).reshape(self.channels, -1)
+        else:
+            rows = np.moveaxis(weights, self.weight_axis, 0).reshape(self.channels, -1)
+        scale = prod((step.scale for step in self.steps[:depth]), start=np.ones(1))
+        return np.asarray(rows * np.reshape(scale, (-1, 1)))
+
+    def names(self) -> Iterator[tuple[str, str]]:
+        """What may be called the same in another form of the model: the node, its weights, its output."""
+        if self.op.node.name:
+            yield "node", _bare(self.op.node.name)
+        yield "weights", _bare(_origin(self.op.data(self.form.weight)).name)
+        yield "output", _bare(self.op.output.name)
+
+
+class Unfit(Exception):
+    """Nothing can be corrected in a layer. Its text says why, in words that follow the layer's name."""
+
+
+def reason(error: Unfit | Refused) -> str:
+    """Why a layer is left, in words that follow its name."""
+    return str(error) if isinstance(error, Unfit) else f"cannot be read: {Refusal(error.reason, error.facts)}"
+
+
+def layers(graph: Graph) -> tuple[list[Layer], list[tuple[Op, str]]]:
+    """The layers of a model in graph order, and those that nothing can be corrected in, each with why."""
+    found: list[Layer] = []
+    unfit: list[tuple[Op, str]] = []
+    for op in graph.ops():
+        if op.type not in FORMS and op.type not in UNKNOWN:
+            continue
+        try:
+            if (layer := layer_of(op)) is not None:
+                found.append(layer)
+        except (Unfit, Refused) as error:
+            unfit.append((op, reason(error)))
+    return found, unfit
+
+
+def layer_of(op: Op) -> Layer | None:
+    """The node as a layer; None if it is a product of two computed values.
+
+    Raises:
+        Unfit, Refused: it is a layer, but nothing can be corrected in it.
+    """
+    if op.type in UNKNOWN:
+        raise Unfit(WITHOUT_BIAS if op.type == "QLinearMatMul" else f"is a {op.type}, which is not known here")
+    form = FORMS[op.type]
+    if op.type == "MatMul" and not any(op.graph.constant(value) for value in op.inputs if value is not None):
+        return None
+    if op.scope.parent is not None or op.scope.is_function:
+        raise Unfit("is in a function, or in the body of an If, Loop or Scan, where it may run any number of times")
+    weight = op.constant(form.weight)
+    is_wrong = len(weight.shape) != 2 if form.kind is Kind.DENSE else len(weight.shape) < 3
+    if is_wrong or not prod(weight.shape) or weight.shape[0] % _group(op):
+        raise Unfit(f"has weights of shape {list(weight.shape)}")
+    layer = Layer(op, form, weight.shape[_weight_axis(op)] * _group(op))
+    return layer if form.result is not None else replace(layer, steps=tuple(_steps(layer)))
+
+
+def _group(op: Op) -> int:
+    return int(op.attribute("group", 1)) if op.type == "ConvTranspose" else 1
+
+
+def _weight_axis(op: Op) -> int:
+    if FORMS[op.type].kind is Kind.DENSE:
+        return 0 if op.attribute("transB", 0) else 1
+    return 1 if op.type == "ConvTranspose" else 0
+
+
+def weights_of(op: Op, form: Form) -> FloatArray:
+    """The weights as they count, float64."""
+    weights = op.constant(form.weight).float64()
+    if form.result is None:
+        return weights
+    scale = op.constant(W_SCALE).float64().reshape(-1)
+    zero_point = op.optional_constant(W_ZERO_POINT)
+    zero = np.zeros(1) if zero_point is None else zero_point.float64().reshape(-1)
+    sizes = [1] * weights.ndim
+    sizes[_weight_axis(op)] = -1
+    return np.asarray((weights - zero.reshape(sizes)) * scale.reshape(sizes))
+
+
+def _steps(layer: Layer) -> Iterator[Step]:
+    value = layer.op.output
+    for _ in range(_MOST_STEPS):
+        use = _next(value)
+        step = _step(use, layer) if use is not None else None
+        if step is None:
+            return
+        yield step
+        value = step.op.output
+
+
+def _step(use: Use, layer: Layer) -> Step | None:
+    try:
+        if batchnorm.is_batchnorm(use.op) and use.index == 0:
+            affine = batchnorm.read(use.op).affine(1 + batchnorm.CHANNEL_AXIS)
+            scale, shift = (np.asarray(array, np.float64).reshape(-1) for array in (affine.scale, affine.shift))
+            rank = len(use.op.graph.shape(use.op.data(0)) or (0, 0))
+            fits = scale.size == layer.channels and (layer.axis == batchnorm.CHANNEL_AXIS or rank == 2)
+            return Step(use.op, scale, shift, can_shift=True) if fits else None
+        return _arithmetic(use, layer)
+    except Refused:
+        return None
+
+
+def _arithmetic(use: Use, layer: Layer) -> Step | None:
+    op = use.op
+    if op.type not in ("Add", "Sub", "Mul", "Div") or (op.type in ("Sub", "Div") and use.index):
+        return None
+    constant = op.constant(1 - use.index)
+    vector = along(constant, layer)
+    if vector is None:
+        return None
+    one, zero = np.ones(layer.channels), np.zeros(layer.channels)
+    if not np.isfinite(vector).all() or (op.type == "Div" and not vector.all()):
+        return None
+    if op.type in ("Mul", "Div"):
+        return Step(op, vector if op.type == "Mul" else 1 / vector, zero, can_shift=False)
+    can_shift = op.type == "Add" and not isinstance(constant, Dequantized | Quantized)
+    return Step(op, one, vector if op.type == "Add" else -vector, can_shift)
+
+
+def along(constant: Constant, layer: Layer) -> FloatArray | None:
+    """A constant as a number for each channel of a layer's output; None if it is of another shape."""
+    rank = 1 if layer.form.kind is Kind.DENSE else len(layer.op.constant(layer.form.weight).shape)
+    from_right = 1 if layer.form.kind is Kind.DENSE else rank - 1
+    sizes = dict(enumerate(reversed(constant.shape), 1))
+    if any(size != 1 for place, size in sizes.items() if place != from_right):
+        return None
+    if sizes.get(from_right, 1) not in (1, layer.channels) or (sizes and max(sizes) > rank and rank > 1):
+        return None
+    return np.broadcast_to(constant.float64().reshape(-1), layer.channels).astype(np.float64)
+
+
+def sole_reader(value: Value) -> Use | None:
+    """The one place that reads a value, if there is but one, in the same graph."""
+    if value.is_output or len(value.readers) != 1:
+        return None
+    (use,) = value.readers
+    return use if use.op.scope is value.scope else None
+
+
+def _next(value: Value) -> Use | None:
+    """What reads a value, through a QuantizeLinear and its DequantizeLinear."""
+    use = sole_reader(value)
+    if use is None or not is_quantize(use.op) or use.index:
+        return use
+    back = sole_reader(use.op.output)
+    return sole_reader(back.op.output) if back is not None and is_dequantize(back.op) else None
+
+
+def _origin(value: Value) -> Value:
+    """Where weights come from: the initializer."""
+    producer = value.producer
+    while producer is not None and value.tensor is None:
+        given = producer.input(0)
+        known = producer.type in _MAKES_WEIGHTS or is_dequantize(producer) or is_quantize(producer)
+        if given is None or not known:
+            break
+        value, producer = given, given.producer
+    return value
+
+
+def _bare(name: str) -> str:
+    """A name without what quantizers add to it."""
+    for suffix in _SUFFIXES:
+        name = name.removesuffix(suffix)
+    return name

@@ -1,0 +1,168 @@
+"""What is known to differ, and counts only where the data says so: found, or not claimed to be equal."""
+
+import numpy as np
+import onnx
+import pytest
+from verification.helpers import Rewriting, parsed
+
+from bnfold.verification import Outcome, Verdict, verify
+
+RANDOM = np.random.default_rng(0)
+LABELS, OFF, LATER = (np.arange(1000) for _ in range(3))
+OFF[500] = 5
+LATER += 7
+LATE_OFF = LATER.copy()
+LATE_OFF[500] = 5
+TABLE = RANDOM.standard_normal((512, 8)).astype(np.float32)
+ROW, TWICE = TABLE.copy(), 2 * TABLE
+ROW[300] += 1
+TWICE_ROW = 2 * ROW
+TENSORS = {"labels": LABELS, "off": OFF, "later": LATER, "lateoff": LATE_OFF, "seven": np.array(7)}
+TENSORS |= {"never": np.where(LABELS == 500, -1e30, 0).astype(np.float32), "few": np.array([100]), "one": np.array([1])}
+TENSORS |= {"table": TABLE, "row": ROW, "twice": TWICE, "twicerow": TWICE_ROW, "two": np.float32(2), "o": np.array([0])}
+POSITIONS = """n (float[B, S, 8] x) => (float[B, S, 8] y)
+               {k = Shape <start = 1, end = 2> (x) @ y = Add (x, q)}"""
+WHERE = """n (float[2, 64] x) => (float[2, 64] y)
+           <float a = {10000}, float b = {11000}, float half = {5000}, float z = {0}, float h = {0.5}>
+           {@ y = Where (c, x, z)}"""
+IF = """n (float[2, 4] x) => (float[2, 4] y) <float a = {5}, float b = {5.5}, float k = {2}> {
+    s = ReduceSum <keepdims = 0> (x) @
+    y = If (c) <then_branch = t () => (float[2, 4] p) {p = Mul (x, k)},
+                else_branch = e () => (float[2, 4] m) {m = Neg (x)}>
+}"""
+
+DIFFERENT = [
+    Rewriting("threshold of a Where", WHERE, "c = Greater (x, a)", "c = Greater (x, b)", "c = Less (a, x)"),
+    Rewriting(
+        "threshold of a Where, scaled",
+        WHERE,
+        "c = Greater (x, a)",
+        "~h = Mul (x, h) c = Greater (~h, a)",
+        "~h = Mul (x, h) c = Greater (~h, half)",
+    ),
+    Rewriting("threshold of an If", IF, "c = Greater (s, a)", "c = Greater (s, b)", "c = Less (a, s)"),
+    Rewriting(
+        "label behind an ArgMax",
+        "n (float[B, 1000] x) => (int64[B] y) {i = ArgMax <axis = 1, keepdims = 0> (x) @}",
+        *("y = Gather (labels, i)", "y = Gather (off, i)", "~j = Gather (labels, i) y = Identity (~j)"),
+        tensors=TENSORS,
+    ),
+    Rewriting(
+        "label behind an ArgMax, all of them moved",
+        "n (float[B, 1000] x) => (int64[B] y) {i = ArgMax <axis = 1, keepdims = 0> (x) @}",
+        *("~j = Gather (labels, i) y = Add (~j, seven)", "y = Gather (lateoff, i)", "y = Gather (later, i)"),
+        tensors=TENSORS,
+    ),
+    Rewriting(
+        "row of a table of positions",
+        POSITIONS,
+        *("q = Slice (table, o, k)", "q = Slice (row, o, k)", "~q = Slice (table, o, k) q = Identity (~q)"),
+        tensors=TENSORS,
+    ),
+    Rewriting(
+        "row of a table of positions, all of it scaled",
+        POSITIONS,
+        *("~p = Slice (table, o, k) q = Mul (~p, two)", "q = Slice (twicerow, o, k)", "q = Slice (twice, o, k)"),
+        tensors=TENSORS,
+    ),
+    Rewriting(
+        "label behind an ArgMin",
+        "n (float[1, 1000] x) => (int64[1] y) {i = ArgMin <axis = 1, keepdims = 0> (x) @}",
+        *("y = Gather (labels, i)", "y = Gather (off, i)", "~j = Gather (labels, i) y = Identity (~j)"),
+        tensors=TENSORS,
+    ),
+    Rewriting(
+        "label of a pixel",
+        "n (float[1, 1000, 2, 3] x) => (int64[1, 2, 3] y) {s = Softmax <axis = 1> (x) "
+        "i = ArgMax <axis = 1, keepdims = 0> (s) @}",
+        *("y = Gather (labels, i)", "y = Gather (off, i)", "~j = Gather (labels, i) y = Identity (~j)"),
+        tensors=TENSORS,
+    ),
+    Rewriting(
+        "row of an embedding of positions",
+        """n (float[B, S, 8] x) => (float[B, S, 8] y)
+           {k = Shape <start = 1, end = 2> (x) p = Slice (labels, o, k) @ y = Add (x, q)}""",
+        *("q = Gather (table, p)", "q = Gather (row, p)", "~q = Gather (table, p) q = Identity (~q)"),
+        tensors=TENSORS,
+    ),
+]
+OPEN = [
+    Rewriting(
+        "label that never wins",
+        "n (float[B, 1000] x) => (int64[B] y) {@}",
+        "a = Add (x, never) i = ArgMax <axis = 1, keepdims = 0> (a) y = Gather (labels, i)",
+        "~a = Add (never, x) i = ArgMax <axis = 1, keepdims = 0> (~a) y = Gather (off, i)",
+        "~a = Add (never, x) i = ArgMax <axis = 1, keepdims = 0> (~a) ~j = Gather (labels, i) y = Identity (~j)",
+        tensors=TENSORS,
+    ),
+    Rewriting(
+        "row that no length reaches",
+        """n (float[B, S, 8] x) => (float[B, S, 8] y)
+           {j = Shape <start = 1, end = 2> (x) k = Min (j, few) z = Slice (x, o, k, one) @ t = Add (z, q)
+            m = ReduceMean <axes = [1]> (t) y = Add (x, m)}""",
+        *("q = Slice (table, o, k)", "q = Slice (row, o, k)", "~q = Slice (table, o, k) q = Identity (~q)"),
+        tensors=TENSORS,
+    ),
+]
+
+
+@pytest.mark.parametrize("case", DIFFERENT, ids=str)
+def test_what_makes_a_difference_is_tried(case):
+    """Both sides of a threshold, labels that differ, lengths at which a table is read to its end: regions tell it."""
+    assert verify(*case.wrongly(), run=False).verdict is Verdict.DIFFERENT
+
+
+@pytest.mark.parametrize("run", [False, True], ids=["regions", "runs"])
+@pytest.mark.parametrize("case", OPEN, ids=str)
+def test_what_was_not_exercised_is_not_equal(case, run):
+    """Nor does a run say so in which it does not come up."""
+    result = verify(*case.wrongly(), run=run)
+    assert result.verdict is Verdict.NOT_VERIFIED
+    assert {region.outcome for region in result.regions} - {Outcome.EQUAL} == {Outcome.NOT_EXERCISED}
+    assert str(result).startswith("not verified: ")
+
+
+@pytest.mark.parametrize("case", [*DIFFERENT, *OPEN], ids=str)
+def test_the_same_done_right_is_equivalent(case):
+    """No false alarm on the correct twin."""
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [("-3", Verdict.NOT_VERIFIED), ("2", Verdict.EQUIVALENT)])
+def test_a_function_that_cannot_be_inlined_counts_by_what_it_says(factor, verdict):
+    """Its name alone does not make it the same."""
+    before, after = (function(k) for k in ("2", factor))
+    assert verify(before, after, run=False).verdict is verdict
+    assert verify(before, after).verdict is (verdict if verdict is Verdict.EQUIVALENT else Verdict.DIFFERENT)
+
+
+def function(factor: str) -> onnx.ModelProto:
+    """A function made for another version of a domain than the model, which ONNX does not inline."""
+    model = parsed(
+        f"""n (float[2, 4] x) => (float[2, 4] y) {{t = my.f (x) y = ai.onnx.ml.Normalizer <norm = "MAX"> (t)}}
+        <domain: "my", opset_import: ["": 17]> f (v) => (w)
+            {{k = Constant <value_float = {factor}.0> () w = Mul (v, k)}}"""
+    )
+    model.functions[0].opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 2))
+    return model
+
+
+def test_sizes_may_be_written_in_another_way():
+    """Integers from which only shapes are made have no values at which they could count."""
+    model = "n (float[2, 6] x) => (float[K, M] y) {@}"
+    tensors = {
+        "a": np.array([-1, 3]),
+        "b": np.array([4, 3]),
+        "e": np.array([2**40]),
+        "f": np.array([6]),
+        "o": np.array([0]),
+    }
+    one = np.array([1])
+    case = Rewriting(
+        "sizes",
+        model,
+        "~s = Slice (x, o, e, one) y = Reshape (~s, a)",
+        *["~s = Slice (x, o, f, one) y = Reshape (~s, b)"] * 2,
+        tensors={**tensors, "one": one},
+    )
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
