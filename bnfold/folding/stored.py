@@ -36,7 +36,7 @@ def _hands_on(graph: Graph, op: Op) -> bool:
     if op.type not in ("Constant", "Identity") or op.is_kept or op.shadowed or len(op.outputs) != 1:
         return False
     made = op.outputs[0]
-    if made is None or made.is_output or graph.constant(made) is None:
+    if made is None or made.is_output:
         return False
     return not any(graph.is_in_a_body(value.name) for value in (*op.inputs, made) if value is not None)
 
@@ -59,9 +59,11 @@ def _tensor(constant: Op) -> TensorProto | None:
 
 def _drop(graph: Graph, identity: Op) -> None:
     """Lets the readers of an Identity read the initializer before it."""
-    source, result = identity.data(), identity.output
+    source, result = identity.input(0), identity.output
+    if source is None or source.tensor is None or graph.constant(source) is None:  # a caller may give another
+        return
     is_noted = bool(graph.model.proto.graph.quantization_annotation)
-    if source.tensor is None or is_noted or kept_that_changes([Detach(identity, 0, keeps_name=False)]) is not None:
+    if is_noted or kept_that_changes([Detach(identity, 0, keeps_name=False)]) is not None:
         return
     graph.move_readers(result, source)
     graph.remove(identity)
