@@ -7,6 +7,8 @@ initializer would be an input as well.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 import onnx
 from onnx import TensorProto
@@ -14,8 +16,10 @@ from onnx import TensorProto
 from bnfold.folding.keep import kept_that_changes
 from bnfold.graph import Graph, Op
 from bnfold.ops import Detach
+from bnfold.reasons import Refused
 
 _INITIALIZERS_ARE_NO_INPUTS_FROM_IR = 4
+_NUMBERS = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
 
 
 def store_constants(graph: Graph) -> None:
@@ -42,18 +46,14 @@ def _hands_on(graph: Graph, op: Op) -> bool:
 
 
 def _tensor(constant: Op) -> TensorProto | None:
-    """What a Constant node holds; None where that is sparse."""
-    tensor = constant.attribute("value")
-    if isinstance(tensor, TensorProto):
-        return tensor
-    for name, dtype in (
-        ("value_float", np.float32),
-        ("value_floats", np.float32),
-        ("value_int", np.int64),
-        ("value_ints", np.int64),
-    ):
-        if (value := constant.attribute(name)) is not None:
-            return onnx.numpy_helper.from_array(np.asarray(value, dtype))
+    """What a Constant node holds; None where that is sparse, or not valid."""
+    with suppress(Refused):
+        tensor = constant.attribute("value")
+        if isinstance(tensor, TensorProto):
+            return tensor
+        for name, dtype in _NUMBERS.items():
+            if (value := constant.attribute(name)) is not None:
+                return onnx.numpy_helper.from_array(np.asarray(value, dtype))
     return None
 
 

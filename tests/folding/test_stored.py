@@ -112,3 +112,12 @@ def test_a_name_that_a_body_has_too():
     result = folded(model)[1]
     assert types_of(result) == ["If", "Conv", "Constant", "Clip"]
     assert_equal(model, result)
+
+
+def test_a_malformed_constant():
+    """A node that is not valid stays, and the others are folded all the same."""
+    model = model_of(HEADER + CLIPPED)
+    low = next(node for node in model.graph.node if node.name == "low")
+    low.attribute[0].CopyFrom(onnx.helper.make_attribute("value_float", 1))
+    result = to_proto(plan(load(model)).model)
+    assert types_of(result) == ["Conv", "Constant", "Clip"]
