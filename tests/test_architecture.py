@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "malloc": set(),
     "page": {"escape", "version"},
     "reasons": {"escape"},
+    "schemas": {"page"},
     "rounding": {"affine"},
     "telemetry": set(),
     "version": set(),
@@ -102,6 +103,7 @@ MAY_IMPORT = {
         "page",
         "reasons",
         "report",
+        "schemas",
         "verification.told",
     },
     "": {

@@ -38,7 +38,9 @@ from bnfold.model_io import Model
 from bnfold.reasons import Refused
 
 _MOST_SCALED = 8.0
-"""A channel that hardly varies, or hardly should, is not scaled: what it is then made of is noise."""
+"""A channel that hardly varies is not scaled up to what it should: what it is then made of is noise."""
+_LEAST_SCALED = 1e-3
+"""One that shall not vary at all is scaled down to this: a scale of 0 could not be taken back."""
 _MOST_APART = 1.0
 _LEAST_OPSET = 7
 
@@ -146,8 +148,8 @@ class _Run:
         if why := why_not_scaled(pair.layer, pair.depth):
             self.unscaled[pair.layer.name] = why
             return ones
-        ratio = np.sqrt(np.divide(should.var, met.var, out=np.zeros_like(ones), where=met.var > 0))
-        return np.where((ratio >= 1 / _MOST_SCALED) & (ratio <= _MOST_SCALED), ratio, 1.0)
+        ratio = np.sqrt(np.divide(should.var, met.var, out=ones, where=met.var > 0))
+        return np.where(ratio > _MOST_SCALED, 1.0, np.maximum(ratio, _LEAST_SCALED))
 
 
 def _found(graph: Graph, other: Graph, selection: Selection) -> tuple[list[Pair], list[Skipped]]:

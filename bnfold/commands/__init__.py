@@ -29,6 +29,7 @@ _HELP = {
     "calibrate": "Give training-mode BatchNormalizations the statistics of your data.",
     "drift": "Tell how far stored statistics are from your data.",
     "explain": "Tell what a reason means, and what can be done.",
+    "schema": "Print the JSON Schema of a report.",
 }
 
 

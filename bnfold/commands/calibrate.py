@@ -13,7 +13,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, matching_method, samples
-from bnfold.commands.show import deliver, report_to, screen_of
+from bnfold.commands.show import deliver, report_to
 from bnfold.limits import held_to
 
 
@@ -81,5 +81,4 @@ def calibrate(
         )
     write_report(result)
     kind = "reference" if given["reference"] is not None else "calibration"
-    told = partial(render, result, kind, verbose=verbose, screen=screen_of(stderr=piped))
-    deliver(told, report_format, also, quiet=quiet, stderr=piped)
+    deliver(partial(render, result, kind, verbose=verbose), report_format, also, quiet=quiet, stderr=piped)

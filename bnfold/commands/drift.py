@@ -14,7 +14,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, samples
-from bnfold.commands.show import deliver, report_to, screen_of
+from bnfold.commands.show import deliver, report_to
 from bnfold.limits import held_to
 
 
@@ -66,6 +66,5 @@ def drift(
         plot.write_text(drift_svg(result), encoding="utf-8")
     write_report(result)
     result = replace(result, limit=fail_above)
-    told = partial(render, result, "drift", verbose=verbose, screen=screen_of())
-    deliver(told, report_format, also, quiet=quiet)
+    deliver(partial(render, result, "drift", verbose=verbose), report_format, also, quiet=quiet)
     raise click.exceptions.Exit(int(result.is_above_limit))

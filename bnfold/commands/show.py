@@ -43,33 +43,35 @@ def show(
     """Prints what the verbs returned, in the form that was asked for, and writes it in others."""
     from bnfold.optimization.formats import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
 
-    screen = screen_of(stderr=stderr)
-    deliver(lambda form: FORMATS[form](results, verbose, screen), report_format, also, quiet=quiet, stderr=stderr)
+    deliver(
+        lambda form, screen: FORMATS[form](results, verbose, screen), report_format, also, quiet=quiet, stderr=stderr
+    )
 
 
 def deliver(
-    told: Callable[[str], str], form: str, also: Sequence[tuple[str, str]], *, quiet: bool, stderr: bool = False
+    told: Callable[[str, Screen], str],
+    form: str,
+    also: Sequence[tuple[str, str]],
+    *,
+    quiet: bool,
+    stderr: bool = False,
 ) -> None:
-    """Prints a report, and then writes it to the files of `--also`, each in its own form.
+    """Prints a report, and then writes it to the files of `--also`, each in its own form and none as for a terminal.
 
     Raises:
         ModelError: One of them cannot be written.
     """
-    if not quiet and (report := told(form)):
-        click.echo(report, err=stderr)
-    for other, path in also:
-        write(told(other), path)
-
-
-def write(report: str, path: str) -> None:
-    """Writes a report to a file.
-
-    Raises:
-        ModelError: It cannot be written.
-    """
     from bnfold.model_io import write_text  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.page import LOG  # noqa: PLC0415
 
-    write_text(Path(path), f"{report}\n")
+    if not quiet and (report := told(form, screen_of(stderr=stderr))):
+        click.echo(report, err=stderr)
+    for other, name in also:
+        path, report = Path(name), f"{told(other, LOG)}\n"
+        if path.exists() and not path.is_file():  # a device or a pipe, whose place no file may take
+            path.write_text(report, encoding="utf-8")
+        else:
+            write_text(path, report)
 
 
 def screen_of(*, stderr: bool = False) -> Screen:

@@ -131,7 +131,7 @@ def verify(
             progress=None if quiet else _progress(),
         )
     write_report(result, f"{before} and {after}")
-    deliver(lambda form: FORMATS[form](result, before, after, layers), report_format, also, quiet=quiet)
+    deliver(lambda form, _: FORMATS[form](result, before, after, layers), report_format, also, quiet=quiet)
     raise click.exceptions.Exit(0 if result.verdict is bnfold.Verdict.EQUIVALENT else 1)
 
 

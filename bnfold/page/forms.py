@@ -60,7 +60,7 @@ FORMS: dict[str, Form] = {
 """Several results in one; JSON is not among them, since each kind of document has a shape of its own."""
 
 
-def render(result: Telling, kind: str, form: str, *, verbose: bool = False, screen: Screen = LOG) -> str:
+def render(result: Telling, kind: str, form: str, screen: Screen = LOG, *, verbose: bool = False) -> str:
     """One result in a form; as JSON, its schema is that of its kind."""
     if form == "json":
         return document(kind, result.to_dict())

@@ -133,6 +133,16 @@ def _edges(drawn: Collection[_Drawn]) -> Iterator[tuple[_Drawn, _Drawn]]:
             yield maker, end
 
 
+def makers(op: Op) -> Iterator[Op]:
+    """What makes the values that an operator reads."""
+    yield from (value.producer for value in op.inputs if value is not None and value.producer is not None)
+
+
+def readers(op: Op) -> Iterator[Op]:
+    """What reads the values that an operator makes."""
+    yield from (use.op for value in op.outputs if value is not None for use in value.readers)
+
+
 def _box(end: _Drawn, parts: Mapping[Op, Part]) -> Box:
     return end.box if isinstance(end, _End) else Box(end.type, end.label, parts.get(end, Part.BESIDE))
 

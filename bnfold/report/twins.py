@@ -32,10 +32,11 @@ class Twins:
         """The operator in the folded model that is the one of that name and type in the original."""
         before = self.before(name, op_type)
         if before is None or before.node.name:
-            return _of_type(self._after, name, op_type)
+            alike = self._after.get(name, [])  # a fold may have made a Gemm of a MatMul
+            return _of_type(self._after, name, op_type) or (alike[0] if len(alike) == 1 else None)
         # one without a name is known by its output, which may have taken the name of what was folded into it
         for _ in range(_FARTHEST):
-            found = self._makers.get(_last(name, self._renamed))
+            found = self._makers.get(self._now(name))
             if found is not None and found.type == op_type:
                 return found
             following = self._following(name)
@@ -45,12 +46,25 @@ class Twins:
         return None
 
     def heir(self, name: str, op_type: str) -> Op | None:
-        """The same; of a branch of a sum that was merged, what it went into."""
-        return self.after(_last(name, self._heirs), op_type)
+        """The same; of one that is gone itself, what it went into."""
+        for _ in range(_FARTHEST):
+            found = self.after(name, op_type)
+            if found is not None or (name, op_type) not in self._heirs:
+                return found
+            name, op_type = self._heirs[name, op_type]
+        return None
 
     def left(self, name: str, op_type: str) -> Op | None:
         """The operator of the folded model that is called so there."""
         return _of_type(self._after, name, op_type)
+
+    def _now(self, name: str) -> str:
+        """What a value is called after the folds that renamed it."""
+        for _ in range(_FARTHEST):
+            if name not in self._renamed:
+                break
+            name = self._renamed[name]
+        return name
 
     def _following(self, name: str) -> str | None:
         """The output of the folded affine node that reads a value of the original."""
@@ -74,10 +88,14 @@ class Twins:
         return {(entry.op_type, entry.node) for entry in self._plan.entries if entry.outcome is Outcome.FOLDED}
 
     @cached_property
-    def _heirs(self) -> dict[str, str]:
-        """Branches of sums that were merged, and what each went into."""
-        merged = (entry for entry in self._plan.entries if entry.outcome is Outcome.MERGED and entry.into)
-        return {entry.node: entry.into[0] for entry in merged}
+    def _heirs(self) -> dict[tuple[str, str], tuple[str, str]]:
+        """What each node that is gone went into: names and types."""
+        heirs = {}
+        for entry in self._plan.entries:
+            types = {answer.node: answer.op_type for answer in entry.answers}
+            if entry.outcome in (Outcome.FOLDED, Outcome.MERGED) and entry.into and entry.into[0] in types:
+                heirs[entry.node, entry.op_type] = entry.into[0], types[entry.into[0]]
+        return heirs
 
     @cached_property
     def _renamed(self) -> dict[str, str]:
@@ -85,15 +103,6 @@ class Twins:
         for entry in self._plan.entries:
             renamed |= entry.renamed
         return renamed
-
-
-def _last(name: str, followers: Mapping[str, str]) -> str:
-    """What a name has become after all that followed."""
-    for _ in range(_FARTHEST):
-        if name not in followers:
-            break
-        name = followers[name]
-    return name
 
 
 def _graph(plan: Plan, original: Model) -> Graph:

@@ -1,12 +1,16 @@
 """`--format` and `--also`: the forms of a report, and where it goes."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from xml.etree import ElementTree as ET
 
 import numpy as np
 import onnx
 import pytest
 from networks import MODELS
+
+from bnfold.page import Screen
 
 
 @pytest.mark.parametrize(
@@ -60,6 +64,25 @@ def test_also_replaces_at_once(model, run, tmp_path):
     run("check", model, "--also", f"json={report}")
     json.loads(report.read_text(encoding="utf-8"))
     assert list(report.parent.iterdir()) == [report]
+
+
+def test_also_is_never_as_for_a_terminal(model, run, tmp_path, monkeypatch):
+    """What stands in a file is not cut to the width of one, nor coloured."""
+    plain, report = run("check", model).stdout, tmp_path / "report.txt"
+    monkeypatch.setattr(Screen, "of", lambda _stream: Screen(40, is_coloured=True))
+    assert run("check", model, "--also", f"text={report}").stdout != plain
+    assert report.read_text(encoding="utf-8") == plain
+
+
+def test_also_takes_the_place_of_no_pipe(model, run, tmp_path):
+    """It is written to."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(pipe.read_text)
+        run("check", model, "--quiet", "--also", f"json={pipe}")
+        assert json.loads(reading.result(timeout=30))["models"]
+    assert pipe.is_fifo()
 
 
 def test_also_of_several_models(model, run, tmp_path):

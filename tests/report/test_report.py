@@ -201,6 +201,15 @@ def test_a_large_model_has_a_small_report(page):
     assert "100 more layers are left out" in made.sections["weights"]
 
 
+def test_folds_in_many_ways_are_bounded(page, monkeypatch):
+    """As many ways are there as a page shows, and it says how many others there were."""
+    monkeypatch.setattr("bnfold.report.folds.MOST_SHOWN", 1)
+    monkeypatch.setattr("bnfold.report.bounds.MOST_SHOWN", 1)
+    made = page(bnfold.check(str(MODELS / "digits_resnet.onnx")))
+    assert "went 1 other ways are left out" in made.sections["folds"]
+    assert "into Gemm" not in made.sections["folds"]
+
+
 # --- the file ------------------------------------------------------------------------------------------------
 
 

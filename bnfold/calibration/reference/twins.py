@@ -163,7 +163,7 @@ def _unrelated(ours: np.ndarray, theirs: np.ndarray) -> str:
     """What shows that weights `[C, …]` are not of one origin; empty if nothing does."""
     if ours.shape != theirs.shape:  # inputs were pruned: the names have to do
         return ""
-    dots, squares, others = (ours * theirs).sum(1), (ours**2).sum(1), (theirs**2).sum(1)
+    dots, squares, others = (np.einsum("ij,ij->i", *pair) for pair in ((ours, theirs), (ours, ours), (theirs, theirs)))
     if not (squares.sum() and others.sum()):
         return ""
     cosine = dots.sum() / np.sqrt(squares.sum() * others.sum())

@@ -444,6 +444,15 @@ def test_dead_channels_are_not_scaled():
     assert result.residual < 1e-6
 
 
+def test_a_channel_that_is_dead_in_the_reference():
+    """It shall not vary, and what the coarse weights make of it is no reason to: it is scaled down."""
+    weights = WEIGHTS | {"w2": WEIGHTS["w2"] * (np.arange(8) != 2).reshape(-1, 1, 1, 1)}
+    noise = coarse() | {"w2": coarse(weights)["w2"] + 0.05 * (np.arange(8) == 2).reshape(-1, 1, 1, 1)}
+    result = match(net(noise), net(weights), method="mean-variance")
+    assert result.layers[1].scale[2] == pytest.approx(1e-3)
+    assert result.layers[1].after.var[2] < 1e-5 * result.layers[1].before.var[2]
+
+
 def test_blocks_of_steps():
     """4-bit weights with a step for each block of inputs: the steps are scaled, the integers stay."""
     weight = RNG.normal(size=(6, 5))
