@@ -21,6 +21,7 @@ from bnfold.folding.options import FoldOptions
 from bnfold.folding.patterns import Patterns
 from bnfold.folding.record import Ability, Answer, Entry, Outcome, Plan, Remnant, followed
 from bnfold.folding.spelt import spelt_out
+from bnfold.folding.stored import store_constants
 from bnfold.folding.sums import completes_sum, mergers
 from bnfold.folding.walk import Asked, Way, malformed_is_refused, refusal_of
 from bnfold.folding.ways import Choice, choose
@@ -136,6 +137,8 @@ def _fold_copy(model: Model, options: FoldOptions, account: Account, deadline: D
         leftover = Leftover(options.leftover)
         if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now
+    if any(entry.outcome is not Outcome.KEPT for entry in planner.entries):
+        store_constants(graph)
     drop_stale_notes(graph)
     nodes_after = sum(1 for _ in graph.ops())
     plan = Plan(planner.entries, nodes_before, nodes_after, folded)

@@ -130,6 +130,10 @@ class Graph:
         """Whether a value may take a name that its scope has further down: no body in between has it for its own."""
         return not any(_sees(scope, value) for scope in self._bodies_with.get(name, ()))
 
+    def is_in_a_body(self, name: str) -> bool:
+        """Whether a body has a value of its own by that name; it may come before the outer one is made."""
+        return name in self._bodies_with
+
     # --- edits -------------------------------------------------------------------------------------------
 
     def set_input(self, op: Op, index: int, value: Value | None) -> None:
@@ -212,6 +216,14 @@ class Graph:
             scope.ops.insert(0, self._new_op(scope, node, ()))
             scope.is_edited = True
         return value
+
+    def as_initializer(self, op: Op, tensor: TensorProto) -> None:
+        """Puts an initializer in the place of a node of the model's graph that holds a tensor."""
+        value = op.output
+        self.remove(op)
+        value.tensor = self.model.proto.graph.initializer.add()
+        value.tensor.CopyFrom(tensor)
+        value.tensor.name = value.name
 
     def new_value(self, hint: str, like: Value) -> Value:
         """A new value in the scope of another, with its shape and type; something has to produce it."""
