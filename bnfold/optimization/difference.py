@@ -103,7 +103,12 @@ def _value(attribute: AttributeProto | None) -> str:
     """An attribute as a few characters; of a tensor or a graph only that there is one."""
     if attribute is None:
         return _NOTHING
-    value = onnx.helper.get_attribute_value(attribute) if not attribute.ref_attr_name else attribute.ref_attr_name
+    try:
+        value = attribute.ref_attr_name or onnx.helper.get_attribute_value(attribute)
+    except ValueError:  # a type that this onnx does not know
+        value = None
+    if value is None:  # old exporters leave the type unset
+        return "of no known type"
     if not isinstance(value, int | float | bytes | str | Sequence) or attribute.graphs or attribute.tensors:
         return type(value).__name__
     return str(value.decode(errors="replace") if isinstance(value, bytes) else value)[:_MOST_OF_A_VALUE]

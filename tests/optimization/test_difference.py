@@ -63,3 +63,12 @@ def test_nodes_of_one_name():
         NodeChange("removed", "n", "Relu"),
         NodeChange("changed", "n", "Relu", ("output 0: a → y",)),
     )
+
+
+def test_attributes_of_no_type():
+    """Old exporters write such; that is no reason to fail."""
+    before, after = model("y = Relu (x)"), model("y = Relu (x)")
+    before.graph.node[0].attribute.add(name="consumed_inputs")
+    assert difference(before, after) == (
+        NodeChange("changed", "y", "Relu", ("consumed_inputs: of no known type → nothing",)),
+    )
