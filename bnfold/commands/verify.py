@@ -153,15 +153,16 @@ def _check_certificate(
         raise click.UsageError(f"a certificate says itself what was done: {given[0]} cannot be given")
     from bnfold.page import render  # noqa: PLC0415 -- what only this needs
 
-    result = bnfold.verify_certificate(
-        certificate,
-        before,
-        after,
-        static=static,
-        timeout=timeout,
-        memory=memory,
-        progress=None if quiet else _progress(),
-    )
+    with held_to(memory):
+        result = bnfold.verify_certificate(
+            certificate,
+            before,
+            after,
+            static=static,
+            timeout=timeout,
+            memory=memory,
+            progress=None if quiet else _progress(),
+        )
     deliver(lambda form, screen: render(result, "certificate", form, screen=screen), report_format, also, quiet=quiet)
     raise click.exceptions.Exit(0 if result.holds else 1)
 

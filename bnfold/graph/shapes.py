@@ -31,6 +31,11 @@ _FEW_REFINEMENTS = 8
 _REFINED_NODES = 100_000  # that inference goes through in all of them, beyond the first few
 _NEAR = 32  # operators between a value and the Conv that tells its rank
 _MAKE_FLOATS = ("Scaler", "Normalizer")  # of the shape that they are given, whatever its type
+_LONGEST = 1 << 20  # entries of a list of sizes
+_INTEGERS = (TensorProto.INT32, TensorProto.INT64)
+_FOLLOWED = frozenset(
+    {"Concat", "Gather", "Slice", "Squeeze", "Unsqueeze", "Add", "Sub", "Mul", "Div", "Cast", "Identity", "Expand"}
+)
 _SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Identity", "Dropout"})
 
 
@@ -179,15 +184,32 @@ def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
             if node.domain in STANDARD_DOMAINS:
                 node.domain = ""  # inference does not know the alias
             _replace_unknown(node)
-    data = model.SerializeToString()
+    data, follows = model.SerializeToString(), sizes_are_few(model.graph)
     del model  # a copy, mostly: what inference makes takes as much again
     try:
         # data_prop follows the shapes that exporters compute: Shape, Gather, Concat, Reshape
-        inferred = onnx.shape_inference.infer_shapes(data, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(data, data_prop=follows)
     except Exception:  # it has many: for an opset or a domain that it does not know, for what it finds invalid
         inferred = onnx.ModelProto.FromString(data)
     shared: dict[bytes, TypeProto] = {}
     return [_types(graph, shared) for graph in _graphs(inferred.graph)]
+
+
+def sizes_are_few(graph: GraphProto) -> bool:
+    """Whether no list that data_prop follows gets long: n Concats of one with itself make 2^n entries."""
+    longest: dict[str, int] = {}
+    for part in _graphs(graph):
+        lists = (tensor for tensor in part.initializer if tensor.data_type in _INTEGERS and len(tensor.dims) == 1)
+        longest |= {tensor.name: tensor.dims[0] for tensor in lists}
+        for node in part.node:
+            if node.op_type not in _FOLLOWED:
+                continue
+            lengths = [longest.get(name, FEW_SIZES) for name in node.input]
+            length = sum(lengths) if node.op_type == "Concat" else max(lengths, default=0)
+            if length > _LONGEST:
+                return False
+            longest |= dict.fromkeys(node.output, length)
+    return True
 
 
 def _replace_unknown(node: NodeProto) -> None:

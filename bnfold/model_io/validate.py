@@ -80,8 +80,8 @@ class _Check:
                 if value not in known and value and not any(value in scope for scope in outer):
                     raise ModelError(_undefined(node, value, nodes))
             self.attributes(node.attribute[:], scopes, node)
-            if node.op_type == "Split":
-                _check_split(node)
+            if node.op_type in _CHECKS:
+                _CHECKS[node.op_type](node)
             for value in node.output[:]:
                 if value in known:
                     raise ModelError(f"{_name(node)} assigns {value!r}, which has a value already")
@@ -134,6 +134,18 @@ def _check_split(node: onnx.NodeProto) -> None:
     for attribute in node.attribute:
         if attribute.name == "num_outputs" and attribute.i < len(node.output):
             raise ModelError(f"{_name(node)} has {len(node.output)} outputs, but num_outputs is {attribute.i}")
+
+
+def _check_einsum(node: onnx.NodeProto) -> None:
+    """Two ellipses in one term, which mean nothing: ONNX's shape inference would not end."""
+    for attribute in node.attribute:
+        text = attribute.s.replace(b" ", b"").replace(b"->", b",") if attribute.name == "equation" else b""
+        if any(term.count(b".") not in (0, 3) or (b"." in term and b"..." not in term) for term in text.split(b",")):
+            raise ModelError(f"{_name(node)} has an equation with dots that make no ellipsis, or two in a term")
+
+
+_CHECKS: dict[str, Callable[[onnx.NodeProto], None]] = {"Einsum": _check_einsum, "Split": _check_split}
+"""What would make a library hang or crash, by operator."""
 
 
 def _agree(tensor: TensorProto, found: int, expected: int | None, what: str) -> None:

@@ -12,6 +12,7 @@ from math import prod
 import onnx
 from onnx import GraphProto, NodeProto
 
+from bnfold.graph.shapes import sizes_are_few
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 
 Sizes = Mapping[str, tuple[int, ...]]
@@ -75,7 +76,7 @@ def _sizes(model: onnx.ModelProto) -> Sizes:
     asked.CopyFrom(model)
     _one_sample(asked.graph)
     try:
-        graph = onnx.shape_inference.infer_shapes(asked, data_prop=True).graph
+        graph = onnx.shape_inference.infer_shapes(asked, data_prop=sizes_are_few(asked.graph)).graph
     except Exception:  # it has many, for what it finds invalid
         graph = asked.graph
     sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}

@@ -75,10 +75,20 @@ _CHECKED = record(
     },
     optional=_MEASURED,
 )
+_DIFFERENCE = record(
+    {
+        "change": ("what became of it", one_of("removed", "changed", "added")),
+        "node": ("its name, or that of its first output", TEXT),
+        "op_type": ("its operator", TEXT),
+        "details": ("for people", each(TEXT)),
+    }
+)
 _OPTIMIZED = record(
     {
         **_PLANNED,
         "output": ("the file that was written, or null", maybe(TEXT)),
+        "dry_run": ("whether nothing was to be written", FLAG),
+        "diff": ("with `--diff`, every node that is different; else null", maybe(each(_DIFFERENCE))),
         "bytes": ("size, data files included", before_after(COUNT)),
         "verification": ("how the two compare; null if nothing was compared", maybe(FOUND)),
         "calibration": ("what was measured first; null if it was not asked for", maybe(MEASURED)),

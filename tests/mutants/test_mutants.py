@@ -172,6 +172,8 @@ def faulty() -> Iterator[object]:
         yield pytest.param(conv_bn(sparse(indices)), id=f"sparse-at-{indices}")
     yield pytest.param(conv_bn(sparse([0, 1], (1 << 32, 1 << 32))), id="sparse-and-huge")
     yield pytest.param(conv_bn(passing_through), id="function-that-does-nothing")
+    yield pytest.param(conv_bn(doubling), id="list-of-sizes-doubled")
+    yield pytest.param(conv_bn(of_a_huge_batch), id="huge-input")
 
 
 def sparse(indices: list[int] | list[list[int]], dims: Sequence[int] = (3, 3, 1, 1), count: int = 2) -> Change:
@@ -191,6 +193,19 @@ def passing_through(made: onnx.ModelProto) -> None:
     made.functions.append(helper.make_function("d", "F", ["a"], ["a"], [], [helper.make_opsetid("", 17)]))
     made.graph.node[0].output[0] = "q"
     made.graph.node.insert(1, helper.make_node("F", ["q"], ["c"], domain="d"))
+
+
+def doubling(made: onnx.ModelProto) -> None:
+    """A list of sizes, joined with itself forty times, which ONNX's data propagation would write out."""
+    lines = [helper.make_node("Shape", ["x"], ["s0"])]
+    lines += [helper.make_node("Concat", [f"s{n}", f"s{n}"], [f"s{n + 1}"], axis=0) for n in range(40)]
+    for place, node in enumerate(lines):
+        made.graph.node.insert(place, node)
+
+
+def of_a_huge_batch(made: onnx.ModelProto) -> None:
+    for axis in (0, 2):
+        made.graph.input[0].type.tensor_type.shape.dim[axis].dim_value = 1 << 62
 
 
 @pytest.mark.parametrize("wrong", list(faulty()))
@@ -220,6 +235,9 @@ def test_kept(wrong, reason):
         pytest.param(conv_bn(opset(2**31)), "version 2147483648", id="opset"),
         pytest.param(conv_bn(lacking_an_output), "nothing computes the output 'q' of function 'F0'", id="function"),
         pytest.param(above(SPLIT), "has 2 outputs, but num_outputs is 1", id="split"),
+        pytest.param(
+            above(helper.make_node("Einsum", ["x"], ["c"], equation="... ...->...")), "make no ellipsis", id="dots"
+        ),
         pytest.param(conv_bn(sparse([4])), "indices [1] do not fit values [2] of dims [3, 3, 1, 1]", id="sparse"),
         pytest.param(conv_bn(sparse([4, 4])), "sparse tensor 'w': its indices are out of range", id="sparse-twice"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from bnfold.verification.regions.numbering import Number
 from bnfold.verification.regions.scenes import Scene
 
 Array = npt.NDArray[Any]
+_MOST = 1 << 40  # entries of one value
 _LARGE = 100.0
 _CYCLE = 4  # kinds of samples, the last of which is zero
 _DECADES = 1.5  # by which the sizes of channels go up and down
@@ -171,6 +173,8 @@ def _values(
 
 
 def _numbers(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> FloatArray:
+    if math.prod(shape) > _MOST:
+        raise MemoryError  # numpy says that in many ways
     x = random.standard_normal(shape)
     if kind == "coarse":
         return np.rint(2 * x)

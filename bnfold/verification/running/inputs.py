@@ -15,6 +15,7 @@ import onnx
 from bnfold.graph import Graph
 from bnfold.graph.ports import Port, index_range, required_inputs
 from bnfold.model_io import ModelError
+from bnfold.model_io.tensors import type_name
 
 Array = npt.NDArray[Any]
 
@@ -80,7 +81,7 @@ class Generator:
             CannotGenerate: An input is no tensor.
         """
         for port in self._ports:
-            if port.kind != "tensor" or not port.elem_type:
+            if port.kind != "tensor" or type_name(port.elem_type) in ("", "UNDEFINED"):
                 raise CannotGenerate(f"input {port} is no tensor of a known type: give inputs with --data")
         unknown = list(dict.fromkeys(dim for shape in self._given.values() for dim in shape if isinstance(dim, str)))
         batch = {shape[0] for shape in self._given.values() if shape and isinstance(shape[0], str)}
