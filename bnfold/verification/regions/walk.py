@@ -123,9 +123,6 @@ class _Walk:
         for value in op.outputs:
             if value is not None and value.name in found:
                 self.types[value] = found[value.name]
-        ends = [value for value in (*op.inputs[:1], *op.outputs) if value is not None and value in self.types]
-        if op.type == "Reshape" and len({prod(shape) for end in ends if (shape := self.shape(end)) is not None}) > 1:
-            raise ValueError("another number of elements")
 
     def _computed(self, op: Op) -> dict[Value, Array]:
         """What an operator makes of a few numbers, or of a shape."""
