@@ -1,7 +1,8 @@
 """Models to measure on, made of nothing but random numbers: no framework, no download.
 
-`generate.py resnet50 OUT`, `generate.py inline OUT [MEGABYTES]` and `generate.py nodes OUT [COUNT]` make one;
-`generate.py count MODEL…` prints how many BatchNormalizations each model holds.
+`generate.py resnet50 OUT`, `generate.py inline OUT [MEGABYTES]` and `generate.py KIND OUT [COUNT]` make one; the kinds
+are `nodes`, `joined`, `joined_conv`, `readers` and `residual`. `generate.py count MODEL…` prints how many
+BatchNormalizations each model holds.
 """
 
 from __future__ import annotations
@@ -107,6 +108,42 @@ def nodes(path: str, count: int = 100_000) -> None:
     net.save(path, ["N", 4, 8, 8])
 
 
+def joined(path: str, count: int = 1000, *, conv: bool = False) -> None:
+    """BatchNormalizations that can go nowhere up, before one Concat; nor down, unless a Conv follows."""
+    net = Network(["N", 2, 4, 4])
+    parts = []
+    for number in range(count):
+        net.last = net.add("Tanh", data=("input",))
+        parts.append(net.add("BatchNormalization", *(np.full(2, 0.5 + number, np.float32) for _ in range(4))))
+    net.add("Concat", data=tuple(parts), axis=1)
+    net.add(*(("Conv", np.ones((2, 2 * count, 1, 1), np.float32)) if conv else ("Tanh",)))
+    net.save(path, ["N", "C", 4, 4])
+
+
+def joined_conv(path: str, count: int = 1000) -> None:
+    """The same with a Conv that takes them all."""
+    joined(path, count, conv=True)
+
+
+def readers(path: str, count: int = 100_000) -> None:
+    """One value that so many nodes read, behind a Conv and a BatchNormalization."""
+    net = Network(["N", 4, 4, 4])
+    shared = net.conv_bn(4, 4, 1)
+    parts = [net.add("Relu", data=(shared,)) for _ in range(count)]
+    net.add("Sum", data=tuple(parts))
+    net.save(path, ["N", 4, 4, 4])
+
+
+def residual(path: str, count: int = 5000) -> None:
+    """Blocks of Conv, BatchNormalization, Relu and an Add, one behind the other."""
+    net = Network(["N", 4, 4, 4])
+    for _ in range(count):
+        start = net.last
+        net.conv_bn(4, 4, 1)
+        net.add("Add", data=(net.add("Relu"), start))
+    net.save(path, ["N", 4, 4, 4])
+
+
 def count_batchnorms(path: str) -> int:
     """How many there are, subgraphs and functions included. Data files are not read."""
     model = onnx.load(path, load_external_data=False)
@@ -127,5 +164,6 @@ if __name__ == "__main__":
     if kind == "count":
         print(*(count_batchnorms(path) for path in arguments))
     else:
-        makers = {"resnet50": resnet50, "inline": inline, "nodes": nodes}
-        makers[kind](arguments[0], *map(int, arguments[1:]))
+        makers = (resnet50, inline, nodes, joined, joined_conv, readers, residual)
+        made = {maker.__name__: maker for maker in makers}[kind]
+        made(arguments[0], *map(int, arguments[1:]))

@@ -63,7 +63,7 @@ def packages(tmp_path_factory):
 def test_what_the_packages_hold(packages):
     """A wheel has the package with its types marker and no model; an sdist has what the tests need besides."""
     names = zipfile.ZipFile(packages / WHEEL).namelist()
-    assert "bnfold/py.typed" in names
+    assert {"bnfold/py.typed", "bnfold/reasons.md"} <= set(names)
     assert {name.partition("/")[0] for name in names} == {"bnfold", f"bnfold-{bnfold.__version__}.dist-info"}
     assert [name for name in names if name.endswith((".onnx", ".npz"))] == []
     with tarfile.open(packages / SDIST) as archive:
@@ -87,6 +87,7 @@ def test_an_installed_package_folds(packages, package, tmp_path):
     run(sys.executable, "-m", "venv", programs.parent)
     run(programs / "pip", "install", "--quiet", packages / package)
     assert bnfold.__version__ in run(programs / "bnfold", "--version")
+    assert "What you can do:" in run(programs / "bnfold", "explain", "BRANCHES")
     report = run(programs / "bnfold", "optimize", MODELS / "digits_resnet.onnx", "-o", "folded.onnx")
     assert "8 of 8 BatchNormalizations folded" in report
     assert "verified equivalent" in report

@@ -13,14 +13,15 @@ import numpy as np
 from bnfold.affine import FloatArray
 from bnfold.calibration.figures import number, plain
 from bnfold.calibration.measuring.targets import Skipped
-from bnfold.calibration.result import left
-from bnfold.page import Page, Table, html, plural, text
+from bnfold.calibration.result import left, warned
+from bnfold.page import Case, Demand, Level, Page, Table, html, plural, text
 
 LEAST_SAMPLES = 8
 """Under this, the floor itself is not known."""
 BANDS = (0.01, 0.1)
 """Scores from which on one should look, and recalibrate. Provisional: they come from small networks."""
 _WORST_CHANNELS = 5
+_DRIFT = Demand("drift", "models whose statistics are far from the data")
 _WRONG_SCALE = 0.4  # of a logarithm of variances: values that spread a fifth more or less
 _COLUMNS = ("BatchNormalization", "score", "mean shift", "log var", "distance", "worst channels")
 
@@ -86,6 +87,7 @@ class Drift:
         fault: what may be wrong with the input, if something that was tried mends the first layer; else "".
         warnings: what the user should know, a line each.
         seconds: of wall time.
+        limit: the score that it was not to exceed by more than sampling explains; None if any will do.
     """
 
     source: str
@@ -95,6 +97,7 @@ class Drift:
     fault: str = ""
     warnings: tuple[str, ...] = ()
     seconds: float = 0.0
+    limit: float | None = None
 
     @property
     def score(self) -> float:
@@ -145,6 +148,10 @@ class Drift:
         """Whether the data looks like what the statistics were made from, as far as that is known."""
         return self.verdict is Verdict.FINE
 
+    @property
+    def is_above_limit(self) -> bool:
+        return self.limit is not None and self.excess > self.limit
+
     def __bool__(self) -> bool:
         return self.ok
 
@@ -187,6 +194,14 @@ class Drift:
             "skipped": [{"name": entry.name, "why": entry.why} for entry in self.skipped],
             "warnings": list(self.warnings),
         }
+
+    def cases(self) -> tuple[Case, ...]:
+        """The score, and what the user should know."""
+        level = Level.ERROR if self.is_above_limit else Level.PASSED if self.ok else Level.WARNING
+        above = f"; more than {self.limit:g}, also without what sampling explains" if self.is_above_limit else ""
+        message = f"{self.verdict.value} (score {number(self.score)}){above}"
+        judged = Case(self.source, _DRIFT, "score", level, message, tuple(_lines(self)))
+        return judged, *warned(self.source, (*left(self.skipped), *self.warnings))
 
     def __str__(self) -> str:
         return text(self.page())

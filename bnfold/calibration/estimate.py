@@ -23,14 +23,12 @@ from bnfold.calibration.measuring.sequential import sequential
 from bnfold.calibration.measuring.targets import Selection, Target, shared
 from bnfold.calibration.place import RunArguments, RunOptions, measuring, named
 from bnfold.calibration.ready import ready
-from bnfold.calibration.result import Calibration, Layer, enough, residual
+from bnfold.calibration.result import ERROR_LIMIT, Calibration, Layer, enough, residual
 from bnfold.calibration.rewrite import with_statistics
 from bnfold.calibration.statistics.methods import BATCH_METHODS, MATCHING, Ema, Estimator, Method
 from bnfold.calibration.statistics.moments import Statistics
 from bnfold.model_io import Model, ModelLike, Output, check_output, destination_of, load, staged, write_stream
 
-ERROR_LIMIT = 0.05
-"""A standard error of a mean above this many standard deviations is warned of."""
 RESIDUAL_LIMIT = 1e-5
 """A residual above this is warned of."""
 _NARROW_LIMITS: dict[int, float] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class MatchedLayer(Layer):
         shift: and what is added after that.
         before: what it made before any layer was corrected; None if that was not measured.
         after: what it makes in the corrected model.
+        shift_error: the standard error of what was found missing in each mean, float64 `[C]`.
     """
 
     twin: str = ""
@@ -38,6 +40,12 @@ class MatchedLayer(Layer):
     shift: FloatArray | None = None
     before: Statistics | None = None
     after: Statistics | None = None
+    shift_error: FloatArray | None = None
+
+    @property
+    def error(self) -> float:
+        """The largest standard error of a correction, in the twin's standard deviations; NaN for a single sample."""
+        return math.nan if self.shift_error is None else largest(self.shift_error, np.sqrt(self.var + self.epsilon))
 
     @property
     def off_before(self) -> float | None:
@@ -62,12 +70,16 @@ class MatchedLayer(Layer):
     def _off(self, met: Statistics | None) -> float | None:
         if met is None or not met.count:
             return None
-        return largest(met.mean - self.mean, np.sqrt(self.var + self.epsilon))
+        return _finite(largest(met.mean - self.mean, np.sqrt(self.var + self.epsilon)))
 
     def _spread(self, met: Statistics | None) -> float | None:
         if met is None or not met.count:
             return None
-        return largest(np.sqrt((met.var + self.epsilon) / (self.var + self.epsilon)) - 1)
+        return _finite(largest(np.sqrt((met.var + self.epsilon) / (self.var + self.epsilon)) - 1))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,6 +156,8 @@ def _lines(result: Matched) -> Iterator[str]:
     (before, where), (now, there), (wide, who), (wide_now, them) = (worst(result, figure) for figure in figures)
     if before is not None and now is not None:
         yield f"means were off by up to {number(before)} standard deviations ({where}), now by {now:.1e} ({there})"
+    if math.isfinite(result.error):
+        yield f"standard errors: what was missing in a mean is known within {number(result.error)} standard deviations"
     if wide is not None and wide_now is not None:
         yield f"standard deviations were off by up to {percent(wide)} ({who}), now by {percent(wide_now)} ({them})"
         if result.method is Method.MEAN:

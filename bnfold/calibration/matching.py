@@ -30,9 +30,9 @@ from bnfold.calibration.reference.layers import Layer, Unfit, layers, reason
 from bnfold.calibration.reference.probes import mean_and_var, probed
 from bnfold.calibration.reference.twins import Pair, pairs
 from bnfold.calibration.reference.write import Correction, why_not_scaled, with_corrections
-from bnfold.calibration.result import largest
+from bnfold.calibration.result import ERROR_LIMIT, enough, largest
 from bnfold.calibration.statistics.methods import Method
-from bnfold.calibration.statistics.moments import Statistics
+from bnfold.calibration.statistics.moments import Statistics, difference_error
 from bnfold.graph import Graph
 from bnfold.model_io import Model
 from bnfold.reasons import Refused
@@ -263,6 +263,7 @@ def _layer(
         shift=correction.shift,
         before=before,
         after=after,
+        shift_error=difference_error(should, measured),
     )
     return replace(layer, residual=layer.off)
 
@@ -273,5 +274,13 @@ def _warnings(found: Sequence[MatchedLayer], run: _Run, here: Workplace) -> Iter
         yield f"{left_over} samples did not fill a batch of {size}, which the model insists on"
     if idle := [layer.name for layer in found if not layer.measured.count]:
         yield f"nothing reached {', '.join(idle)}: they are as they were"
+    errors = {layer.name: layer.error for layer in found if math.isfinite(layer.error)}
+    if errors and max(errors.values()) > ERROR_LIMIT:
+        worst = max(errors, key=lambda name: errors[name])
+        needed = enough(here.samples.count, list(errors.values()), ERROR_LIMIT)
+        yield (
+            f"a correction of {worst} is known to {errors[worst]:.2f} standard deviations only; about {needed} samples "
+            f"would bring that to {ERROR_LIMIT}"
+        )
     for name, why in run.unscaled.items():
         yield f"of {name} only the means are matched: {why}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,9 +17,12 @@ from bnfold.calibration.measuring.targets import Skipped
 from bnfold.calibration.statistics.methods import Method
 from bnfold.calibration.statistics.moments import Statistics
 from bnfold.model_io import Holder, Model
-from bnfold.page import Page, Table, html, plural, text
+from bnfold.page import Case, Demand, Level, Page, Table, html, plural, text
 
+ERROR_LIMIT = 0.05
+"""A standard error of a mean above this many standard deviations is warned of."""
 _DEAD = 0.01
+_WARNING = Demand("data", "warnings")
 _COLUMNS = ("BatchNormalization", "channels", "mean moved", "var x", "mean error", "var error", "residual")
 
 
@@ -157,6 +160,10 @@ class Calibration(Holder):
             "warnings": list(self.warnings),
         }
 
+    def cases(self) -> tuple[Case, ...]:
+        """What the user should know."""
+        return warned(self.source, (*left(self.skipped), *self.warnings))
+
     def __str__(self) -> str:
         return text(self.page())
 
@@ -178,7 +185,9 @@ def _lines(result: Calibration) -> Iterator[str]:
 
 
 def _row(layer: Layer) -> tuple[str, ...]:
-    ratio = max((layer.var + layer.epsilon) / (layer.old_var + layer.epsilon), key=lambda r: abs(math.log(r)))
+    with np.errstate(all="ignore"):  # what the model held may make no sense, and be no matter
+        ratios = (layer.var + layer.epsilon) / (layer.old_var + layer.epsilon)
+        ratio = ratios[np.argmax(np.abs(np.log(ratios)))]  # the first that is not finite, if any is not
     return (
         layer.name,
         str(layer.channels),
@@ -206,6 +215,11 @@ def residual(before: Statistics, after: Statistics, epsilon: float) -> float:
 def enough(samples: int, errors: Sequence[float], limit: float) -> int:
     """How many samples would bring the largest of the errors down to a limit: errors fall with 1/sqrt(samples)."""
     return int(np.ceil(samples * (max(errors) / limit) ** 2))
+
+
+def warned(source: str, warnings: Iterable[str]) -> tuple[Case, ...]:
+    """A case for each warning."""
+    return tuple(Case(source, _WARNING, "warning", Level.WARNING, warning) for warning in warnings)
 
 
 def left(skipped: Sequence[Skipped]) -> Iterator[str]:

@@ -17,6 +17,8 @@ from bnfold.graph import Graph, Op, Value
 from bnfold.graph.cleanup import drop_stale_notes, remove_dead
 from bnfold.model_io import Model
 
+_INITIALIZERS_ARE_INPUTS_BELOW_IR = 4
+
 
 def with_statistics(
     model: Model, mean: Sequence[FloatArray], var: Sequence[FloatArray], selection: Selection = ALL
@@ -76,6 +78,10 @@ def constant(graph: Graph, op: Op, hint: str, array: npt.NDArray[Any]) -> Value:
     value = op.scope.own(graph.fresh_name(hint))
     op.scope.proto.initializer.append(numpy_helper.from_array(array, value.name))
     value.tensor = op.scope.proto.initializer[-1]
+    if graph.model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR:
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        op.scope.proto.input.append(helper.make_tensor_value_info(value.name, kind, array.shape))
+        value.is_input = True
     return value
 
 

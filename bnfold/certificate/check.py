@@ -17,8 +17,10 @@ from bnfold.certificate.record import Certificate, CertificateError, ModelSeen, 
 from bnfold.certificate.write import versions
 from bnfold.folding import plan
 from bnfold.model_io import Model, load
+from bnfold.page import Case, Demand, Level, Page
 from bnfold.verification import Outcome, Verdict, Verification, verify
 
+_HOLDS = Demand("certificate", "statements of the certificate that do not hold")
 _SLACK = 1e-9  # of an ULP: floating-point numbers in JSON, on another machine
 
 
@@ -58,6 +60,18 @@ class CertificateCheck:
         if self.verification is not None:
             measured = f"verified again: {self.verification}"
         return f"the certificate holds: {static}; {measured}"
+
+    def page(self, *, verbose: bool = False) -> Page:  # noqa: ARG002 -- there is no more to tell
+        """What there is to say."""
+        head, *findings = str(self).splitlines()
+        return Page(head, tuple(finding.removeprefix("  ") for finding in findings))
+
+    def cases(self) -> tuple[Case, ...]:
+        """Each finding, or that there is none."""
+        file = self.certificate.after.file.path
+        if self.holds:
+            return (Case(file, _HOLDS, "holds", Level.PASSED, str(self)),)
+        return tuple(Case(file, _HOLDS, "holds", Level.ERROR, finding) for finding in self.findings)
 
     @property
     def ok(self) -> bool:

@@ -28,6 +28,7 @@ _HELP = {
     "verify": "Compare two models numerically.",
     "calibrate": "Give training-mode BatchNormalizations the statistics of your data.",
     "drift": "Tell how far stored statistics are from your data.",
+    "explain": "Tell what a reason means, and what can be done.",
 }
 
 

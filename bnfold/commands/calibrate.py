@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, matching_method, samples
-from bnfold.commands.show import report_to, screen_of
+from bnfold.commands.show import deliver, report_to, screen_of
 from bnfold.limits import held_to
 
 
@@ -40,7 +42,7 @@ from bnfold.limits import held_to
 @options.timeout(3600.0, "measuring")
 @options.memory
 @options.report
-@options.report_format
+@options.report_format("github")
 @options.verbose
 @options.quiet
 def calibrate(
@@ -50,6 +52,7 @@ def calibrate(
     force: bool,
     report: str | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     verbose: bool,
     quiet: bool,
     **given: Any,
@@ -77,7 +80,6 @@ def calibrate(
             **resolved,
         )
     write_report(result)
-    if not quiet:
-        kind = "reference" if given["reference"] is not None else "calibration"
-        told = render(result, kind, report_format, verbose=verbose, screen=screen_of(stderr=piped))
-        click.echo(told, err=piped)
+    kind = "reference" if given["reference"] is not None else "calibration"
+    told = partial(render, result, kind, verbose=verbose, screen=screen_of(stderr=piped))
+    deliver(told, report_format, also, quiet=quiet, stderr=piped)

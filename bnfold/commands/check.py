@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @options.timeout(300.0, "each model; what is not decided by then stays")
 @options.memory
 @options.report
-@options.report_format
+@options.report_format("github", "junit", "sarif")
 @options.verbose
 @options.quiet
 def check(
@@ -38,6 +38,7 @@ def check(
     memory: int | None,
     report: str | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     verbose: bool,
     quiet: bool,
     **asked: Any,
@@ -49,14 +50,22 @@ def check(
     Exit codes: 0 there is nothing of what --fail-on says; 1 there is, or time or memory did not suffice to find out;
     2 a model cannot be read, which does not keep the others from being checked.
     """
+    from bnfold.page import Progress  # noqa: PLC0415 -- what only this needs
+
     if report is not None and len(models) > 1:
         raise click.UsageError("--report is for one model")
     write_report = report_to(report, models[0])
-    with held_to(memory):
-        results = [_checked(model, asked) for model in models]
+    results = []
+    with held_to(memory), Progress(shown=not quiet, noun="models") as progress:
+        for number, model in enumerate(models):
+            progress("checking", number, len(models))
+            results.append(_checked(model, asked))
+    for result in results:
+        if not isinstance(result, bnfold.Checked):
+            complain(result.error)
     if isinstance(results[0], bnfold.Checked):
         write_report(results[0])
-    show_checked(results, report_format, verbose=verbose, quiet=quiet)
+    show_checked(results, report_format, also, verbose=verbose, quiet=quiet)
     raise click.exceptions.Exit(max(_exit_code(result) for result in results))
 
 
@@ -65,9 +74,7 @@ def _checked(model: str, asked: dict[str, Any]) -> Checked | Failed:
     try:
         return bnfold.check(source, **asked)
     except Exception as error:  # even one in bnfold itself does not keep the others from being checked
-        result = failed(model, error)
-        complain(result.error)
-        return result
+        return failed(model, error)
 
 
 def _exit_code(result: Checked | Failed) -> int:

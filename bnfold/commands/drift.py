@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, samples
-from bnfold.commands.show import report_to, screen_of
+from bnfold.commands.show import deliver, report_to, screen_of
 from bnfold.limits import held_to
 
 
@@ -35,7 +38,7 @@ def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) ->
 @options.timeout(3600.0, "measuring")
 @options.memory
 @options.report
-@options.report_format
+@options.report_format("github", "junit")
 @options.verbose
 @options.quiet
 def drift(
@@ -44,6 +47,7 @@ def drift(
     plot: Path | None,
     report: str | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     verbose: bool,
     quiet: bool,
     **given: Any,
@@ -61,7 +65,7 @@ def drift(
     if plot is not None:
         plot.write_text(drift_svg(result), encoding="utf-8")
     write_report(result)
-    if not quiet:
-        click.echo(render(result, "calibration", report_format, verbose=verbose, screen=screen_of()))
-    if fail_above is not None and result.excess > fail_above:
-        raise click.exceptions.Exit(1)
+    result = replace(result, limit=fail_above)
+    told = partial(render, result, "drift", verbose=verbose, screen=screen_of())
+    deliver(told, report_format, also, quiet=quiet)
+    raise click.exceptions.Exit(int(result.is_above_limit))

@@ -110,7 +110,7 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @options.max_growth
 @options.inside_patterns
 @options.report
-@options.report_format
+@options.report_format("github", "junit")
 @options.verbose
 @options.quiet
 def optimize(
@@ -123,6 +123,7 @@ def optimize(
     calibrate: Sequence[str],
     report: str | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     verbose: bool,
     quiet: bool,
     **given: Any,
@@ -153,7 +154,7 @@ def optimize(
         raise click.UsageError("--output-dir names the outputs: -o, --in-place and standard input do not go with it")
     if len(models) == 1 and output_dir is None:
         write_report = report_to(report, models[0], output, asked["certificate"])
-        _optimize_one(models[0], output, asked, write_report, report_format, verbose=verbose, quiet=quiet)
+        _optimize_one(models[0], output, asked, write_report, report_format, also, verbose=verbose, quiet=quiet)
         return
     _refuse_many(
         models,
@@ -169,7 +170,7 @@ def optimize(
     from bnfold.commands.many import Job, done, outputs  # noqa: PLC0415 -- needs multiprocessing
 
     work = [Job(*pair, asked, verbose) for pair in zip(models, outputs(models, output_dir), strict=True)]
-    results = show_lines(done(work, jobs), report_format, verbose=verbose, quiet=quiet)
+    results = show_lines(done(work, jobs), report_format, also, verbose=verbose, quiet=quiet)
     raise click.exceptions.Exit(max(result.exit_code for result in results))
 
 
@@ -191,11 +192,13 @@ def _optimize_one(
     asked: dict[str, Any],
     write_report: Callable[..., None],
     report_format: str,
+    also: Sequence[tuple[str, str]],
     *,
     verbose: bool,
     quiet: bool,
 ) -> None:
-    from bnfold.page import Progress  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.optimization.results import Told  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.page import Progress  # noqa: PLC0415
 
     piped = output == "-" or (model == "-" and output is None and not asked["in_place"])
     try:
@@ -208,8 +211,9 @@ def _optimize_one(
             )
     except (bnfold.NotAllFolded, bnfold.NotVerified) as error:
         write_report(error.result)
-        show([error.result], report_format, verbose=verbose, quiet=quiet, stderr=piped)
+        told = Told.of(error.result, verbose=verbose, error=str(error))
+        show([told], report_format, also, verbose=verbose, quiet=quiet, stderr=piped)
         complain(str(error))
         raise click.exceptions.Exit(1) from error
     write_report(result)
-    show([result], report_format, verbose=verbose, quiet=quiet, stderr=piped)
+    show([result], report_format, also, verbose=verbose, quiet=quiet, stderr=piped)

@@ -173,13 +173,48 @@ report = click.option(
     metavar="FILE.html",
     help="Write a web page as well that shows all of it, with drawings: one file, which needs nothing else.",
 )
-report_format = click.option(
-    "--format",
-    "report_format",
-    type=click.Choice(["text", "json", "markdown"]),
-    default="text",
-    show_default=True,
-    help="Form of the report.",
-)
+
+
+class _Also(click.ParamType[tuple[str, str]]):
+    """A form, and a file for it."""
+
+    name = "also"
+
+    def __init__(self, forms: Sequence[str]) -> None:
+        self._forms = forms
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Both."""
+        form, _, path = str(value).partition("=")
+        if form not in self._forms or not path:
+            self.fail(f"{value!r} is not of the form {'|'.join(self._forms)}=FILE.", param, ctx)
+        return form, path
+
+
+def report_format(*more: str) -> Callable[[_Command], _Command]:
+    """The options `--format` and `--also`, with the forms that a verb has beside those that each has."""
+    forms = ("text", "json", "markdown", "html", *more)
+
+    def decorate(command: _Command) -> _Command:
+        one = click.option(
+            "--format",
+            "report_format",
+            type=click.Choice(forms),
+            default="text",
+            show_default=True,
+            help="Form of the report.",
+        )
+        others = click.option(
+            "--also",
+            type=_Also(forms),
+            multiple=True,
+            metavar="FORM=FILE",
+            help="Write the report to a file too, in another form perhaps.",
+        )
+        return one(others(command))
+
+    return decorate
+
+
 verbose = click.option("-v", "--verbose", is_flag=True, help="Tell of every node.")
 quiet = click.option("-q", "--quiet", is_flag=True, help="Print nothing but errors.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -31,17 +32,44 @@ def report_to(path: str | None, *others: str | None) -> Callable[..., None]:
 
 
 def show(
-    results: Sequence[Result], report_format: str, *, verbose: bool = False, quiet: bool = False, stderr: bool = False
+    results: Sequence[Result],
+    report_format: str,
+    also: Sequence[tuple[str, str]] = (),
+    *,
+    verbose: bool = False,
+    quiet: bool = False,
+    stderr: bool = False,
 ) -> None:
-    """Prints what the verbs returned, in the form that was asked for."""
-    from bnfold.optimization.formats import FORMATS, texts  # noqa: PLC0415 -- imports onnx, which --help must not
+    """Prints what the verbs returned, in the form that was asked for, and writes it in others."""
+    from bnfold.optimization.formats import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
 
-    if quiet:
-        return
     screen = screen_of(stderr=stderr)
-    told = texts(results, verbose, screen) if report_format == "text" else FORMATS[report_format](results, verbose)
-    if told:
-        click.echo(told, err=stderr)
+    deliver(lambda form: FORMATS[form](results, verbose, screen), report_format, also, quiet=quiet, stderr=stderr)
+
+
+def deliver(
+    told: Callable[[str], str], form: str, also: Sequence[tuple[str, str]], *, quiet: bool, stderr: bool = False
+) -> None:
+    """Prints a report, and then writes it to the files of `--also`, each in its own form.
+
+    Raises:
+        ModelError: One of them cannot be written.
+    """
+    if not quiet and (report := told(form)):
+        click.echo(report, err=stderr)
+    for other, path in also:
+        write(told(other), path)
+
+
+def write(report: str, path: str) -> None:
+    """Writes a report to a file.
+
+    Raises:
+        ModelError: It cannot be written.
+    """
+    from bnfold.model_io import write_text  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    write_text(Path(path), f"{report}\n")
 
 
 def screen_of(*, stderr: bool = False) -> Screen:
@@ -51,22 +79,35 @@ def screen_of(*, stderr: bool = False) -> Screen:
     return Screen.of(sys.stderr if stderr else sys.stdout)
 
 
-def show_checked(results: Sequence[Checked | Failed], report_format: str, *, verbose: bool, quiet: bool) -> None:
+def show_checked(
+    results: Sequence[Checked | Failed],
+    report_format: str,
+    also: Sequence[tuple[str, str]],
+    *,
+    verbose: bool,
+    quiet: bool,
+) -> None:
     """Prints several; on a terminal those that have findings, or all if verbose, and how many there are."""
     from bnfold.optimization import total  # noqa: PLC0415 -- imports onnx, which --help must not
     from bnfold.optimization.results import Failed  # noqa: PLC0415 -- imports onnx, which --help must not
 
     if report_format != "text" or len(results) == 1:
-        show(results, report_format, verbose=verbose, quiet=quiet)
+        show(results, report_format, also, verbose=verbose, quiet=quiet)
         return
     told = [result for result in results if not isinstance(result, Failed) and (verbose or not result.ok)]
     show(told, report_format, verbose=verbose, quiet=quiet)
     if not quiet:
         click.echo(f"\n{total.checked(results)}" if told else total.checked(results))
+    show(results, report_format, also, verbose=verbose, quiet=True)
 
 
 def show_lines(
-    results: Iterable[Told | Failed], report_format: str, *, verbose: bool, quiet: bool
+    results: Iterable[Told | Failed],
+    report_format: str,
+    also: Sequence[tuple[str, str]],
+    *,
+    verbose: bool,
+    quiet: bool,
 ) -> list[Told | Failed]:
     """Prints a line for each result as it comes, and one for all; other forms than text, once all are there."""
     from bnfold.optimization import total  # noqa: PLC0415 -- imports onnx, which --help must not
@@ -83,8 +124,7 @@ def show_lines(
             click.echo(text(page if verbose else brief, screen))
         if result.error:
             complain(result.error)
-    if report_format != "text":
-        show(come, report_format, verbose=verbose, quiet=quiet)
-    elif not quiet:
+    if report_format == "text" and not quiet:
         click.echo(total.optimized(come))
+    show(come, report_format, also, verbose=verbose, quiet=quiet or report_format == "text")
     return come

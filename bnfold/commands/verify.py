@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NoReturn
 
 import click
 
 import bnfold
 from bnfold.commands import options
-from bnfold.commands.show import report_to
+from bnfold.commands.show import deliver, report_to
 from bnfold.limits import held_to
 
 _OF_RUNNING = {"data": "--data", "rtol": "--rtol", "atol": "--atol", "providers": "--provider"}
@@ -59,14 +60,7 @@ def _renamed(_ctx: click.Context, _param: click.Parameter, pairs: Sequence[str])
 @options.timeout(1800.0, "comparing region by region, and as many for running the models")
 @options.memory
 @options.report
-@click.option(
-    "--format",
-    "report_format",
-    type=click.Choice(["text", "json", "markdown", "junit"]),
-    default="text",
-    show_default=True,
-    help="Form of the report.",
-)
+@options.report_format("github", "junit")
 @options.quiet
 @click.pass_context
 def verify(
@@ -91,6 +85,7 @@ def verify(
     memory: int | None,
     report: str | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     quiet: bool,
 ) -> None:
     """Find out whether the models BEFORE and AFTER compute the same.
@@ -104,7 +99,7 @@ def verify(
     Exit codes: 0 equivalent; 1 different or not verified; 2 usage or input error.
     """
     if certificate is not None:
-        _check_certificate(ctx, certificate, before, after, static, timeout, memory, report_format, quiet)
+        _check_certificate(ctx, certificate, before, after, static, timeout, memory, report_format, also, quiet)
     if before is None or after is None:
         missing = "BEFORE and AFTER are" if before is None else "AFTER is"
         raise click.UsageError(f"{missing} missing, or --certificate FILE")
@@ -136,8 +131,7 @@ def verify(
             progress=None if quiet else _progress(),
         )
     write_report(result, f"{before} and {after}")
-    if not quiet:
-        click.echo(FORMATS[report_format](result, before, after, layers))
+    deliver(lambda form: FORMATS[form](result, before, after, layers), report_format, also, quiet=quiet)
     raise click.exceptions.Exit(0 if result.verdict is bnfold.Verdict.EQUIVALENT else 1)
 
 
@@ -150,15 +144,16 @@ def _check_certificate(
     timeout: float,
     memory: int | None,
     report_format: str,
+    also: Sequence[tuple[str, str]],
     quiet: bool,
 ) -> NoReturn:
-    allowed = {"before", "after", "certificate", "static", "timeout", "memory", "report_format", "quiet"}
+    allowed = {"before", "after", "certificate", "static", "timeout", "memory", "report_format", "also", "quiet"}
     default = click.core.ParameterSource.DEFAULT
     given = [name for name in ctx.params if name not in allowed and ctx.get_parameter_source(name) is not default]
     if given:
         raise click.UsageError(f"a certificate says itself what was done: {given[0]} cannot be given")
-    if report_format not in _CERTIFICATE_FORMATS:
-        raise click.UsageError(f"--format {report_format} is not for certificates")
+    from bnfold.page import render  # noqa: PLC0415 -- what only this needs
+
     result = bnfold.verify_certificate(
         certificate,
         before,
@@ -168,18 +163,8 @@ def _check_certificate(
         memory=memory,
         progress=None if quiet else _progress(),
     )
-    if not quiet:
-        click.echo(_CERTIFICATE_FORMATS[report_format](result))
+    deliver(partial(render, result, "certificate"), report_format, also, quiet=quiet)
     raise click.exceptions.Exit(0 if result.holds else 1)
-
-
-def _as_json(result: bnfold.CertificateCheck) -> str:
-    from bnfold.page import document  # noqa: PLC0415 -- what only this needs
-
-    return document("certificate", result.to_dict())
-
-
-_CERTIFICATE_FORMATS: dict[str, Callable[[bnfold.CertificateCheck], str]] = {"text": str, "json": _as_json}
 
 
 def _progress() -> Callable[[str, int, int], None] | None:

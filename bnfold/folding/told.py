@@ -9,6 +9,7 @@ from typing import NamedTuple
 from bnfold.folding.record import Entry, Outcome, Plan
 from bnfold.folding.stays import kind_of, sentence
 from bnfold.page import Table, plural
+from bnfold.reasons import Reason
 
 _STAYED = (Outcome.KEPT, Outcome.REPLACED)
 _SHOWN = 3
@@ -86,10 +87,17 @@ def rows(plan: Plan, *, verbose: bool = False) -> tuple[Row, ...]:
         return tuple(_alone(entry) for entry in plan.entries)
     told = [entry for entry in plan.entries if not entry.is_other or entry.outcome is not Outcome.KEPT]
     grouped = [_together(group) for group in _groups(told)]
-    untold = len(plan.entries) - len(told)
-    if untold:
-        grouped.append(Row(Outcome.KEPT.value, str(untold), "other affines", ("-v tells why",)))
+    if untold := [entry for entry in plan.entries if entry.is_other and entry.outcome is Outcome.KEPT]:
+        grouped.append(Row(Outcome.KEPT.value, str(len(untold)), "other affines", (_untold(untold),)))
     return tuple(grouped)
+
+
+def _untold(entries: Sequence[Entry]) -> str:
+    """What is said of nodes that nobody asked for: how many of them are where they should be."""
+    fused = sum(any(refusal.reason is Reason.FUSED_BY_RUNTIME for refusal in entry.refusals) for entry in entries)
+    if not fused:
+        return "-v tells why"
+    return f"{fused} of them {'is' if fused == 1 else 'are'} {Reason.FUSED_BY_RUNTIME.name}; -v tells why"
 
 
 def _groups(entries: Iterable[Entry]) -> list[list[Entry]]:
@@ -110,9 +118,9 @@ def _together(group: list[Entry]) -> Row:
     notes = [] if first.outcome in _STAYED else [_way(group)]
     notes += _shared_reasons(group)
     if first.outcome is Outcome.REDUCED and first.left:
-        notes.append(f"left: {first.left[0].op_type} {_names([left.node for entry in group for left in entry.left])}")
+        notes.append(f"left: {first.left[0].op_type} {some([left.node for entry in group for left in entry.left])}")
     elif first.outcome in _STAYED:
-        notes.append(_names([entry.node for entry in group]))
+        notes.append(some([entry.node for entry in group]))
     return Row(first.outcome.value, str(len(group)), first.op_type, tuple(notes))
 
 
@@ -157,7 +165,8 @@ def _shared_reasons(group: list[Entry]) -> Iterator[str]:
             yield f"{reason.name}: e.g. {example}"
 
 
-def _names(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """A few of the names, and how many more there are."""
     shown = ", ".join(names[:_SHOWN])
     more = len(names) - _SHOWN
     return f"{shown} and {more} more (-v tells all)" if more > 0 else shown

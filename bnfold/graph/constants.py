@@ -29,7 +29,7 @@ from bnfold.graph.evaluate import (
 from bnfold.graph.facts import Array, Constant, Dim
 from bnfold.graph.op import Index, Op, Value
 from bnfold.graph.quantization import ZERO_POINT, Dequantized, Grid, Quantized, is_dequantize, is_quantize
-from bnfold.model_io import Model
+from bnfold.model_io import Model, ModelError
 from bnfold.model_io.tensors import all_tensors, holds_real_numbers
 from bnfold.reasons import Refused
 from bnfold.rounding import rounded
@@ -110,16 +110,28 @@ class Sparse:
     """A sparse tensor of the model: values, and their indices into the flattened tensor or one column for each axis."""
 
     def __init__(self, model: Model, sparse: onnx.SparseTensorProto) -> None:
+        self._name = sparse.values.name
         self._values = Stored(model, sparse.values)
         self._indices = Stored(model, sparse.indices)
         self.shape = tuple(sparse.dims)
         self.dtype = self._values.dtype
 
     def array(self) -> Array:
-        dense = np.zeros(self.shape, self.dtype)
-        indices = self._indices.array()
-        dense[np.unravel_index(indices, self.shape) if indices.ndim == 1 else tuple(indices.T)] = self._values.array()
-        return dense
+        """Dense.
+
+        Raises:
+            ModelError: indices do not fit, are out of range, or do not ascend, so that one may stand there twice.
+        """
+        dense = np.zeros(prod(self.shape), self.dtype)
+        try:
+            indices = self._indices.array().astype(np.int64)
+            places = indices if indices.ndim == 1 else np.ravel_multi_index(tuple(indices.T), self.shape)
+            if places.size and not (places[0] >= 0 and places[-1] < dense.size and (np.diff(places) > 0).all()):
+                raise ValueError("its indices are out of range, or do not ascend")
+            dense[places] = self._values.array()
+        except ValueError as error:
+            raise ModelError(f"sparse tensor {self._name!r}: {error}") from error
+        return dense.reshape(self.shape)
 
     def float64(self) -> FloatArray:
         return self.array().astype(np.float64)

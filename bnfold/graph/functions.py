@@ -11,6 +11,7 @@ from onnx import NodeProto
 
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
+from bnfold.model_io.validate import check_model
 from bnfold.reasons import Reason, Refused
 
 _TIMES, _MORE = 10, 100_000  # nodes that a model may become: so many times those that it has, and so many beside that
@@ -40,6 +41,7 @@ def inlined(model: Model, *, but: Sequence[tuple[str, str]] = (), convert_versio
             copy.proto = onnx.inliner.inline_selected_functions(copy.proto, list(but), exclude=True)
         else:
             copy.proto = onnx.inliner.inline_local_functions(copy.proto, convert_version=convert_version)
+        check_model(copy.proto, copy.payload)  # it loses the output of a function that is one of its inputs
     except Exception as error:  # it has many, for each way in which a model can be invalid
         raise Refused(Reason.NOT_INLINED, detail="ONNX's inliner cannot do it") from error
     return copy

@@ -47,6 +47,11 @@ class Value:
     def __repr__(self) -> str:
         return f"Value({self.name!r})"
 
+    @property
+    def is_stored(self) -> bool:
+        """Whether an initializer gives it."""
+        return self.tensor is not None or self.sparse is not None
+
     def forget(self) -> None:
         """Lets go of the ops that make it and read it."""
         self.producer, self._read = None, ()

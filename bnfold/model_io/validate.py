@@ -59,6 +59,7 @@ class _Check:
         constants = [*graph.initializer]
         for sparse in graph.sparse_initializer:
             self.tensor(sparse.indices)
+            _check_sparse(sparse)
             constants.append(sparse.values)
         for tensor in constants:
             self.tensor(tensor)
@@ -118,6 +119,14 @@ class _Check:
         elif expected := field_size(tensor):
             field, count = expected
             _agree(tensor, len(getattr(tensor, field)), count, f"entries of {field}")
+
+
+def _check_sparse(sparse: onnx.SparseTensorProto) -> None:
+    """As many indices as values: one for each into the flattened tensor, or one for each of its axes."""
+    found, count = list(sparse.indices.dims), list(sparse.values.dims)
+    if any(dim < 0 for dim in sparse.dims) or found not in (count, [*count, len(sparse.dims)]) or len(count) != 1:
+        name = sparse.values.name
+        raise ModelError(f"sparse tensor {name!r}: indices {found} do not fit values {count} of dims {[*sparse.dims]}")
 
 
 def _check_split(node: onnx.NodeProto) -> None:

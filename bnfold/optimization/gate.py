@@ -50,10 +50,13 @@ class Gate:
 
     def stopped(self, plan: Plan) -> tuple[Entry, ...]:
         """What does not pass, in the order of the plan."""
-        return tuple(entry for entry in plan.entries if self._stops(entry))
+        return tuple(entry for entry in plan.entries if self.broken_by(entry) is not None)
 
-    def _stops(self, entry: Entry) -> bool:
-        return not self.fail_on.isdisjoint(_kinds(entry)) and not self._allows(entry)  # type: ignore[attr-defined]
+    def broken_by(self, entry: Entry) -> FailOn | None:
+        """What keeps an entry from passing, the first of several; None if it passes."""
+        kinds = _kinds(entry)
+        broken = next((kind for kind in FailOn if kind in kinds and kind in self.fail_on), None)
+        return None if broken is None or self._allows(entry) else broken
 
     def _allows(self, entry: Entry) -> bool:
         names = {entry.node, entry.part_of or entry.node}

@@ -111,6 +111,8 @@ def optimize(
         how = {"timeout": timeout, "memory": memory, "progress": progress, **(calibration or {})}
         calibrated = _calibrated(loaded, calibrate, how, named(model))
         reference = loaded = calibrated.model
+    if progress is not None:
+        progress("deciding what folds", 0, 1)
     planned = plan(loaded, asked, Deadline.after(timeout))
     change = Change.of(loaded, planned)
     unchanged = not planned.changes and calibrate is None

@@ -8,15 +8,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bnfold import escape
 from bnfold.folding.plain import plan_dict
 from bnfold.folding.record import Entry, Plan
-from bnfold.folding.told import besides, headline, table
+from bnfold.folding.told import besides, headline, some, table
 from bnfold.model_io import Holder, Model
-from bnfold.optimization.gate import Gate
+from bnfold.optimization import cases
+from bnfold.optimization.gate import FailOn, Gate
 from bnfold.optimization.inventory import Change
 from bnfold.optimization.status import Status, status_of
 from bnfold.optimization.summary import summary, unit_of
-from bnfold.page import Page, html, text
+from bnfold.page import Case, Page, html, plural, text
 
 if TYPE_CHECKING:  # `optimize --no-verify` does without what verification imports
     from bnfold.calibration.result import Calibration
@@ -32,6 +34,10 @@ class Result:
 
     def to_dict(self) -> dict[str, object]:
         """The result as plain data: a member of `models` in docs/json.md."""
+        raise NotImplementedError
+
+    def cases(self) -> tuple[Case, ...]:
+        """The result as answers, one by one."""
         raise NotImplementedError
 
     @property
@@ -81,11 +87,19 @@ class Checked(Result):
             headline(self.plan, "would fold"),
             besides(self.plan),
             table(self.plan, verbose=verbose),
+            self._stopped_by(verbose=verbose),
             subject=self.source,
             word=status.value,
             tone=status.tone,
             summary=summary(self.change, (self.plan.nodes_before, self.plan.nodes_after)),
         )
+
+    def _stopped_by(self, *, verbose: bool) -> tuple[str, ...]:
+        """What the gate does not let pass, by name."""
+        names = [entry.node for entry in self.stopped]
+        kinds = ",".join(kind.value for kind in FailOn if kind in self.gate.fail_on)
+        told = ", ".join(names) if verbose else some(names)
+        return (f"--fail-on {kinds} stops {plural(len(names), 'node')}: {told}",) if names else ()
 
     @property
     def status(self) -> Status:
@@ -102,6 +116,9 @@ class Checked(Result):
             **plan_dict(self.plan),
             **(self.change.to_dict() if self.change else {}),
         }
+
+    def cases(self) -> tuple[Case, ...]:
+        return tuple(cases.checked(self.source, self.plan, self.gate))
 
 
 @dataclass(frozen=True)
@@ -194,6 +211,9 @@ class Optimized(Holder, Result):
             "seconds": self.seconds,
         }
 
+    def cases(self) -> tuple[Case, ...]:
+        return tuple(cases.optimized(self.source, self.plan, self.verification))
+
 
 _VERDICTS = {
     Status.OK: "verified",
@@ -216,11 +236,18 @@ class Failed(Result):
         return False
 
     def page(self, *, verbose: bool = False) -> Page:  # noqa: ARG002 -- there is nothing to say of its nodes
-        why = self.error.removeprefix(f"{self.source}: ")  # which names the model mostly
-        return Page(why, subject=self.source, word=Status.FAILED.value, tone=Status.FAILED.tone)
+        return Page(self._told, subject=self.source, word=Status.FAILED.value, tone=Status.FAILED.tone)
 
     def to_dict(self) -> dict[str, object]:
         return {"model": self.source, "error": self.error}
+
+    def cases(self) -> tuple[Case, ...]:
+        return (cases.failed(self.source, self._told),)
+
+    @property
+    def _told(self) -> str:
+        """The error, which may begin with the path itself."""
+        return self.error.removeprefix(f"{self.source}: ").removeprefix(f"{escape.line(self.source)}: ")
 
 
 @dataclass(frozen=True)
@@ -231,17 +258,20 @@ class Told(Result):
         source: The model's path as it was given.
         told: Its report.
         data: The same for programs.
+        judged: The same case by case.
         error: Why nothing was written; empty if it was.
     """
 
     source: str
     told: Page
     data: dict[str, object]
+    judged: tuple[Case, ...] = ()
     error: str = ""
 
     @classmethod
     def of(cls, result: Optimized, *, verbose: bool, error: str = "") -> Told:
-        return cls(result.source, result.page(verbose=verbose), result.to_dict(), error)
+        judged = (*result.cases(), *([cases.not_written(result.source, error)] if error else []))
+        return cls(result.source, result.page(verbose=verbose), result.to_dict(), judged, error)
 
     @property
     def ok(self) -> bool:
@@ -256,6 +286,9 @@ class Told(Result):
 
     def to_dict(self) -> dict[str, object]:
         return self.data
+
+    def cases(self) -> tuple[Case, ...]:
+        return self.judged
 
 
 def sizes(before: int, after: int) -> str:

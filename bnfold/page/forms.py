@@ -1,13 +1,18 @@
-"""The forms that a verb prints one result in."""
+"""The forms that results are printed in. docs/cli.md says which verb has which, and what for."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
 
-from bnfold.page.markup import markdown
+from bnfold.page.annotations import github
+from bnfold.page.cases import Case
+from bnfold.page.findings import sarif
+from bnfold.page.markup import html, html_document, markdown
 from bnfold.page.page import Page
 from bnfold.page.schema import document
 from bnfold.page.screen import LOG, Screen
+from bnfold.page.suites import junit
 from bnfold.page.terminal import text
 
 
@@ -22,10 +27,41 @@ class Telling(Protocol):
         """The same for programs."""
         ...
 
+    def cases(self) -> Sequence[Case]:
+        """The same as answers, one by one."""
+        ...
+
+
+Form = Callable[[Sequence[Any], bool, Screen], str]
+"""Makes one text of several results, in detail or not."""
+
+
+def _cases(results: Sequence[Telling]) -> Iterator[Case]:
+    for result in results:
+        yield from result.cases()
+
+
+def _pages(results: Sequence[Telling], verbose: bool) -> list[Page]:
+    return [result.page(verbose=verbose) for result in results]
+
+
+def _text(results: Sequence[Telling], verbose: bool, screen: Screen) -> str:
+    return "\n\n".join(text(page, screen) for page in _pages(results, verbose))
+
+
+FORMS: dict[str, Form] = {
+    "text": _text,
+    "markdown": lambda results, verbose, _: "\n\n".join(map(markdown, _pages(results, verbose))),
+    "html": lambda results, verbose, _: html_document(map(html, _pages(results, verbose))),
+    "github": lambda results, verbose, _: github([page.title for page in _pages(results, verbose)], _cases(results)),
+    "junit": lambda results, *_: junit(_cases(results)),
+    "sarif": lambda results, *_: sarif(_cases(results)),
+}
+"""Several results in one; JSON is not among them, since each kind of document has a shape of its own."""
+
 
 def render(result: Telling, kind: str, form: str, *, verbose: bool = False, screen: Screen = LOG) -> str:
-    """The result in a form: text, markdown or json, whose schema is that of its kind."""
+    """One result in a form; as JSON, its schema is that of its kind."""
     if form == "json":
         return document(kind, result.to_dict())
-    page = result.page(verbose=verbose or form == "markdown")
-    return markdown(page) if form == "markdown" else text(page, screen)
+    return FORMS[form]([result], verbose or form in ("markdown", "html"), screen)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from bnfold import escape
 from bnfold.page.page import Page, Row, Table
@@ -30,15 +30,36 @@ def markdown_table(table: Table) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em }
+td, p { overflow-wrap: anywhere }
+table { border-collapse: collapse; margin: 1em 0; font-variant-numeric: tabular-nums }
+th, td { border: 1px solid #8886; padding: 0.25em 0.6em; text-align: left; vertical-align: top }
+section + section { border-top: 1px solid #8886 }
+"""
+
+
 def html(page: Page) -> str:
     """The report as an HTML fragment."""
     above = "".join(f"<p>{escape.html(told)}</p>" for told in (*page.lines, *page.warnings))
     notes = "".join(f"<p>{escape.html(note)}</p>" for note in page.notes)
-    tables = _html_table(page.summary) + _html_table(page.table)
+    tables = html_table(page.summary) + html_table(page.table)
     return f"<p><b>{escape.html(page.title)}</b></p>{above}{tables}{notes}"
 
 
-def _html_table(table: Table) -> str:
+def html_document(fragments: Iterable[str]) -> str:
+    """A page for a browser, which needs nothing else: no network, no script."""
+    sections = "\n".join(f"<section>{fragment}</section>" for fragment in fragments)
+    told = (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>bnfold</title>\n'
+        '<meta name="viewport" content="width=device-width">\n<meta name="color-scheme" content="light dark">\n'
+        f"<style>{_STYLE}</style>\n</head>\n<body>\n{sections}\n</body>\n</html>"
+    )
+    return told.encode("ascii", "xmlcharrefreplace").decode()  # which any output can take
+
+
+def html_table(table: Table) -> str:
+    """The table as HTML; nothing if it has no rows."""
     if not table:
         return ""
     head = "".join(f"<th>{column}</th>" for column in table.columns)

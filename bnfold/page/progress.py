@@ -42,8 +42,14 @@ class Progress:
         if not self._shown or (now - self._last < _EVERY and done < total):
             return
         self._last = now
-        rate = done / (now - self._since) if now > self._since else 0.0
-        rest = f", {rate:.0f}/s, {(total - done) / rate:.0f} s left" if rate else ""
-        line = "" if done >= total else f"{escape.line(what)}: {done} of {total}{self._noun}{rest}"
+        line = "" if done >= total else f"{escape.line(what)}{self._far(done, total, now - self._since)}"
         sys.stderr.write(f"\r\x1b[K{line}")
         sys.stderr.flush()
+
+    def _far(self, done: int, total: int, seconds: float) -> str:
+        """How far it is; what is one piece of work is being done, and no more can be said."""
+        if total == 1:
+            return " …"
+        rate = done / seconds if seconds > 0 else 0.0
+        rest = f", {rate:.1f}/s, {(total - done) / rate:.0f} s left" if rate else ""
+        return f": {done} of {total}{self._noun}{rest}"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from bnfold.escape import as_json
 from bnfold.version import __version__
 
-SCHEMA = {"models": 3, "verification": 3, "calibration": 1, "reference": 1, "certificate": 1}
+SCHEMA = {"models": 3, "verification": 3, "calibration": 1, "reference": 1, "drift": 1, "certificate": 1}
 """A change that breaks a reader raises the number."""
 
 

@@ -11,7 +11,8 @@ MOST_DRAWINGS = 60
 MOST_WEIGHTS = 1 << 28
 """Elements of weights that are read for their ranges."""
 _SHOWN = 25
-_MOST = 400
+MOST_SHOWN = 400
+"""Rows of a table, names in a list, and ways that folds went."""
 _Item = TypeVar("_Item")
 
 
@@ -44,4 +45,4 @@ class Bounded(Generic[_Item]):
 
 def bounded(items: Sequence[_Item], shown: int = _SHOWN) -> Bounded[_Item]:
     """The items, as many as a report shows."""
-    return Bounded(items[:shown], items[shown:_MOST], max(0, len(items) - _MOST))
+    return Bounded(items[:shown], items[shown:MOST_SHOWN], max(0, len(items) - MOST_SHOWN))

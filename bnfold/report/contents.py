@@ -11,6 +11,7 @@ from bnfold.calibration.result import Calibration
 from bnfold.folding import Outcome, Plan
 from bnfold.optimization.results import Checked, Optimized, sizes
 from bnfold.page import Page
+from bnfold.report.bounds import Bounded
 from bnfold.report.folds import Kind, kinds
 from bnfold.report.measured import Drifted, Measured, drifted, measured
 from bnfold.report.spreads import Spreads, spreads
@@ -50,7 +51,7 @@ class Folded:
         spreads: The weights before and after.
     """
 
-    kinds: tuple[Kind, ...]
+    kinds: Bounded[Kind]
     stays: Stays
     spreads: Spreads
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from bnfold.folding import Entry, Outcome, Plan
 from bnfold.folding.record import Ability, Answer
 from bnfold.graph import Op
-from bnfold.report.bounds import MOST_DRAWINGS, Bounded, bounded
-from bnfold.report.pictures import MOST_DRAWN, Part, Picture, picture
+from bnfold.report.bounds import MOST_DRAWINGS, MOST_SHOWN, Bounded, bounded
+from bnfold.report.pictures import MOST_DRAWN, Part, Picture, makers, picture, readers
 from bnfold.report.twins import Twins
 
 _ALIKE_DRAWN = 4
@@ -74,7 +75,7 @@ class Kind:
     count: int
 
 
-def kinds(plan: Plan, twins: Twins) -> tuple[Kind, ...]:
+def kinds(plan: Plan, twins: Twins) -> Bounded[Kind]:
     """All that went somewhere, the most frequent way first; of a model with hundreds, not all are drawn."""
     groups: dict[object, list[Entry]] = {}
     for entry in plan.entries:
@@ -89,7 +90,7 @@ def kinds(plan: Plan, twins: Twins) -> tuple[Kind, ...]:
         names = bounded([entry.node for entry in group[drawn:]])
         first = group[0]
         found.append(Kind(first.outcome.value, first.op_type, _way(first), folds, names, len(group)))
-    return tuple(found)
+    return bounded(found, MOST_SHOWN)
 
 
 def _likeness(entry: Entry) -> object:
@@ -109,7 +110,8 @@ def _way(entry: Entry) -> str:
 
 
 def _fold(entry: Entry, twins: Twins) -> Fold:
-    before, after = dict(_before(entry, twins)), dict(_after(entry, twins))
+    before = dict(_before(entry, twins))
+    after = dict(_after(entry, twins)) or dict(_beside(entry, twins))
     return Fold(
         entry.node,
         tuple(map(_step, entry.answers[:MOST_DRAWN])),
@@ -129,11 +131,19 @@ def _before(entry: Entry, twins: Twins) -> Iterator[tuple[Op, Part]]:
 
 def _after(entry: Entry, twins: Twins) -> Iterator[tuple[Op, Part]]:
     for answer in _others(entry):
-        if (op := twins.after(answer.node, answer.op_type)) is not None:
+        if (op := twins.heir(answer.node, answer.op_type)) is not None:
             yield op, Part.CHANGED if answer.ability in _TOOK else Part.PASSED
     for left in entry.left:
         if (op := twins.left(left.node, left.op_type)) is not None:
             yield op, Part.LEFT
+
+
+def _beside(entry: Entry, twins: Twins) -> Iterator[tuple[Op, Part]]:
+    """What stood around a node of which nothing is left."""
+    if (op := twins.before(entry.node, entry.op_type)) is not None:
+        for other in islice((*makers(op), *readers(op)), MOST_DRAWN):
+            if (twin := twins.after(other.label, other.type)) is not None:
+                yield twin, Part.BESIDE
 
 
 def _others(entry: Entry) -> Sequence[Answer]:

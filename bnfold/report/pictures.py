@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -115,15 +115,32 @@ def picture(parts: Mapping[Op, Part]) -> Picture:
     Args:
         parts: What each has to do with what the drawing is of.
     """
-    edges: dict[tuple[_Drawn, _Drawn], None] = {}
+    drawn: dict[_Drawn, None] = dict.fromkeys(parts)
     for op in parts:
-        edges |= dict.fromkeys((end, op) for end in _few(_above(op), parts))
-        edges |= dict.fromkeys((op, end) for end in _few(_below(op), parts))
-    drawn = sorted(dict.fromkeys([*parts, *(end for edge in edges for end in edge)]), key=lambda end: end.place)
-    number = {end: index for index, end in enumerate(drawn)}
+        drawn |= dict.fromkeys([*_few(_above(op), parts), *_few(_below(op), parts)])
+    number = {end: index for index, end in enumerate(sorted(drawn, key=lambda end: end.place))}
     # in an invalid model a value may be read before it is made
-    lines = [(number[upper], number[lower]) for upper, lower in edges if number[upper] < number[lower]]
-    return Picture(tuple(_box(end, parts) for end in drawn), layout(len(drawn), lines))
+    lines = [(number[upper], number[lower]) for upper, lower in _edges(number) if number[upper] < number[lower]]
+    return Picture(tuple(_box(end, parts) for end in number), layout(len(number), lines))
+
+
+def _edges(drawn: Collection[_Drawn]) -> Iterator[tuple[_Drawn, _Drawn]]:
+    """All between what is drawn."""
+    for end in drawn:
+        if isinstance(end, Op):
+            yield from ((above, end) for above in dict.fromkeys(_above(end)) if above in drawn)
+        elif end.is_output and (maker := end.value.producer) is not None and maker in drawn:
+            yield maker, end
+
+
+def makers(op: Op) -> Iterator[Op]:
+    """What makes the values that an operator reads."""
+    yield from (value.producer for value in op.inputs if value is not None and value.producer is not None)
+
+
+def readers(op: Op) -> Iterator[Op]:
+    """What reads the values that an operator makes."""
+    yield from (use.op for value in op.outputs if value is not None for use in value.readers)
 
 
 def _box(end: _Drawn, parts: Mapping[Op, Part]) -> Box:

@@ -9,8 +9,8 @@ from bnfold.folding import Entry, Outcome, Plan
 from bnfold.folding.stays import kind_of
 from bnfold.graph import Op
 from bnfold.reasons import Refusal
-from bnfold.report.bounds import Bounded, bounded
-from bnfold.report.pictures import MOST_DRAWN, Part, Picture, picture
+from bnfold.report.bounds import MOST_DRAWINGS, Bounded, bounded
+from bnfold.report.pictures import MOST_DRAWN, Part, Picture, makers, picture, readers
 from bnfold.report.twins import Twins
 
 _SIDES = {"": "the node itself", "up": "above", "down": "below", "beside": "beside it"}
@@ -82,14 +82,17 @@ def stays(plan: Plan, twins: Twins) -> Stays:
                 entry
             )
     ordered = sorted(groups.values(), key=len, reverse=True)
-    told = [(group[0].is_other, _staying(group, twins)) for group in ordered]
+    told = [
+        (group[0].is_other, _staying(group, twins, is_drawn=place < MOST_DRAWINGS))
+        for place, group in enumerate(ordered)
+    ]
     return Stays(
         tuple(staying for is_other, staying in told if not is_other),
         tuple(staying for is_other, staying in told if is_other),
     )
 
 
-def _staying(group: Sequence[Entry], twins: Twins) -> Staying:
+def _staying(group: Sequence[Entry], twins: Twins, *, is_drawn: bool) -> Staying:
     first = group[0]
     kind = kind_of(first)
     return Staying(
@@ -100,7 +103,7 @@ def _staying(group: Sequence[Entry], twins: Twins) -> Staying:
         tuple(map(_obstacle, first.refusals[:_MOST_REASONS])),
         first.node,
         bounded([_named(entry) for entry in group]),
-        _picture(first, twins),
+        _picture(first, twins) if is_drawn else None,
     )
 
 
@@ -119,9 +122,9 @@ def _picture(entry: Entry, twins: Twins) -> Picture | None:
     if op is None:
         return None
     parts = {op: Part.HALF if entry.outcome is Outcome.REDUCED else Part.STAYS}
-    parts |= dict.fromkeys(_makers(op), Part.BESIDE)  # so that their other readers are seen
+    parts |= dict.fromkeys(makers(op), Part.BESIDE)  # so that their other readers are seen
     stopped = {refusal.node for refusal in entry.refusals} - {op.label}
-    for towards in (_makers, _readers):
+    for towards in (makers, readers):
         for way in _ways(op, stopped, towards):
             for passed in way[:-1]:
                 parts[passed] = Part.PASSED
@@ -142,11 +145,3 @@ def _ways(op: Op, ends: set[str], towards: Callable[[Op], Iterator[Op]]) -> Iter
                 yield (*way, other)
             else:
                 ways.append((*way, other))
-
-
-def _makers(op: Op) -> Iterator[Op]:
-    yield from (value.producer for value in op.inputs if value is not None and value.producer is not None)
-
-
-def _readers(op: Op) -> Iterator[Op]:
-    yield from (use.op for value in op.outputs if value is not None for use in value.readers)

@@ -32,7 +32,8 @@ class Twins:
         """The operator in the folded model that is the one of that name and type in the original."""
         before = self.before(name, op_type)
         if before is None or before.node.name:
-            return _of_type(self._after, name, op_type)
+            alike = self._after.get(name, [])  # a fold may have made a Gemm of a MatMul
+            return _of_type(self._after, name, op_type) or (alike[0] if len(alike) == 1 else None)
         # one without a name is known by its output, which may have taken the name of what was folded into it
         for _ in range(_FARTHEST):
             found = self._makers.get(self._now(name))
@@ -42,6 +43,15 @@ class Twins:
             if following is None:
                 break
             name = following
+        return None
+
+    def heir(self, name: str, op_type: str) -> Op | None:
+        """The same; of one that is gone itself, what it went into."""
+        for _ in range(_FARTHEST):
+            found = self.after(name, op_type)
+            if found is not None or (name, op_type) not in self._heirs:
+                return found
+            name, op_type = self._heirs[name, op_type]
         return None
 
     def left(self, name: str, op_type: str) -> Op | None:
@@ -76,6 +86,16 @@ class Twins:
     @cached_property
     def _folded(self) -> set[tuple[str, str]]:
         return {(entry.op_type, entry.node) for entry in self._plan.entries if entry.outcome is Outcome.FOLDED}
+
+    @cached_property
+    def _heirs(self) -> dict[tuple[str, str], tuple[str, str]]:
+        """What each node that is gone went into: names and types."""
+        heirs = {}
+        for entry in self._plan.entries:
+            types = {answer.node: answer.op_type for answer in entry.answers}
+            if entry.outcome in (Outcome.FOLDED, Outcome.MERGED) and entry.into and entry.into[0] in types:
+                heirs[entry.node, entry.op_type] = entry.into[0], types[entry.into[0]]
+        return heirs
 
     @cached_property
     def _renamed(self) -> dict[str, str]:

@@ -1,15 +1,16 @@
-"""A verification as text, JSON, Markdown and JUnit XML."""
+"""A verification as text, JSON, Markdown, HTML, annotations and JUnit XML."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from xml.etree import ElementTree as ET
 
 from bnfold import escape
-from bnfold.page import Table, document, markdown_table
+from bnfold.page import Page, Table, document, github, html_document, html_table, junit, markdown_table
+from bnfold.page import html as page_html
 from bnfold.page.terminal import table
-from bnfold.verification.result import Outcome, OutputFigures, RegionResult, Verdict, Verification
+from bnfold.verification.cases import cases
+from bnfold.verification.result import Outcome, OutputFigures, RegionResult, Verification
 
 _OUTPUT_COLUMNS = (
     *("output", "max abs", "max rel", "rms", "SNR dB", "ULPs", "cosine", "argmax", "NaN/Inf"),
@@ -67,42 +68,15 @@ def as_json(result: Verification, before: str, after: str, *, layers: bool = Fal
     return document("verification", {**paths, **result.to_dict(layers=layers)})
 
 
-def junit(result: Verification, before: str, after: str) -> str:
-    """A test suite for a CI server: a case for each output and for each region."""
-    name = escape.line(f"bnfold verify {before} {after}")
-    suites = ET.Element("testsuites", name=name)
-    suite = ET.SubElement(suites, "testsuite", name=name)
-    for output in result.outputs:
-        case = _case(suite, "outputs", output.name)
-        if not output.passed:
-            message = f"differs by {_short(output.max_rel)} of max |y|, accepted are {_short(output.tolerance)}"
-            # regions have the last word; see Verification
-            kind = "failure" if result.verdict is Verdict.DIFFERENT else "skipped"
-            _tell(case, kind, message, " ".join(_figures(output)))
-    for region in result.regions:
-        case = _case(suite, "regions", f"{region.suspect} -> {region.value}")
-        if region.outcome is Outcome.DIFFERENT:
-            _tell(case, "failure", str(region), *_place(region))
-        elif region.is_open:
-            _tell(case, "skipped", str(region), *_operators(region))
-    verdict = _case(suite, "models", "verdict")
-    if result.verdict is not Verdict.EQUIVALENT:
-        _tell(verdict, "failure", str(result), *result.reasons, *_shows(result))
-    counts = {"tests": len(suite), "failures": len(suite.findall("*/failure")), "errors": 0}
-    for element in (suites, suite):
-        element.attrib.update({key: str(count) for key, count in counts.items()})
-    suite.set("skipped", str(len(suite.findall("*/skipped"))))
-    ET.indent(suites)
-    content: bytes = ET.tostring(suites)  # in ASCII, which any output can take
-    return '<?xml version="1.0" encoding="UTF-8"?>\n' + content.decode()
-
-
-def _case(suite: ET.Element, group: str, name: str) -> ET.Element:
-    return ET.SubElement(suite, "testcase", classname=group, name=escape.line(name))
-
-
-def _tell(case: ET.Element, kind: str, message: str, *lines: str) -> None:
-    ET.SubElement(case, kind, message=escape.line(message)).text = "\n".join(map(escape.line, lines))
+def html(result: Verification, *, layers: bool = False) -> str:
+    """The same as a page for a browser."""
+    tables = [Table(_OUTPUT_COLUMNS, tuple(tuple(_figures(output)) for output in result.outputs))]
+    tables.append(Table(_REGION_COLUMNS, tuple(tuple(_region(region)) for region in _shown(result, layers=layers))))
+    if layers:
+        tables.append(Table(_LAYER_COLUMNS, tuple(map(tuple, _layers(result)))))
+    notes = [*([_alike(result)] if layers else []), *result.reasons, *_shows(result)]
+    told = page_html(Page(str(result), notes=tuple(notes)))
+    return html_document([told + "".join(map(html_table, tables))])
 
 
 def _shown(result: Verification, *, layers: bool) -> list[RegionResult]:
@@ -200,5 +174,7 @@ FORMATS: dict[str, Callable[[Verification, str, str, bool], str]] = {
     "text": lambda result, before, after, layers: text(result, layers=layers),
     "markdown": lambda result, before, after, layers: markdown(result, layers=layers),
     "json": lambda result, before, after, layers: as_json(result, before, after, layers=layers),
-    "junit": lambda result, before, after, layers: junit(result, before, after),
+    "html": lambda result, before, after, layers: html(result, layers=layers),
+    "github": lambda result, before, after, layers: github([f"{before} {after}: {result}"], cases(result, after)),
+    "junit": lambda result, before, after, layers: junit(cases(result, after)),
 }

@@ -14,6 +14,7 @@ from onnx import helper, numpy_helper
 TRAIN, TEST, LABELS = (MODELS / f"digits_{name}.npz" for name in ("train", "test", "labels"))
 
 Array = npt.NDArray[Any]
+X = np.random.default_rng(0).normal(size=(8, 3, 4, 4)).astype(np.float32)  # samples of three channels
 Nodes = Sequence[tuple[str, Mapping[str, Any]]]  # operators and their attributes
 _P = ParamSpec("_P")
 _T = TypeVar("_T")

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import onnx
 import pytest
-from calibration.helpers import bn_model
+from calibration.helpers import X, bn_model
 from click.testing import CliRunner
 from onnx import numpy_helper
 
@@ -20,7 +20,6 @@ from bnfold.calibration.running.program import Program
 from bnfold.commands import program
 from bnfold.limits import Deadline, Limits
 
-X = np.random.default_rng(0).normal(size=(8, 3, 4, 4)).astype(np.float32)
 GIGABYTE = 1 << 30
 MEGABYTE = 1 << 20
 PORTS = "(int64 number, bool going, float[N, 3, a, b] old) => (bool still, float[N, 3, a, b] new)"

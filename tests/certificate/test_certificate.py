@@ -383,7 +383,7 @@ def test_missing_record(tmp_path):
     refused(check(tmp_path), "is not a regular file")
 
 
-@pytest.mark.parametrize("options", [["--seed", "1"], ["--no-run"], ["--rtol", "1"], ["--format", "junit"]])
+@pytest.mark.parametrize("options", [["--seed", "1"], ["--no-run"], ["--rtol", "1"]])
 def test_options_of_the_record(folder, options):
     """What the record says itself cannot be said."""
     assert check(folder / "out.json", *options).exit_code == 2

@@ -18,7 +18,7 @@ import onnx
 import bnfold
 from bnfold.commands.errors import explained
 from bnfold.optimization.formats import FORMATS
-from bnfold.page import render
+from bnfold.page import LOG, render
 from bnfold.verification import verify
 from bnfold.verification.told import FORMATS as OF_VERIFICATION
 
@@ -53,7 +53,7 @@ def _examined(model: bytes, depth: Depth) -> str:
     leftover = ("keep", "affine", "conv")[len(model) % 3]
     output = io.BytesIO()
     optimized = bnfold.optimize(model, output, verify="off", leftover=leftover, assume_constant=bool(len(model) % 2))
-    _tell(report([checked, optimized], True) for report in FORMATS.values())
+    _tell(report([checked, optimized], True, LOG) for report in FORMATS.values())
     try:
         bnfold.check(output.getvalue())
     except bnfold.ModelError as error:

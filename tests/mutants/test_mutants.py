@@ -1,7 +1,7 @@
 """Models that are wrong: whatever it is, they are read or refused."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import onnx
@@ -168,6 +168,29 @@ def faulty() -> Iterator[object]:
     for version in (0, 2**31, 2**63 - 1, -1):
         yield pytest.param(conv_bn(opset(version)), id=f"opset-{version}")
     yield pytest.param(above(SPLIT), id="split-past-its-end")
+    for indices in ([-1, 4], [4, 400], [4, 4], [4, 0], [[0, 0, 0, 0], [9, 0, 0, 0]], [[0, 0, 0, 0], [-1, 0, 0, 0]]):
+        yield pytest.param(conv_bn(sparse(indices)), id=f"sparse-at-{indices}")
+    yield pytest.param(conv_bn(sparse([0, 1], (1 << 32, 1 << 32))), id="sparse-and-huge")
+    yield pytest.param(conv_bn(passing_through), id="function-that-does-nothing")
+
+
+def sparse(indices: list[int] | list[list[int]], dims: Sequence[int] = (3, 3, 1, 1), count: int = 2) -> Change:
+    """Makes the weight a sparse one, of that many values."""
+
+    def change(made: onnx.ModelProto) -> None:
+        del made.graph.initializer[-1]
+        values = numpy_helper.from_array(np.ones(count, np.float32), "w")
+        places = numpy_helper.from_array(np.array(indices, np.int64), "places")
+        made.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, dims))
+
+    return change
+
+
+def passing_through(made: onnx.ModelProto) -> None:
+    """A function whose output is its input, which ONNX's inliner loses."""
+    made.functions.append(helper.make_function("d", "F", ["a"], ["a"], [], [helper.make_opsetid("", 17)]))
+    made.graph.node[0].output[0] = "q"
+    made.graph.node.insert(1, helper.make_node("F", ["q"], ["c"], domain="d"))
 
 
 @pytest.mark.parametrize("wrong", list(faulty()))
@@ -197,6 +220,8 @@ def test_kept(wrong, reason):
         pytest.param(conv_bn(opset(2**31)), "version 2147483648", id="opset"),
         pytest.param(conv_bn(lacking_an_output), "nothing computes the output 'q' of function 'F0'", id="function"),
         pytest.param(above(SPLIT), "has 2 outputs, but num_outputs is 1", id="split"),
+        pytest.param(conv_bn(sparse([4])), "indices [1] do not fit values [2] of dims [3, 3, 1, 1]", id="sparse"),
+        pytest.param(conv_bn(sparse([4, 4])), "sparse tensor 'w': its indices are out of range", id="sparse-twice"),
     ],
 )
 def test_refused(wrong, words):

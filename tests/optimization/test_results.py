@@ -13,10 +13,11 @@ from bnfold.folding.record import Ability, Answer, Remnant
 from bnfold.folding.told import Row, rows, table
 from bnfold.model_io import load
 from bnfold.optimization.formats import FORMATS
+from bnfold.optimization.gate import Gate
 from bnfold.optimization.inventory import Change, Inventory
 from bnfold.optimization.results import Checked, Failed, Optimized
 from bnfold.optimization.summary import summary
-from bnfold.page import markdown
+from bnfold.page import LOG, markdown
 from bnfold.reasons import Reason, Refusal
 from bnfold.verification import Verdict, Verification
 
@@ -126,6 +127,24 @@ def test_other_affines_that_stay_are_counted():
         ("kept", "1", "other affines"),
     ]
     assert [row.op_type for row in rows(entries, verbose=True)] == ["Mul", "Add", "BatchNormalization"]
+
+
+def test_what_is_part_of_an_operator_is_counted():
+    """Else nobody would know that nearly all of what stays is where it should be."""
+    fused = Refusal(Reason.FUSED_BY_RUNTIME, {"pattern": "Gelu"})
+    entries = [kept("mul", fused, op_type="Mul"), kept("div", fused, op_type="Div"), kept("add", SHIFT, op_type="Add")]
+    assert rows(plan(*entries))[0].notes == ("2 of them are FUSED_BY_RUNTIME; -v tells why",)
+    assert rows(plan(entries[0]))[0].notes == ("1 of them is FUSED_BY_RUNTIME; -v tells why",)
+
+
+def test_what_the_gate_stops_is_named():
+    """All of it with -v; nothing where it lets all pass."""
+    entries = [kept(f"bn{number}", SHIFT) for number in range(5)]
+    strict = Checked("net.onnx", plan(*entries), Gate(("any", "affines")))
+    shown = "--fail-on affines,any stops 5 nodes: bn0, bn1, bn2"
+    assert strict.page().notes == (f"{shown} and 2 more (-v tells all)",)
+    assert strict.page(verbose=True).notes == (f"{shown}, bn3, bn4",)
+    assert Checked("net.onnx", plan(*entries)).page().notes == ()
 
 
 def test_verbose_tells_all_of_a_node():
@@ -347,5 +366,5 @@ def test_json_is_what_the_docs_say():
 def test_a_model_that_failed_is_in_what_is_sent_around():
     """On a terminal its line is on standard error already."""
     failed = [Failed("bad.onnx", "is empty")]
-    assert FORMATS["text"](failed, False) == ""
-    assert FORMATS["markdown"](failed, False) == "**FAILED bad.onnx is empty**"
+    assert FORMATS["text"](failed, False, LOG) == ""
+    assert FORMATS["markdown"](failed, False, LOG) == "**FAILED bad.onnx is empty**"

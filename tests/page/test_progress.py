@@ -39,6 +39,12 @@ def test_without_a_noun_numbers_are_enough(terminal):
     assert "samples" not in terminal.getvalue()
 
 
+def test_one_piece_of_work_is_just_named(terminal):
+    """`0 of 1` would say nothing."""
+    Progress(noun="models")("deciding what folds", 0, 1)
+    assert terminal.getvalue() == "\r\x1b[Kdeciding what folds …"
+
+
 @pytest.mark.parametrize("shown", [True, False])
 def test_where_there_is_no_terminal_nothing_is_shown(shown, terminal, monkeypatch):
     """Nor where nothing is wanted."""

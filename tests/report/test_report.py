@@ -95,6 +95,22 @@ def test_nodes_without_names_are_found_again(page, is_named):
     assert made.drawings == named.drawings
 
 
+def test_of_merged_branches_is_drawn_what_they_went_into(page):
+    """Two Convs that are added become one, which is there afterwards; its weights alone are compared."""
+    model = model_of("""<ir_version: 9, opset_import: ["" : 17]> g (T[1,4,8,8] x) => (T[1,4,8,8] y) {
+        [one] a = Conv<pads=[1,1,1,1]>(x, {w: 4, 4, 3, 3})
+        [two] b = Conv(x, {v: 4, 4, 1, 1})
+        [bn] c = BatchNormalization(b, {bn: 4})
+        [sum] s = Add(a, c)
+        y = Relu(s)
+    }""")
+    made = page(bnfold.check(model.SerializeToString()))
+    merged = next(entry for entry in bnfold.plan(model).entries if entry.outcome is bnfold.Outcome.MERGED)
+    assert (merged.node, merged.into) == ("two", ("one",))
+    assert made.drawings == [4, 3, 5, 3]
+    assert re.findall(r'class="name">Conv <span class="mono">(\w+)<', made.text) == ["one"]
+
+
 def test_a_widened_spread_is_a_warning(page):
     """A fold that makes one channel a hundred times as large as the others asks for scales for each channel."""
     made = page(bnfold.check(conv_bn(gamma=[100, 1, 1, 1]).SerializeToString()))
@@ -183,6 +199,15 @@ def test_a_large_model_has_a_small_report(page):
     assert len(made.text) < 700_000
     assert len(made.drawings) < 120
     assert "100 more layers are left out" in made.sections["weights"]
+
+
+def test_folds_in_many_ways_are_bounded(page, monkeypatch):
+    """As many ways are there as a page shows, and it says how many others there were."""
+    monkeypatch.setattr("bnfold.report.folds.MOST_SHOWN", 1)
+    monkeypatch.setattr("bnfold.report.bounds.MOST_SHOWN", 1)
+    made = page(bnfold.check(str(MODELS / "digits_resnet.onnx")))
+    assert "went 1 other ways are left out" in made.sections["folds"]
+    assert "into Gemm" not in made.sections["folds"]
 
 
 # --- the file ------------------------------------------------------------------------------------------------

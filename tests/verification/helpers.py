@@ -13,6 +13,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from bnfold.verification import Verdict, verify
+
 Array = npt.NDArray[Any]
 TYPES = ("float16", "float32", "float64")
 STATISTICS = {"usual": 1.0, "mean 1e4 sigma": 1e4}
@@ -188,6 +190,12 @@ class Rewriting:
 
     def _written(self, part: str, prefix: str) -> onnx.ModelProto:
         return parsed(self.model.replace("@", part).replace("~", prefix), self.opset, self.tensors)
+
+
+def assert_told_apart(case: Rewriting) -> None:
+    """The regions alone find the difference, and none in the correct twin."""
+    assert verify(*case.wrongly(), run=False).verdict is Verdict.DIFFERENT
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
 
 
 def parsed(body: str, opset: int = 17, tensors: Mapping[str, Array] | None = None) -> onnx.ModelProto:

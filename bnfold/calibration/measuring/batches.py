@@ -92,7 +92,7 @@ class Samples:
 def inputs_of(graph: Graph) -> list[Input]:
     """The inputs that a caller of the model has to give."""
     values = [graph.main.own(entry.name) for entry in graph.main.proto.input]
-    fed = [value for value in values if value.tensor is None]
+    fed = [value for value in values if not value.is_stored]
     return [_input(value.name, graph.dtype(value), graph.shape(value)) for value in fed]
 
 

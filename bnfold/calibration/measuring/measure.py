@@ -182,7 +182,7 @@ class Subject:
         """
         made = {value for op in ops for value in op.outputs}
         read = dict.fromkeys(value for op in ops for value in op.reads())
-        outside = [v for v in dict.fromkeys([*read, *wanted]) if v not in made and v.tensor is None]
+        outside = [v for v in dict.fromkeys([*read, *wanted]) if not (v in made or v.is_stored)]
         inputs = [v for v in outside if is_fed(v)]
         cached = [v for v in outside if not is_fed(v)]
         path = self._folder / f"program-{next(self._numbers)}.onnx"

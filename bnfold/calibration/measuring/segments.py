@@ -97,4 +97,4 @@ class Segments:
 
 def is_fed(value: Value) -> bool:
     """Whether the caller gives it: an input of the graph that is no initializer."""
-    return value.is_input and value.tensor is None
+    return value.is_input and not value.is_stored

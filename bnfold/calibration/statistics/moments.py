@@ -7,7 +7,7 @@ Parts are merged by their counts (Chan, Golub & LeVeque 1979), in the order in w
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ class Statistics:
         var: biased, as a BatchNormalization uses it.
         mean_error: the standard error of `mean`; NaN where there is but one sample.
         var_error: the standard error of `var`.
+        groups: the mean of each group of samples, `[G, C]`; the same samples for all values that are measured on them.
+        weights: the share of each group in `count`, `[G, 1]`.
     """
 
     count: int
@@ -36,6 +38,8 @@ class Statistics:
     var: FloatArray
     mean_error: FloatArray
     var_error: FloatArray
+    groups: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    weights: FloatArray = field(default_factory=lambda: np.empty((0, 1)))
 
 
 class Moments:
@@ -87,6 +91,8 @@ class Moments:
             var=var,
             mean_error=_error(weight, apart),
             var_error=_error(weight, (group_var - var) ** 2),
+            groups=self._mean[used],
+            weights=weight,
         )
 
     def _deal(self, count: int, mean: FloatArray, var: FloatArray) -> None:
@@ -99,6 +105,17 @@ class Moments:
         self._m2[slots] += count * var + apart**2 * (before * count / after)
         self._mean[slots] += apart * (count / after)
         self._count[slots] = after
+
+
+def difference_error(one: Statistics, other: Statistics) -> FloatArray:
+    """The standard error of the difference of two means that were measured on the same samples; NaN if it is unknown.
+
+    It is smaller than theirs: what a sample adds to both is not in it.
+    """
+    if one.groups.shape != other.groups.shape:
+        return np.full(one.mean.size, np.nan)
+    apart = one.groups - other.groups
+    return _error(one.weights, (apart - (one.mean - other.mean)) ** 2)
 
 
 def _joined(count: int, mean: FloatArray, var: FloatArray, parts: int) -> tuple[int, FloatArray, FloatArray]:

@@ -139,7 +139,7 @@ class _Alignment:
     def _walk(self, scope: Scope, twin: Scope | None, progress: Progress) -> None:
         for done, op in enumerate(scope.live_ops()):
             if scope is self._after.graph.main:
-                progress("comparing regions", done, len(scope.ops))
+                progress("comparing operators", done, len(scope.ops))
             self._after.enter_bodies(op)
             twin_op = None if twin is None else _twin(op, twin)
             for body, other in zip_longest(op.bodies, twin_op.bodies if twin_op else []):

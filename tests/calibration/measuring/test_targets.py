@@ -5,13 +5,11 @@ import itertools
 import numpy as np
 import onnx
 import pytest
-from calibration.helpers import bn_model, moments, session, statistics_in
+from calibration.helpers import X, bn_model, moments, session, statistics_in
 from networks import MODELS
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.calibration import CalibrationError, calibrate, drift
-
-X = np.random.default_rng(0).normal(size=(8, 3, 4, 4)).astype(np.float32)
 
 
 def test_no_batchnorm_names_the_export():
@@ -238,6 +236,25 @@ def test_senseless_statistics(value, message, here):
             use()
     for method in ("sequential", "pooled", "ema"):
         assert calibrate(model, X, method=method, reset=True, executor=here).layers[0].var.min() > 0
+    assert calibrate(model, X, executor=here).page(verbose=True).table  # there is no ratio to what makes no sense
+
+
+@pytest.mark.parametrize("name", ["gamma", "mean", "var"])
+def test_a_sparse_initializer_is_one(name, here):
+    """Nobody has to give it, and what is measured is the same."""
+    dense = bn_model()
+    model = bn_model()
+    tensors = model.graph.initializer
+    (place,) = (place for place, tensor in enumerate(tensors) if tensor.name == name)
+    array = numpy_helper.to_array(tensors[place])
+    indices = numpy_helper.from_array(np.arange(array.size), "indices")
+    values = numpy_helper.from_array(array.reshape(-1), name)
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(values, indices, array.shape))
+    del tensors[place]
+    expected, found = (calibrate(each, X, executor=here).layers[0] for each in (dense, model))
+    np.testing.assert_array_equal(found.mean, expected.mean)
+    np.testing.assert_array_equal(found.var, expected.var)
+    assert drift(model, X, executor=here).layers[0].score == drift(dense, X, executor=here).layers[0].score
 
 
 def test_wrong_number_of_channels(here):

@@ -12,9 +12,8 @@ import time
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from multiprocessing import get_context
 
-import numpy as np
 import pytest
-from calibration.helpers import TRAIN, bn_model
+from calibration.helpers import TRAIN, X, bn_model
 from networks import MODELS
 
 from bnfold.calibration import CalibrationError, calibrate
@@ -22,7 +21,6 @@ from bnfold.calibration.running import selftest
 from bnfold.calibration.running.children import Children, WorkerDied
 
 MODEL = MODELS / "digits_resnet.train.onnx"
-X = np.random.default_rng(0).normal(size=(8, 3, 4, 4)).astype(np.float32)
 
 
 def bits(result):

@@ -5,12 +5,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from calibration.helpers import bn_model
+from calibration.helpers import X, bn_model
 from onnx import helper, numpy_helper
 
 from bnfold.calibration import calibrate
-
-X = np.random.default_rng(0).normal(size=(8, 3, 4, 4)).astype(np.float32)
 
 
 def heavy():

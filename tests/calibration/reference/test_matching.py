@@ -460,6 +460,68 @@ def test_blocks_of_steps():
     np.testing.assert_allclose(value.std(0), goal.std(0), rtol=1e-5)
 
 
+def test_half_precision():
+    """Means as near as a bias in float16 can bring them."""
+    model, reference = (halved(net(weights)) for weights in (coarse(), WEIGHTS))
+    result = match(model, reference, data=DATA.astype(np.float16), method="mean-variance")
+    assert {array.dtype for array in tensors(result.proto()).values()} == {np.dtype(np.float16)}
+    assert max(layer.off_before for layer in result.layers) > 0.05
+    assert result.residual < 8e-3  # means of 5, whose last place is 4e-3, at deviations of 0.8
+
+
+def halved(model):
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
+    for entry in (*model.graph.input, *model.graph.output):
+        entry.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return model
+
+
+def test_initializers_that_have_to_be_inputs():
+    """Before IR version 4 they do: an added bias is one, too, and the model is still one that ONNX Runtime takes."""
+    models = []
+    for weights in (coarse(), WEIGHTS):
+        nodes = [helper.make_node("Conv", ["x", "w1"], ["y"], "conv1")]
+        model = net({"w1": weights["w1"]}, nodes=nodes, opset=8)
+        model.ir_version = 3
+        model.graph.input.append(helper.make_tensor_value_info("w1", TensorProto.FLOAT, [8, 3, 3, 3]))
+        models.append(model)
+    result = match(*models)
+    made = result.proto()
+    assert {tensor.name for tensor in made.graph.initializer} < {entry.name for entry in made.graph.input}
+    value, goal = (next(iter(seen(m, ["y"]).values())).mean((0, 2, 3)) for m in (result.proto(), models[1]))
+    np.testing.assert_allclose(value, goal, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["mean", "mean-variance"])
+def test_a_second_time_changes_nothing(method):
+    """What was matched is matched."""
+    once = match(net(coarse()), net(), method=method).proto()
+    twice = match(once, net(), method=method)
+    assert max(layer.off_before for layer in twice.layers) < 1e-6
+    for name, array in tensors(twice.proto()).items():
+        np.testing.assert_allclose(array, tensors(once)[name], rtol=1e-5, atol=1e-6)
+
+
+# --- how sure it is ------------------------------------------------------------------------------------------
+
+
+def test_the_error_is_that_of_the_difference():
+    """Both models see the same samples: what one adds to both is not in it. By numpy, from the difference of each."""
+    layer = match(net(coarse()), net()).layers[0]
+    apart = through(WEIGHTS)["conv1"] - through(coarse())["conv1"]
+    error = apart.mean((2, 3)).std(0, ddof=1) / np.sqrt(len(DATA))
+    std = through(WEIGHTS)["conv1"].std((0, 2, 3))
+    assert layer.error == pytest.approx((error / std).max(), rel=1e-2)
+
+
+def test_too_few_samples():
+    """How many would do is told; of one sample nothing is known."""
+    text = str(match(net(coarse(levels=2)), net(), data=DATA[:2]))
+    assert "samples would bring that to 0.05" in text
+    assert "standard errors" not in str(match(net(coarse()), net(), data=DATA[:1], only=["conv*"]))
+
+
 # --- what is refused -----------------------------------------------------------------------------------------
 
 
