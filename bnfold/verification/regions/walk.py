@@ -12,6 +12,7 @@ from math import prod
 
 import numpy as np
 import onnx
+import onnx.checker
 import onnx.defs
 import onnx.shape_inference
 from onnx import TensorProto, TypeProto, helper, numpy_helper
@@ -42,7 +43,7 @@ def walked(graph: Graph, inputs: Mapping[str, Shape], evaluator: Evaluator) -> t
             walk.step(op)
         except _Unknown:
             pass
-        except (onnx.shape_inference.InferenceError, ArithmeticError, LookupError, TypeError, ValueError):
+        except Exception:  # of a shape that does not fit inference and numpy have many
             is_refused = True
             break
     return {value: shape for value in walk.types if (shape := walk.shape(value)) is not None}, is_refused
@@ -80,7 +81,7 @@ class _Walk:
 
         Raises:
             _Unknown: That cannot be told.
-            InferenceError, ArithmeticError, LookupError, TypeError, ValueError: It does not take what it gets.
+            Exception: It does not take what it gets.
         """
         if op.bodies or op.type in RANDOM or op.node.domain not in STANDARD_DOMAINS:
             raise _Unknown
@@ -119,7 +120,10 @@ class _Walk:
             schema = onnx.defs.get_schema(op.node.op_type, op.opset)
         except onnx.defs.SchemaError:
             raise _Unknown from None
-        found = onnx.shape_inference.infer_node_outputs(schema, op.node, dict(types), data)
+        try:
+            found = onnx.shape_inference.infer_node_outputs(schema, op.node, dict(types), data)
+        except onnx.checker.ValidationError:  # a type that the operator's definition does not have: bfloat16, say
+            raise _Unknown from None
         for value in op.outputs:
             if value is not None and value.name in found:
                 self.types[value] = found[value.name]
