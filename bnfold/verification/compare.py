@@ -226,7 +226,7 @@ def _regions(
     deadline = Deadline.after(limits.seconds)
 
     def compared(progress: Progress) -> Comparison:
-        stage = scenes(pair.before.model, generator.candidates(), deadline)
+        stage = scenes(pair.before, generator.candidates(), deadline)
         judge = Judge(pair.before, pair.after, stage, seed, deadline)
         try:
             found = compare_regions(pair.before, pair.after, pair.names, judge, progress)

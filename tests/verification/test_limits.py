@@ -194,7 +194,7 @@ def compared(left: Graph, right: Graph, looks: int) -> Comparison:
     """Region by region, where time runs out at some operator."""
     deadline = Countdown(looks)
     candidates = Generator(left, {}, {}, 0).candidates()
-    judge = Judge(left, right, scenes(left.model, candidates), 0, deadline)
+    judge = Judge(left, right, scenes(left, candidates), 0, deadline)
     names = {entry.name: entry.name for entry in left.model.proto.graph.output}
     return compare_regions(left, right, names, judge, silent)
 

@@ -24,6 +24,7 @@ within its bounds, one number in exp(K²/2) / 2 = 4e13 has more."""
 NOISE = 2.0**-46
 """64 units in the last place of float64: what its own rounding is taken for where it is carried too."""
 _SMALLER = 2  # moves by less than the whole error, of each kind
+_EXPONENT = np.uint64(0x7FF << 52)  # the bits of a float64 that say how large it is
 _WHOLE = 2.0**52  # below it, whole numbers are counts and positions, mostly, and exact
 
 
@@ -40,9 +41,9 @@ class Rounding(NamedTuple):
 
     def of(self, x: Array) -> FloatArray:
         """How far each number may be from what was rounded to it: half the distance to its neighbour."""
-        parts, exponents = np.frexp(x)
-        half = np.ldexp(self.u * (parts != 0), exponents - 1)
-        return np.asarray(np.maximum(half, self.eta, out=half if half.ndim else None))
+        x = np.asarray(x, np.float64)
+        power = (x.view(np.uint64) & _EXPONENT).view(np.float64)  # the power of two below, of subnormal numbers 0
+        return np.asarray(np.maximum(self.u * np.where(np.isfinite(x), power, 0.5), self.eta))
 
     def times(self, factor: float) -> Rounding:
         return Rounding(factor * self.u, factor * self.eta)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator
 
 
+_KEPT = 1 << 26  # bytes of weights and of their errors, for the regions to come
+
+
 class Store:
     """Weights, kept until `forget`."""
 
@@ -49,10 +52,15 @@ class Store:
         return Num(num.value, self._errors[value, rounding], fresh=True)
 
     def forget(self, values: Collection[Value] | None = None) -> None:
-        """Lets go of some weights; of all, and of what was made to evaluate a region."""
+        """Lets go of some weights; of what was made to evaluate a region, but for what is small enough to be kept.
+
+        Most weights are read by one region, those of a residual stream or of a loop that was unrolled by many.
+        """
         if values is None:
-            self._constants.clear()
-            self._errors.clear()
+            kept = [*self._constants.values(), *self._errors.values()]
+            if sum(array.nbytes for array in kept) > _KEPT:
+                self._constants.clear()
+                self._errors.clear()
             self._references.clear()
         for value in values or ():
             self._constants.pop(value, None)

@@ -172,7 +172,7 @@ class Judge:
     def _longer(self, seen: Seen) -> list[Scene]:
         """The declared shapes, but as long as the tables of which rows were not read."""
         length = max((len(rival.other) for rival in seen.idle if rival.other.ndim), default=0)
-        scene = stretched(self._graph.model, self._scenes[-1], length) if length else None
+        scene = stretched(self._graph, self._scenes[-1], length) if length else None
         return [] if scene is None else [scene]
 
     def _tried(

@@ -23,8 +23,8 @@ from bnfold.model_io import Model
 from bnfold.model_io.tensors import type_name
 from bnfold.verification.float64.evaluate import Evaluator
 from bnfold.verification.float64.kernel import as_real
+from bnfold.verification.regions.walk import Shape, walked
 
-Shape = tuple[int, ...]
 _SMALL_SIZES = ((33, 41), (32, 34), (75, 91), (96, 64), (128, 161))  # for two spatial axes, where the model allows it
 _MOST_SMALL = 3
 _MODERATE = 10_000  # entries in the inputs, as in a 56x56 image
@@ -38,32 +38,51 @@ _LONGEST, _MOST_STRETCHED = 4096, 1_000_000  # positions, and entries in the inp
 class Scene:
     """The shape of every value, for one choice of the shapes of the inputs.
 
-    Attributes:
+    Args:
+        graph: The model.
         inputs: The shapes of the inputs.
         is_small: Whether they are smaller than declared, on purpose.
-        is_allowed: Whether the model allows a caller to give them.
         deadline: For evaluating the model where shapes cannot be inferred.
+
+    Attributes:
+        is_allowed: Whether the model allows a caller to give them.
     """
 
     def __init__(
-        self, model: Model, inputs: Mapping[str, Shape], *, is_small: bool, deadline: Deadline = NEVER
+        self, graph: Graph, inputs: Mapping[str, Shape], *, is_small: bool, deadline: Deadline = NEVER
     ) -> None:
         self.deadline = deadline
         self.is_small = is_small
         self.is_allowed = not is_small or all(
-            port.accepts(replace(port, shape=inputs.get(port.name))) for port in required_inputs(model)
+            port.accepts(replace(port, shape=inputs.get(port.name))) for port in required_inputs(graph.model)
         )
         self.inputs = dict(inputs)
-        self._graph = Graph(_with_inputs(model, inputs))
+        self._graph = graph
 
     def shape(self, value: Value) -> Shape | None:
         """The shape of a value of the model, None where it is not known."""
         if value.is_input and value.scope.parent is None and value.name in self.inputs:
             return self.inputs[value.name]
-        return self._shape(self._twin(value))
+        known = self._walked[0].get(value)
+        return self._twins_shape(value) if known is None else known
 
-    def _shape(self, twin: Value) -> Shape | None:
-        shape = self._graph.shape(twin)
+    @property
+    def is_refused(self) -> bool:
+        """Whether an operator does not take what these shapes come to."""
+        return self._walked[1]
+
+    @cached_property
+    def _walked(self) -> tuple[dict[Value, Shape], bool]:
+        return walked(self._graph, self.inputs, Evaluator(self._graph.model, self.deadline))
+
+    @cached_property
+    def _twins(self) -> Graph:
+        return Graph(_with_inputs(self._graph.model, self.inputs))
+
+    def _twins_shape(self, value: Value) -> Shape | None:
+        """In a body, say, where nothing walks."""
+        twin = self._twins.scopes[value.scope.number].own(value.name)
+        shape = self._twins.shape(twin)
         known = [size for size in shape or () if isinstance(size, int)]
         return tuple(known) if shape is not None and len(known) == len(shape) else self._measured.get(twin)
 
@@ -81,36 +100,34 @@ class Scene:
             port.name: random.standard_normal(self.inputs[port.name]).astype(
                 as_real(onnx.helper.tensor_dtype_to_np_dtype(port.elem_type))
             )
-            for port in required_inputs(self._graph.model)
+            for port in required_inputs(self._twins.model)
             if port.kind == "tensor" and type_name(port.elem_type) not in ("", "STRING")
         }
-        return Evaluator(self._graph.model, self.deadline).shapes(self._graph, feed)
+        return Evaluator(self._twins.model, self.deadline).shapes(self._twins, feed)
 
     @cached_property
     def unknown(self) -> int:
         """How many values have no known shape."""
         values = (value for op in self._graph.main.live_ops() for value in op.outputs if value is not None)
-        return sum(self._shape(value) is None for value in values)
+        return sum(self.shape(value) is None for value in values)
 
     def dtype(self, value: Value) -> np.dtype[np.generic] | None:
         """The element type of a value, None where it is not known."""
-        return self._graph.dtype(self._twin(value))
-
-    def _twin(self, value: Value) -> Value:
-        return self._graph.scopes[value.scope.number].own(value.name)
+        return self._graph.dtype(value)
 
 
-def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]], deadline: Deadline = NEVER) -> list[Scene]:
+def scenes(graph: Graph, candidates: Iterable[Mapping[str, Shape]], deadline: Deadline = NEVER) -> list[Scene]:
     """Some small scenes where the model allows them; then the declared shapes, some of them if several are possible.
 
     The smallest come first, and the last small one is as large as they get: deep in a network, the others may have
     shrunk to less than a kernel.
 
     Args:
-        model: The model.
+        graph: The model.
         candidates: Shapes of its inputs, the most sensible first.
         deadline: For evaluating the model where shapes cannot be inferred.
     """
+    model = graph.model
     shapes = list(itertools.islice(candidates, _MOST_CANDIDATES))
     empty = [_empty(model, shape) for shape in shapes]
     fewest = min(empty, default=math.inf)  # a Resize without a roi has an empty one at every size
@@ -123,18 +140,20 @@ def scenes(model: Model, candidates: Iterable[Mapping[str, Shape]], deadline: De
     small = list(filter(fits, _smaller(model, declared[0])))
     small = [*small[: _MOST_SMALL - 1], *small[_MOST_SMALL - 1 :][-1:]]
     small = small or list(filter(fits, _with_rows(model, declared[0])))
-    full = [Scene(model, shape, is_small=False, deadline=deadline) for shape in declared]
+    full = [Scene(graph, shape, is_small=False, deadline=deadline) for shape in declared]
     # a size at which more shapes are unknown is one that the model was not made for
-    reduced = (Scene(model, shape, is_small=True, deadline=deadline) for shape in small)
+    reduced = (Scene(graph, shape, is_small=True, deadline=deadline) for shape in small)
     fit: list[Scene] = []
     for scene in reduced:
         is_sound = fit and not fit[0].unknown  # then a larger size that is unfit is found out where it is tried
+        if not is_sound and scene.is_refused > full[0].is_refused:
+            continue
         if is_sound or not scene.unknown or scene.unknown <= min(other.unknown for other in full):
             fit.append(scene)
     return [*fit, *full]
 
 
-def stretched(model: Model, declared: Scene, length: int) -> Scene | None:
+def stretched(graph: Graph, declared: Scene, length: int) -> Scene | None:
     """The declared shapes, but at least so long wherever the model leaves it open; None if there is nothing to change.
 
     A table of positions is read up to the length of the input. The number of samples stays what it is.
@@ -144,13 +163,13 @@ def stretched(model: Model, declared: Scene, length: int) -> Scene | None:
             size if not axis or isinstance(dim, int) else max(size, length)
             for axis, (dim, size) in enumerate(zip(port.shape, declared.inputs[port.name], strict=True))
         )
-        for port in required_inputs(model)
+        for port in required_inputs(graph.model)
         if port.shape is not None and port.name in declared.inputs
     }
     inputs = {**declared.inputs, **inputs}
     if length > _LONGEST or inputs == declared.inputs or sum(map(math.prod, inputs.values())) > _MOST_STRETCHED:
         return None
-    return Scene(model, inputs, is_small=False, deadline=declared.deadline)
+    return Scene(graph, inputs, is_small=False, deadline=declared.deadline)
 
 
 def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:

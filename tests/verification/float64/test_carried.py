@@ -270,3 +270,15 @@ def test_an_operator_without_a_rule_is_tried():
         assert (
             np.abs(call.run(call.shifted(lambda e, s=sign: s * np.ones_like(e)))[0] - call.outputs[0]) <= bounds[0]
         ).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_a_rounding_is_half_the_distance_of_neighbours_of_every_number(dtype):
+    """Of any size, subnormal numbers and zero included; what is no number or infinite has no larger one."""
+    rounding = rounding_to(np.dtype(dtype))
+    sizes = np.ldexp([1.0, -1.5, 1.99], np.arange(-1074, 1023)[:, None]).ravel()
+    power = np.ldexp(1.0, np.frexp(sizes)[1] - 1)
+    np.testing.assert_array_equal(rounding.of(sizes), np.maximum(rounding.u * power, rounding.eta))
+    np.testing.assert_array_equal(rounding.of(np.array([np.inf, np.nan, -np.inf])), rounding.u / 2)
+    assert rounding.of(np.array(0.0)) == rounding.eta
+    assert Rounding(0.0, 1.0).of(np.array([3, -4], np.int32)).tolist() == [1.0, 1.0]

@@ -16,5 +16,5 @@ UPSAMPLED = """n (float[N, 3, 224, 224] x) => (float[N, 3, H, W] y) <float[4] f 
 def test_an_empty_constant_forbids_no_size():
     """A Resize without a roi has an empty one at every size; an axis that a pool leaves nothing of is another."""
     model = load(parsed(UPSAMPLED))
-    found = scenes(model, Generator(Graph(model), {}, {}, 0).candidates())
+    found = scenes(Graph(model), Generator(Graph(model), {}, {}, 0).candidates())
     assert [scene.inputs["x"][2:] for scene in found if scene.is_small] == [(75, 91), (96, 64), (128, 161)]
