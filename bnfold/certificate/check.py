@@ -16,6 +16,7 @@ from bnfold.certificate.files import refuse_changed, seen
 from bnfold.certificate.record import Certificate, CertificateError, ModelSeen, Parameter, read
 from bnfold.certificate.write import versions
 from bnfold.folding import plan
+from bnfold.limits import Deadline
 from bnfold.model_io import Model, load
 from bnfold.page import Case, Demand, Level, Page
 from bnfold.verification import Outcome, Verdict, Verification, verify
@@ -109,19 +110,22 @@ def verify_certificate(
         before: Where the model is now, if not where the certificate says.
         after: Where the folded model is now, if not where the certificate says.
         static: Do not run the verification again; linear in the size of the model, and runs nothing.
-        timeout: Seconds for running the models.
+        timeout: Seconds for folding once more, as many for comparing, and for running the models.
         memory: Bytes for running the models; None for as much as there is.
         progress: Told what is being done, how much of it is done, and how much there is.
 
     Raises:
         ModelError: The certificate or a model cannot be read, or a file is not what it was.
+        TimeoutError: Folding once more would take longer.
     """
     path = Path(certificate)
     record = read(path)
     old = _loaded(record.before, "model", before, path)
     new = _loaded(record.after, "folded model", after, path)
     findings = [] if record.verification is None else list(_recorded(record.verification))
-    planned = plan(old, record.options.fold)
+    deadline = Deadline.after(timeout)
+    planned = plan(old, record.options.fold, deadline)
+    deadline.heed()  # else what was not decided in time would be taken for another fold
     computed = tuple(parameters(planned.model)) if planned.changes else ()
     findings += [
         *_of_entries(record, entries(planned)),

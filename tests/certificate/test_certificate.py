@@ -429,3 +429,10 @@ def test_in_python(folder):
     result = bnfold.verify_certificate(folder / "out.json", static=True)
     assert result.holds
     assert result.verification is None
+
+
+def test_no_time_is_no_finding(folder):
+    """What could not be folded once more in time is not said to be another fold."""
+    result = run("verify", "--certificate", folder / "out.json", "--static", "--timeout", 1e-6)
+    assert result.exit_code == 1
+    assert result.stderr == "bnfold: not enough time (--timeout)\n"

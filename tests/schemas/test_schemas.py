@@ -64,6 +64,7 @@ CASES = {
     "not-verified": ("models", 0, lambda to: ["optimize", unlike(to), "-o", to / "o"]),
     "calibrated": ("models", 0, lambda to: ["optimize", TRAINING, "-o", to / "o", "--calibrate", *DATA[1:]]),
     "not-written": ("models", 1, lambda to: ["optimize", TRAINING, "-o", to / "o", "--require-none"]),
+    "diff": ("models", 0, lambda to: ["optimize", RESNET, "-o", to / "o", "--dry-run", "--diff"]),
     "many": ("models", 2, lambda to: ["optimize", RESNET, MLP, to / "gone", "--output-dir", to / "d"]),
     "checked": ("models", 2, lambda to: ["check", RESNET, PREACT, TRAINING, to / "gone"]),
     "equivalent": ("verification", 0, lambda to: ["verify", RESNET, RESNET, "--layers"]),
