@@ -61,13 +61,25 @@ MAY_IMPORT = {
         "telemetry",
     },
     # folds again, and verifies again, what a record says
-    "certificate": {"affine", "escape", "folding", "graph", "model_io", "ops", "page", "verification", "version"},
+    "certificate": {
+        "affine",
+        "escape",
+        "folding",
+        "graph",
+        "limits",
+        "model_io",
+        "ops",
+        "page",
+        "verification",
+        "version",
+    },
     # the verbs, and the command line, which knows nothing but the verbs and their reports
     "optimization": {
         "calibration",
         "certificate",
         "escape",
         "folding",
+        "graph",
         "limits",
         "model_io",
         "reasons",

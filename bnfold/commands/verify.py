@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NoReturn
 
 import click
@@ -106,7 +107,8 @@ def verify(
         raise click.UsageError("--static is for a certificate; --no-run compares region by region only")
     if not run and (unused := [flag for name, flag in _OF_RUNNING.items() if ctx.params[name] not in (None, ())]):
         raise click.UsageError(f"{unused[0]} is for running the models, which --no-run forbids")
-    from bnfold.verification.told import FORMATS  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.page import render  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.verification.told import Compared  # noqa: PLC0415
 
     write_report = report_to(report, before, after, *data)
     with held_to(memory):
@@ -130,7 +132,8 @@ def verify(
             progress=None if quiet else _progress(),
         )
     write_report(result, f"{before} and {after}")
-    deliver(lambda form, _: FORMATS[form](result, before, after, layers), report_format, also, quiet=quiet)
+    told = Compared(result, before, after, layers=layers)
+    deliver(partial(render, told, "verification"), report_format, also, quiet=quiet)
     raise click.exceptions.Exit(0 if result.verdict is bnfold.Verdict.EQUIVALENT else 1)
 
 
@@ -163,7 +166,7 @@ def _check_certificate(
             memory=memory,
             progress=None if quiet else _progress(),
         )
-    deliver(lambda form, screen: render(result, "certificate", form, screen=screen), report_format, also, quiet=quiet)
+    deliver(partial(render, result, "certificate"), report_format, also, quiet=quiet)
     raise click.exceptions.Exit(0 if result.holds else 1)
 
 

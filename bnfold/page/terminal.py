@@ -21,8 +21,11 @@ def text(page: Page, screen: Screen = LOG) -> str:
     lines = [_title(page, screen)]
     for told in page.lines:
         lines += wrapped(told, screen, indent=2)
-    for shown in (page.summary, page.table, page.appendix):
+    headed = False
+    for shown in filter(None, (page.summary, page.table, page.appendix)):
+        lines += [""] if headed and shown.is_headed else []
         lines += (f"  {row}" for row in table(shown, _within(screen, 2)))
+        headed = shown.is_headed
     for note in page.notes:
         lines += wrapped(note, screen)
     for warning in page.warnings:

@@ -50,7 +50,7 @@ def test_equal_models(folded):
     assert result.stdout.startswith("equivalent: 8 of 8 changed regions equal in float64")
     assert "after   Conv '/3/3.0/3.0.0/Conv'" in result.stdout
     assert "before  Conv '/3/3.0/3.0.0/Conv', BatchNormalization '/3/3.0/3.0.1/BatchNormalization'" in result.stdout
-    assert "  shared: 12 of 20 operators of AFTER are in BEFORE" in result.stdout
+    assert "\nshared: 12 of 20 operators of AFTER are in BEFORE" in result.stdout
 
 
 def test_different_models(broken):
@@ -80,7 +80,7 @@ def test_junit(folded, broken):
 
 def test_markdown(folded):
     """A table for a pull request."""
-    assert run(BEFORE, folded, "--no-run", "--layers", "--format", "markdown").stdout.startswith("**equivalent**")
+    assert run(BEFORE, folded, "--no-run", "--layers", "--format", "markdown").stdout.startswith("**equivalent: ")
 
 
 def test_data(folded):

@@ -18,9 +18,9 @@ import onnx
 import bnfold
 from bnfold.commands.errors import explained
 from bnfold.optimization.formats import FORMATS
-from bnfold.page import LOG, render
+from bnfold.page import FORMS, LOG, render
 from bnfold.verification import verify
-from bnfold.verification.told import FORMATS as OF_VERIFICATION
+from bnfold.verification.told import Compared
 
 _PACKAGE = str(Path(bnfold.__file__).parent)
 _SECONDS = 5.0
@@ -64,7 +64,8 @@ def _examined(model: bytes, depth: Depth) -> str:
 
 def _compare(model: bytes, folded: bytes) -> None:
     result = verify(model, folded, run=False, timeout=_SECONDS, strict=len(model) % 8 == 0)
-    _tell(report(result, "a", "b", True) for report in OF_VERIFICATION.values())
+    told = Compared(result, "a", "b", layers=True)
+    _tell(render(told, "verification", form) for form in ("json", *FORMS))
 
 
 def _run(model: bytes, _folded: bytes) -> None:

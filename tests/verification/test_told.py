@@ -5,8 +5,9 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from bnfold.page import junit, markdown, render, text
 from bnfold.verification.result import Layer, Outcome, OutputFigures, RegionResult, Verdict, Verification
-from bnfold.verification.told import FORMATS
+from bnfold.verification.told import Compared
 
 NASTY = "a\x00\x1b[31m<b>&\"'|`*_\n]]>\u2028\ufffe"
 
@@ -32,27 +33,26 @@ def test_names_cannot_break_a_report(report_format, layers):
     regions = tuple(region(outcome, NASTY) for outcome in Outcome)
     plain = Verification(Verdict.DIFFERENT, (output(), output(passed=False)), EVERYTHING, reasons=("y",))
     nasty = Verification(Verdict.DIFFERENT, (output(NASTY), output(NASTY, passed=False)), regions, reasons=(NASTY,))
-    write = FORMATS[report_format]
-    told = write(nasty, f"{NASTY}\udcff", NASTY, layers)
+    told = render(Compared(nasty, f"{NASTY}\udcff", NASTY, layers), "verification", report_format)
     assert all(char.isprintable() or char == "\n" for char in told)
-    assert len(told.splitlines()) == len(write(plain, "a", "b", layers).splitlines())
+    other = render(Compared(plain, "a", "b", layers), "verification", report_format)
+    assert len(told.splitlines()) == len(other.splitlines())
 
 
 def test_names_are_no_markup():
     """Neither Markdown nor HTML."""
-    told = FORMATS["markdown"](
-        Verification(Verdict.DIFFERENT, regions=(region(Outcome.DIFFERENT, NASTY),)), "", "", True
-    )
+    result = Verification(Verdict.DIFFERENT, regions=(region(Outcome.DIFFERENT, NASTY),))
+    told = markdown(Compared(result, "", "", layers=True).page())
     assert "<b>" not in told
     table = told.partition("| state |")[0]
-    assert all(line.count("|") - line.count("\\|") == 10 for line in table.splitlines() if line.startswith("|"))
+    assert all(line.count("|") - line.count("\\|") == 9 for line in table.splitlines() if line.startswith("|"))
 
 
 @pytest.mark.parametrize("verdict", Verdict)
 def test_junit_has_what_its_readers_want(verdict):
     """The attributes that Jenkins's schema requires, with the right counts; failures only where something is wrong."""
     result = Verification(verdict, (output(NASTY), output("z", passed=False)), EVERYTHING, reasons=(NASTY,))
-    suites = ET.fromstring(FORMATS["junit"](result, NASTY, NASTY, False))
+    suites = ET.fromstring(junit(Compared(result, NASTY, NASTY).cases()))
     (suite,) = suites
     assert (suites.tag, suite.tag) == ("testsuites", "testsuite")
     for element in (suites, suite):
@@ -69,18 +69,17 @@ def test_layers_shows_every_operator():
     """Also of equal regions, before and after; then all of AFTER in graph order, with what both models share."""
     layers = (Layer("Relu 'r'", "r", is_shared=True), Layer("Conv 'y'", "y", is_shared=False))
     result = Verification(Verdict.EQUIVALENT, regions=(region(),) * 100, complete=True, layers=layers)
-    short, long = (FORMATS["text"](result, "", "", layers).splitlines() for layers in (False, True))
+    short, long = (text(Compared(result, "", "", layers).page()).splitlines() for layers in (False, True))
     assert short == ["equivalent: 100 of 100 changed regions equal in float64"]
-    assert long.count("    before  Conv 'y', BatchNormalization 'y'") == 100
-    assert long.count("    after   Conv 'y'") == 100
+    assert long.count("      before  Conv 'y', BatchNormalization 'y'") == 100
+    assert long.count("      after   Conv 'y'") == 100
     assert [line.split()[:3] for line in long[-3:-1]] == [["shared", "Relu", "'r'"], ["equal", "Conv", "'y'"]]
-    assert long[-1].startswith("  shared: 1 of 2 operators of AFTER")
+    assert long[-1].startswith("shared: 1 of 2 operators of AFTER")
 
 
 def test_json_holds_everything():
     """Names come through as they are."""
-    content = json.loads(
-        FORMATS["json"](Verification(Verdict.EQUIVALENT, regions=(region(name=NASTY),)), "a", "b", False)
-    )
+    result = Verification(Verdict.EQUIVALENT, regions=(region(name=NASTY),))
+    content = json.loads(render(Compared(result, "a", "b"), "verification", "json"))
     assert content["regions"][0]["value"] == NASTY
     assert content["regions"][0]["operators"] == [f"Conv {NASTY!r}", f"BatchNormalization {NASTY!r}"]
