@@ -16,11 +16,12 @@ from bnfold.graph.shapes import sizes_are_few
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 
 Sizes = Mapping[str, tuple[int, ...]]
+_MOST_NODES = 200_000  # shapes are inferred on a copy of the model: a figure in a table is not worth more than that
 
 
 def macs(model: onnx.ModelProto) -> int | None:
-    """For a batch of one, where the model leaves the batch open; None where a shape is not known."""
-    if model.functions:
+    """For a batch of one, where the model leaves the batch open; None where a shape is not known, or for huge models."""
+    if model.functions or len(model.graph.node) > _MOST_NODES:
         return None
     try:
         sizes = _sizes(model)

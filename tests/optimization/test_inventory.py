@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from networks import MODELS
 from onnx import numpy_helper
 
 from bnfold.optimization.inventory import Inventory
@@ -77,3 +78,11 @@ def test_all_that_a_model_holds_is_counted():
     found = Inventory.of(made, counts_macs=False)
     assert found.operators == {"Constant": 1, "If": 1, "Mul": 1, "Identity": 1, "com.microsoft.Gelu": 1}
     assert found.parameters == 5
+
+
+def test_nothing_is_inferred_of_huge_models(monkeypatch):
+    """Where the figure would cost more than it is worth."""
+    model = onnx.load(MODELS / "digits_resnet.onnx")
+    assert macs(model)
+    monkeypatch.setattr("bnfold.optimization.macs._MOST_NODES", len(model.graph.node) - 1)
+    assert macs(model) is None
