@@ -20,7 +20,7 @@ _MOST_NODES = 200_000  # shapes are inferred on a copy of the model: a figure in
 
 
 def macs(model: onnx.ModelProto) -> int | None:
-    """For a batch of one, where the model leaves the batch open; None where a shape is not known, or for huge models."""
+    """For a batch of one, where the model leaves it open; None where a shape is not known, or the model is huge."""
     if model.functions or len(model.graph.node) > _MOST_NODES:
         return None
     try:
