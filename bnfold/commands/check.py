@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 @options.assume_constant
 @options.max_growth
 @options.inside_patterns
+@click.option(
+    "--node",
+    metavar="GLOB",
+    help="Tell each operator that nodes of this name came to, what it said, and its equation.",
+)
 @options.fail_on
 @options.allow
 @options.timeout(300.0, "each model; what is not decided by then stays")

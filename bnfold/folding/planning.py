@@ -233,7 +233,7 @@ class _Planner:
         for op in [op for op in self._graph.ops() if is_batchnorm(op) and not op.is_kept]:
             entry = self._entries[op]
             try:
-                source, affine = _read(op)
+                source, affine = affine_of(op)
                 way = Way(replacement(op, source, affine, form))
             except Refused as refused:
                 refusal = refusal_of(refused, op)
@@ -253,7 +253,7 @@ class _Planner:
                 self._keep_it(op, [Refusal(Reason.OUT_OF_TIME)])
             return False
         try:
-            source, affine = _read(op)
+            source, affine = affine_of(op)
         except Refused as refused:
             self.is_open |= refused.reason is Reason.SHAPE_UNKNOWN
             if is_batchnorm(op):
@@ -296,8 +296,12 @@ class _Planner:
         return Entry(op.label, op.type, outcome, part_of=self._spelt_out.get(op, ""))
 
 
-def _read(op: Op) -> tuple[Value, Affine]:
-    """The data input of an affine node and what the node does to it."""
+def affine_of(op: Op) -> tuple[Value, Affine]:
+    """The data input of an affine node and what the node does to it.
+
+    Raises:
+        Refused: It is none, or none that can be read.
+    """
     read = RULES[op.type].affine
     assert read is not None
     with malformed_is_refused(op):

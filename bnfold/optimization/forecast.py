@@ -11,6 +11,7 @@ import onnx
 
 from bnfold.folding import FoldArguments, FoldOptions, Plan
 from bnfold.folding import plan as make_plan
+from bnfold.folding.asked import asked as answers_to
 from bnfold.limits import Deadline
 from bnfold.model_io import ModelLike, load, to_proto
 from bnfold.optimization.gate import FailOn, Gate
@@ -48,6 +49,7 @@ def check(
     timeout: float = math.inf,
     fail_on: Collection[FailOn | str] = Gate.fail_on,
     allow: Sequence[str] = (),
+    node: str | None = None,
     **options: Unpack[FoldArguments],
 ) -> Checked:
     """Tells which BatchNormalizations would fold and why others stay.
@@ -58,16 +60,19 @@ def check(
         fail_on: What there may not be, for the result to be `ok`: "foldable" BatchNormalizations, those in "training"
             mode, other "affines" that could fold, or "any" BatchNormalization. Mul and Add that spell one out are one.
         allow: Exceptions: names of nodes or globs of them, and names of reasons such as TRAINING_MODE.
+        node: The name of an affine node, or a glob: tell each operator that it came to, and what that said.
         options: As in `plan`.
 
     Raises:
-        ModelError: The model cannot be read, or a pattern in `keep` matches no node.
+        ModelError: The model cannot be read, or a pattern in `keep`, or `node`, matches no node.
         ValueError: There is no such thing to fail on, or `leftover` or `max_growth` is none.
     """
     gate, asked = Gate(fail_on, allow), FoldOptions(**options)
     loaded = load(model)
-    planned = make_plan(loaded, asked, Deadline.after(timeout))
-    return Checked(named(model), planned, gate, Change.of(loaded, planned))
+    deadline = Deadline.after(timeout)
+    answers = answers_to(loaded, node, asked, deadline) if node is not None else None
+    planned = make_plan(loaded, asked, deadline)
+    return Checked(named(model), planned, gate, Change.of(loaded, planned), answers)
 
 
 def named(model: ModelLike) -> str:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnfold import escape
+from bnfold.folding.asked import Answer
+from bnfold.folding.asked import table as asked_table
 from bnfold.folding.plain import plan_dict
 from bnfold.folding.record import Entry, Plan
 from bnfold.folding.told import besides, headline, some, table
@@ -65,12 +67,14 @@ class Checked(Result):
         plan: What was found.
         gate: What there may not be.
         change: What the model is made of, and what it would be made of; None if that was not counted.
+        asked: What operators said to some of the nodes; None if that was not asked for.
     """
 
     source: str
     plan: Plan
     gate: Gate = field(default_factory=Gate)
     change: Change | None = None
+    asked: tuple[Answer, ...] | None = None
 
     @property
     def ok(self) -> bool:
@@ -87,7 +91,7 @@ class Checked(Result):
         return Page(
             headline(self.plan, "would fold"),
             besides(self.plan),
-            table(self.plan, verbose=verbose),
+            table(self.plan, verbose=verbose) if self.asked is None else asked_table(self.asked),
             self._stopped_by(verbose=verbose),
             subject=self.source,
             word=status.value,
@@ -114,6 +118,7 @@ class Checked(Result):
             "status": self.status.value,
             "ok": self.ok,
             "stopped": [entry.node for entry in self.stopped],
+            "asked": None if self.asked is None else [asdict(answer) for answer in self.asked],
             **plan_dict(self.plan),
             **(self.change.to_dict() if self.change else {}),
         }

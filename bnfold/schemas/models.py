@@ -67,11 +67,22 @@ _PLANNED: Keys = {
     "macs": ("multiplications and additions of one run, null if a shape is not known", maybe(before_after(COUNT))),
 }
 _MEASURED = ("operators", "parameters", "macs")  # where they could be counted
+_ASKED = record(
+    {
+        "node": ("the affine node that asked", TEXT),
+        "way": ("what of it went where: `up`, `scale down`, …; empty for the node itself", TEXT),
+        "operator": ("who was asked", TEXT),
+        "op_type": ("its type", TEXT),
+        "said": ("for people", TEXT),
+        "equation": ("what that rests on; empty where there is none", TEXT),
+    }
+)
 _CHECKED = record(
     {
         **_PLANNED,
         "ok": ("whether nothing is there that `--fail-on` says", FLAG),
         "stopped": ("the nodes for which it is not", each(TEXT)),
+        "asked": ("with `--node`, every operator that these nodes came to; else null", maybe(each(_ASKED))),
     },
     optional=_MEASURED,
 )

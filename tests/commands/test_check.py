@@ -5,6 +5,7 @@ import resource
 
 import onnx
 import pytest
+from networks import MODELS
 
 from bnfold.page import Screen
 
@@ -141,3 +142,15 @@ def test_a_file_is_no_terminal(model, run, monkeypatch, tmp_path):
     written = (tmp_path / "report.txt").read_text(encoding="utf-8")
     assert written.splitlines()[0] == f"FOUND  {model}  1 of 1 BatchNormalization would fold"
     assert len(result.stdout.splitlines()[0]) <= 60
+
+
+def test_node(run):
+    """In the place of the table, what operators said to it; a name that there is not is a mistake."""
+    model = MODELS / "digits_resnet.onnx"
+    told = run("check", model, "--node", "/1/body/body.0/*", "--fail-on", "training")
+    assert told.exit_code == 0
+    assert "takes it in" in told.stdout
+    assert "folded" not in told.stdout
+    wrong = run("check", model, "--node", "nothing")
+    assert (wrong.exit_code, wrong.stdout) == (2, "")
+    assert wrong.stderr == f"bnfold: {model}: no BatchNormalization or other affine node matches 'nothing'\n"

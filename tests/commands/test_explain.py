@@ -65,5 +65,6 @@ def test_a_wheel_holds_the_page():
     """Beside the module that reads it, where there is no docs/."""
     tool = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
     included = tool["hatch"]["build"]["targets"]["wheel"]["force-include"]
-    assert {source: ROOT / place for source, place in included.items()} == {"docs/reasons.md": explanations._PAGES[0]}
-    assert explanations._PAGES[1] == PAGE
+    home = Path(explanations.__file__).parents[1]  # of the package: a checkout, or where it is installed
+    assert {source: home / place for source, place in included.items()} == {"docs/reasons.md": explanations._PAGES[0]}
+    assert explanations._PAGES[1] == home / PAGE.relative_to(ROOT)

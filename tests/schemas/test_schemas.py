@@ -66,6 +66,7 @@ CASES = {
     "not-written": ("models", 1, lambda to: ["optimize", TRAINING, "-o", to / "o", "--require-none"]),
     "diff": ("models", 0, lambda to: ["optimize", RESNET, "-o", to / "o", "--dry-run", "--diff"]),
     "many": ("models", 2, lambda to: ["optimize", RESNET, MLP, to / "gone", "--output-dir", to / "d"]),
+    "asked": ("models", 1, lambda to: ["check", PREACT, "--node", "/4/4.0/*"]),
     "checked": ("models", 2, lambda to: ["check", RESNET, PREACT, TRAINING, to / "gone"]),
     "equivalent": ("verification", 0, lambda to: ["verify", RESNET, RESNET, "--layers"]),
     "different": ("verification", 1, lambda to: ["verify", RESNET, different(to), "--layers"]),
