@@ -1,6 +1,7 @@
 """`bnfold explain`."""
 
 import tomllib
+from pathlib import Path
 
 import pytest
 from networks import ROOT
