@@ -43,6 +43,7 @@ _LEAST_SCALED = 1e-3
 """One that shall not vary at all is scaled down to this: a scale of 0 could not be taken back."""
 _MOST_APART = 1.0
 _LEAST_OPSET = 7
+_WORSE = 0.25  # standard deviations: more than what grids and channels that hardly vary make of a correction
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +93,7 @@ def matched(
             found, run.corrections, should, run.measured, before, after, strict=True
         )
     )
+    _refuse_worse(layers_)
     return Matched(
         source=models.source,
         model=result,
@@ -268,6 +270,16 @@ def _layer(
         shift_error=difference_error(should, measured),
     )
     return replace(layer, residual=layer.off)
+
+
+def _refuse_worse(found: Sequence[MatchedLayer]) -> None:
+    """Refuses what has made it worse, whatever the reason: each mean should be that of its twin now."""
+    for layer in found:
+        if layer.off is not None and layer.off_before is not None and layer.off > max(layer.off_before, _WORSE):
+            raise CalibrationError(
+                f"{layer.name}: its means would be off by {number(layer.off)} standard deviations, and were by "
+                f"{number(layer.off_before)}: leave it as it is, with --keep"
+            )
 
 
 def _warnings(found: Sequence[MatchedLayer], run: _Run, here: Workplace) -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -71,7 +72,9 @@ def calibrate(
     piped = output == "-" or (model == "-" and output is None)
     if output is None and not (piped or in_place):
         output = str(beside(Path(model), ".calibrated.onnx", overwrite=force))
-    write_report = report_to(report, model, output, given["reference"], *given["data"])
+    if output is not None and os.path.realpath(output) in map(os.path.realpath, given["data"]):
+        raise click.UsageError(f"{output}: is the data")
+    write_report = report_to(report, also, model, output, given["reference"], *given["data"])
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.calibrate(
             sys.stdin.buffer.read() if model == "-" else model,

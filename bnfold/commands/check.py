@@ -59,7 +59,7 @@ def check(
 
     if report is not None and len(models) > 1:
         raise click.UsageError("--report is for one model")
-    write_report = report_to(report, models[0])
+    write_report = report_to(report, also, *models)
     results = []
     with held_to(memory), Progress(shown=not quiet, noun="models") as progress:
         for number, model in enumerate(models):

@@ -59,7 +59,7 @@ def drift(
     from bnfold.calibration.picture import drift_svg  # noqa: PLC0415 -- imports onnx, which --help must not
     from bnfold.page import render  # noqa: PLC0415
 
-    write_report = report_to(report, model, *given["data"])
+    write_report = report_to(report, also, model, *([str(plot)] if plot is not None else []), *given["data"])
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.drift(sys.stdin.buffer.read() if model == "-" else model, **resolved)
     if plot is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -159,7 +160,8 @@ def optimize(
     if output_dir is not None and (output is not None or in_place or "-" in models):
         raise click.UsageError("--output-dir names the outputs: -o, --in-place and standard input do not go with it")
     if len(models) == 1 and output_dir is None:
-        write_report = report_to(report, models[0], output, asked["certificate"])
+        place = output or str(Path(models[0]).with_suffix(".folded.onnx"))
+        write_report = report_to(report, also, models[0], place, asked["certificate"], *calibrate)
         _optimize_one(models[0], output, asked, write_report, report_format, also, verbose=verbose, quiet=quiet)
         return
     _refuse_many(
@@ -178,6 +180,7 @@ def optimize(
     places = outputs(models, output_dir, make=not given["dry_run"])
     if output_dir is not None and None in places:
         asked["overwrite"] = True  # a dry run into a folder that is not there finds nothing in its place
+    report_to(None, also, *models, *(str(place) for place in places if place is not None), *calibrate)
     work = [Job(*pair, asked, verbose) for pair in zip(models, places, strict=True)]
     results = show_lines(done(work, jobs), report_format, also, verbose=verbose, quiet=quiet)
     raise click.exceptions.Exit(max(result.exit_code for result in results))

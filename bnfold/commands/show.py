@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -17,18 +18,39 @@ if TYPE_CHECKING:
     from bnfold.page import Screen
 
 
-def report_to(path: str | None, *others: str | None) -> Callable[..., None]:
+def report_to(path: str | None, also: Sequence[tuple[str, str]], *others: str | None) -> Callable[..., None]:
     """What writes a result to the file of `--report`, if one is given. What can be refused is refused now.
 
     Args:
         path: The file.
+        also: The forms and files of `--also`.
         others: Files that are read, or written, for something else.
+
+    Raises:
+        ModelError: One of the files cannot be written, or is one of the others.
     """
+    taken = [other for other in others if other not in (None, "-")]
+    _refuse_taken([file for _, file in also], [*taken, *([path] if path is not None else [])])
     if path is None:
         return lambda *_: None
     from bnfold.report import Draft  # noqa: PLC0415 -- imports onnx, which --help must not
 
-    return Draft(path, [other for other in others if other not in (None, "-")]).write
+    return Draft(path, taken).write
+
+
+def _refuse_taken(files: Sequence[str], taken: Sequence[str | None]) -> None:
+    """Refuses files of `--also` that are something else, or of which there are two."""
+    from bnfold.model_io import ModelError, check_output  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    places = {os.path.realpath(other) for other in taken if other is not None}
+    for file in files:
+        place = os.path.realpath(file)
+        if place in places:
+            raise ModelError(f"{file}: --also would write over it, a model, data or another output")
+        if os.path.exists(place) and not os.path.isfile(place) and not os.path.isdir(place):
+            continue  # a device or a pipe
+        check_output(Path(file), None, in_place=False, overwrite=True)
+        places.add(place)
 
 
 def show(

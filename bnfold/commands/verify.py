@@ -110,7 +110,7 @@ def verify(
     from bnfold.page import render  # noqa: PLC0415 -- imports onnx, which --help must not
     from bnfold.verification.told import Compared  # noqa: PLC0415
 
-    write_report = report_to(report, before, after, *data)
+    write_report = report_to(report, also, before, after, *data)
     with held_to(memory):
         result = bnfold.verify(
             before,
@@ -156,6 +156,7 @@ def _check_certificate(
         raise click.UsageError(f"a certificate says itself what was done: {given[0]} cannot be given")
     from bnfold.page import render  # noqa: PLC0415 -- what only this needs
 
+    report_to(None, also, certificate, before, after)
     with held_to(memory):
         result = bnfold.verify_certificate(
             certificate,

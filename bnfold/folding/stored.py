@@ -47,6 +47,8 @@ def _hands_on(graph: Graph, op: Op) -> bool:
 
 def _tensor(constant: Op) -> TensorProto | None:
     """What a Constant node holds; None where that is sparse, or not valid."""
+    if len(constant.node.attribute) != 1:
+        return None
     with suppress(Refused):
         tensor = constant.attribute("value")
         if isinstance(tensor, TensorProto):

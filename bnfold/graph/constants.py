@@ -322,6 +322,8 @@ class Constants:
         return Dequantized(base, grid) if is_dequantize(op) else Quantized(base, grid)
 
     def _constant_node(self, op: Op) -> Constant | None:
+        if len(op.node.attribute) != 1:  # not valid: which of them counts, runtimes decide
+            return None
         for name in ("value_float", "value_floats", "value_int", "value_ints"):
             value = op.attribute(name)
             if value is not None:

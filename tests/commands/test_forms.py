@@ -53,7 +53,7 @@ def test_also_where_nothing_can_be_written(model, run, tmp_path):
     result = run("check", model, "--also", f"json={tmp_path}/no/x.json")
     assert result.exit_code == 2
     assert result.stderr.count("\n") == 1
-    assert "No such file or directory" in result.stderr
+    assert "there is no folder" in result.stderr
 
 
 def test_also_replaces_at_once(model, run, tmp_path):
@@ -140,3 +140,43 @@ def test_calibrate_annotates_its_warnings(run, tmp_path):
     lines = run("calibrate", model, *data).stdout.splitlines()
     assert [line.partition(" ")[0] for line in lines] == [f"{model}:", "::warning"]
     assert "Dropout was exported in training mode" in lines[1]
+
+
+ALSO_TAKEN = {
+    "the model": ("optimize", "net.onnx", "--dry-run", "--also", "json=net.onnx"),
+    "the output": ("optimize", "net.onnx", "-o", "out.onnx", "--also", "html=out.onnx"),
+    "the default output": ("optimize", "net.onnx", "--also", "html=net.folded.onnx"),
+    "the certificate": ("optimize", "net.onnx", "-o", "out.onnx", "--certificate", "c.json", "--also", "json=./c.json"),
+    "the report": ("check", "net.onnx", "--report", "r.html", "--also", "html=r.html"),
+    "another": ("check", "net.onnx", "--also", "html=r.html", "--also", "json=r.html"),
+    "one of several": ("check", "net.onnx", "other.onnx", "--also", "sarif=other.onnx"),
+    "one of many outputs": ("optimize", "net.onnx", "other.onnx", "--output-dir", "d", "--also", "json=d/other.onnx"),
+    "what is compared": ("verify", "net.onnx", "other.onnx", "--also", "json=other.onnx"),
+    "the data": ("calibrate", "net.onnx", "--data", "x.npy", "--also", "json=x.npy"),
+    "the reference": (
+        "calibrate",
+        "net.onnx",
+        "--data",
+        "x.npy",
+        "--reference",
+        "other.onnx",
+        "--also",
+        "json=other.onnx",
+    ),
+    "data as an output": ("calibrate", "net.onnx", "--data", "x.npy", "-o", "x.npy"),
+    "no folder": ("optimize", "net.onnx", "-o", "out.onnx", "--also", "json=nowhere/x"),
+}
+
+
+@pytest.mark.parametrize("args", ALSO_TAKEN.values(), ids=ALSO_TAKEN)
+def test_nothing_else_is_written_over(run, tmp_path, monkeypatch, args):
+    """One line says so before any work, and every file is what it was."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("net.onnx", "other.onnx"):
+        (tmp_path / name).write_bytes((MODELS / "digits_mlp.onnx").read_bytes())
+    np.save("x.npy", np.load(MODELS / "digits_train.npz")["image"][:4])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    result = run(*args)
+    assert result.exit_code == 2
+    assert len(result.stderr.splitlines()) <= 4
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before

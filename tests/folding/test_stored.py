@@ -121,3 +121,18 @@ def test_a_malformed_constant():
     low.attribute[0].CopyFrom(onnx.helper.make_attribute("value_float", 1))
     result = to_proto(plan(load(model)).model)
     assert types_of(result) == ["Conv", "Constant", "Clip"]
+
+
+def test_a_constant_with_two_values():
+    """Not valid, though runtimes load it: which of the two counts is theirs to say, so it stays, and is no constant."""
+    model = model_of(
+        HEADER
+        + CLIPPED.replace(
+            "[low] low = Constant <value = float {0.0}> ()", "[low] low = Constant <value_float = 3.0> ()"
+        )
+    )
+    (low,) = (node for node in model.graph.node if node.name == "low")
+    low.attribute.append(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(np.float32(0.5))))
+    _, result = folded(model)
+    assert [node for node in result.graph.node if node.name == "low"] == [low]
+    assert [node.op_type for node in result.graph.node if node.op_type == "BatchNormalization"] == []

@@ -20,6 +20,7 @@ from bnfold.rounding import rounded
 X_SCALE = 1  # of operators on integers
 _VECTORS_FROM = 13  # scales of a DequantizeLinear
 _INT32 = np.dtype(np.int32)
+_SAME_STEP = 1e-4  # of steps that were multiplied in float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,6 +104,9 @@ def _of_input(layer: Layer, index: int) -> Bias:
     step = _step(constant, layer) if op.data(index).producer is not None else None
     if step is None or factor != 1 or not is_dequantize(_maker(op, index)) or sole_reader(op.data(index)) is None:
         raise Unfit("has a bias that is quantized, but not to int32 of its own")
+    implied = _implied(layer, layer.op.constant(layer.form.weight))
+    if implied is not None and not np.allclose(step, implied, rtol=_SAME_STEP, atol=0):
+        raise Unfit("has a bias whose step is not scale_x * scale_w, which runtimes take it for")
     return Bias(op, index, values, _INT32, step)
 
 
@@ -147,10 +151,10 @@ def _none_yet(layer: Layer) -> Bias:
         return Bias(layer.op, -1, zeros, weight.dtype)
     step = _implied(layer, weight)
     factor = float(layer.op.attribute("beta", 1.0)) if layer.op.type == "Gemm" else 1.0
-    if not factor:
-        raise Unfit("is a Gemm with a beta of 0")
+    if not factor or (step is not None and factor != 1):
+        raise Unfit(f"is a Gemm with a beta of {factor:g}")
     dtype = weight.dtype if step is None else _INT32
-    return Bias(layer.op, layer.form.bias, zeros, dtype, step, factor if step is None else 1.0)
+    return Bias(layer.op, layer.form.bias, zeros, dtype, step, factor)
 
 
 def _implied(layer: Layer, weight: Constant) -> FloatArray | None:

@@ -23,6 +23,7 @@ W_SCALE, W_ZERO_POINT = 4, 5  # of operators on integers
 _SUFFIXES = ("_quantized", "_quant")  # what ONNX Runtime's quantizer adds to names
 _MAKES_WEIGHTS = ("Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze")
 _MOST_STEPS = 8
+_OF_A_GEMM = 2  # the rank of what it makes
 
 
 class Kind(Enum):
@@ -265,6 +266,8 @@ def _arithmetic(use: Use, layer: Layer) -> Step | None:
 def along(constant: Constant, layer: Layer) -> FloatArray | None:
     """A constant as a number for each channel of a layer's output; None if it is of another shape."""
     rank = 1 if layer.form.kind is Kind.DENSE else len(layer.op.constant(layer.form.weight).shape)
+    if layer.form.kind is Kind.DENSE and layer.op.type != "MatMul" and len(constant.shape) > _OF_A_GEMM:
+        return None  # behind it the channels would stand on another axis
     from_right = 1 if layer.form.kind is Kind.DENSE else rank - 1
     sizes = dict(enumerate(reversed(constant.shape), 1))
     if any(size != 1 for place, size in sizes.items() if place != from_right):
