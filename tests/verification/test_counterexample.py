@@ -272,10 +272,10 @@ def test_reports_say_where_it_is(broken, tmp_path):
     folder = tmp_path / "found"
     done = run(*broken, "--counterexample", folder)
     assert done.exit_code == 1
-    assert f"  a counterexample is in {folder}: run its replay.py" in done.stdout.splitlines()
+    assert f"a counterexample is in {folder}: run its replay.py" in done.stdout.splitlines()
     again = ("--counterexample", folder, "--force", "--format")
     assert json.loads(run(*broken, *again, "json").stdout)["counterexample"] == str(folder)
-    assert "- a counterexample is in" in run(*broken, *again, "markdown").stdout
+    assert "\na counterexample is in" in run(*broken, *again, "markdown").stdout
     assert json.loads(run(*broken, "--format", "json").stdout)["counterexample"] == ""
 
 
