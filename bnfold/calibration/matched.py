@@ -10,10 +10,10 @@ import numpy as np
 
 from bnfold.affine import FloatArray
 from bnfold.calibration.figures import number, percent, plain
-from bnfold.calibration.result import Calibration, Layer, largest, left
+from bnfold.calibration.result import Calibration, Layer, largest
 from bnfold.calibration.statistics.methods import Method
 from bnfold.calibration.statistics.moments import Statistics
-from bnfold.page import Page, Table, html, plural
+from bnfold.page import Page, Table, plural
 
 EPSILON = 1e-5
 """Of a BatchNormalization; channels that vary less are measured by it."""
@@ -67,6 +67,21 @@ class MatchedLayer(Layer):
         """How far they are now."""
         return self._spread(self.after)
 
+    def to_dict(self) -> dict[str, object]:
+        """As plain data: a member of `layers` in docs/json.md."""
+        return {
+            "name": self.name,
+            "twin": self.twin,
+            "by": "name" if self.is_named else "order",
+            "channels": self.channels,
+            "count": self.measured.count,
+            "mean_error": plain(self.error),
+            "mean_off_before": self.off_before,
+            "residual": self.residual,
+            "spread_off_before": self.spread_before,
+            "spread_off": self.spread,
+        }
+
     def _off(self, met: Statistics | None) -> float | None:
         if met is None or not met.count:
             return None
@@ -96,49 +111,13 @@ class Matched(Calibration):
 
     def page(self, *, verbose: bool = False) -> Page:
         """What there is to say; if verbose, with a row for each layer."""
-        head = (
-            f"{self.source}: {plural(len(self.layers), 'layer')} matched to {self.reference} on "
-            f"{plural(self.samples, 'sample')} ({self.method.value}, batch size {self.batch_size})"
-        )
-        written = (f"written to {self.output}",) if self.output else ()
+        what = f"{plural(len(self.layers), 'layer')} matched to {self.reference}"
         rows = tuple(map(_row, self.layers)) if verbose else ()
-        table = Table(_COLUMNS, rows, "ll" + "r" * (len(_COLUMNS) - 2))
-        return Page(head, (*_lines(self), *written), table, warnings=(*left(self.skipped), *self.warnings))
+        return self._page(what, _lines(self), Table(_COLUMNS, rows, "ll" + "r" * (len(_COLUMNS) - 2)))
 
     def to_dict(self) -> dict[str, object]:
         """What `--format json` prints of it, but for the versions."""
-        return {
-            "model": self.source,
-            "reference": self.reference,
-            "output": str(self.output) if self.output else None,
-            "method": self.method.value,
-            "samples": self.samples,
-            "batch_size": self.batch_size,
-            "seconds": round(self.seconds, 3),
-            "mean_error": plain(self.error),
-            "mean_off_before": worst(self, "off_before")[0],
-            "residual": self.residual,
-            "layers": [
-                {
-                    "name": layer.name,
-                    "twin": layer.twin,
-                    "by": "name" if layer.is_named else "order",
-                    "channels": layer.channels,
-                    "count": layer.measured.count,
-                    "mean_error": plain(layer.error),
-                    "mean_off_before": layer.off_before,
-                    "residual": layer.residual,
-                    "spread_off_before": layer.spread_before,
-                    "spread_off": layer.spread,
-                }
-                for layer in self.layers
-            ],
-            "skipped": [{"name": entry.name, "why": entry.why} for entry in self.skipped],
-            "warnings": list(self.warnings),
-        }
-
-    def _repr_html_(self) -> str:
-        return html(self.page(verbose=True))
+        return {**super().to_dict(), "reference": self.reference, "mean_off_before": worst(self, "off_before")[0]}
 
 
 def worst(result: Matched, figure: str) -> tuple[float | None, str]:

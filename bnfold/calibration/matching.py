@@ -275,10 +275,13 @@ def _layer(
 def _refuse_worse(found: Sequence[MatchedLayer]) -> None:
     """Refuses what has made it worse, whatever the reason: each mean should be that of its twin now."""
     for layer in found:
-        if layer.off is not None and layer.off_before is not None and layer.off > max(layer.off_before, _WORSE):
+        if layer.after is None or not layer.after.count:
+            continue
+        off, before = (math.inf if value is None else value for value in (layer.off, layer.off_before))
+        if off > max(before, _WORSE):
             raise CalibrationError(
-                f"{layer.name}: its means would be off by {number(layer.off)} standard deviations, and were by "
-                f"{number(layer.off_before)}: leave it as it is, with --keep"
+                f"{layer.name}: its means would be off by {number(off)} standard deviations, and were by "
+                f"{number(before)}: leave it as it is, with --keep"
             )
 
 

@@ -75,6 +75,19 @@ class Layer:
         """How far the means were from where they are now, in new standard deviations: the largest."""
         return largest(self.mean - self.old_mean, np.sqrt(self.var + self.epsilon))
 
+    def to_dict(self) -> dict[str, object]:
+        """As plain data: a member of `layers` in docs/json.md."""
+        return {
+            "name": self.name,
+            "channels": self.channels,
+            "count": self.measured.count,
+            "mean_moved": plain(self.moved),
+            "mean_error": plain(self.error),
+            "var_error": plain(self.var_error),
+            "dead_channels": list(self.dead),
+            "residual": self.residual,
+        }
+
 
 @dataclass(frozen=True, eq=False)
 class Calibration(Holder):
@@ -123,14 +136,17 @@ class Calibration(Holder):
 
     def page(self, *, verbose: bool = False) -> Page:
         """What there is to say; if verbose, with a row for each layer."""
+        what = f"{plural(len(self.layers), 'BatchNormalization')} calibrated"
+        rows = tuple(map(_row, self.layers)) if verbose else ()
+        return self._page(what, _lines(self), Table(_COLUMNS, rows, "l" + "r" * (len(_COLUMNS) - 1)))
+
+    def _page(self, what: str, lines: Iterable[str], table: Table) -> Page:
         head = (
-            f"{self.source}: {plural(len(self.layers), 'BatchNormalization')} calibrated on "
-            f"{plural(self.samples, 'sample')} ({self.method.value}, batch size {self.batch_size})"
+            f"{self.source}: {what} on {plural(self.samples, 'sample')} "
+            f"({self.method.value}, batch size {self.batch_size})"
         )
         written = (f"written to {self.output}",) if self.output else ()
-        rows = tuple(map(_row, self.layers)) if verbose else ()
-        table = Table(_COLUMNS, rows, "l" + "r" * (len(_COLUMNS) - 1))
-        return Page(head, (*_lines(self), *written), table, warnings=(*left(self.skipped), *self.warnings))
+        return Page(head, (*lines, *written), table, warnings=(*left(self.skipped), *self.warnings))
 
     def to_dict(self) -> dict[str, object]:
         """What `--format json` prints of it, but for the versions."""
@@ -143,19 +159,7 @@ class Calibration(Holder):
             "seconds": round(self.seconds, 3),
             "mean_error": plain(self.error),
             "residual": self.residual,
-            "layers": [
-                {
-                    "name": layer.name,
-                    "channels": layer.channels,
-                    "count": layer.measured.count,
-                    "mean_moved": plain(layer.moved),
-                    "mean_error": plain(layer.error),
-                    "var_error": plain(layer.var_error),
-                    "dead_channels": list(layer.dead),
-                    "residual": layer.residual,
-                }
-                for layer in self.layers
-            ],
+            "layers": [layer.to_dict() for layer in self.layers],
             "skipped": [{"name": entry.name, "why": entry.why} for entry in self.skipped],
             "warnings": list(self.warnings),
         }

@@ -6,10 +6,8 @@ answer is the record of the conditions, and planning again checks them again.
 
 from __future__ import annotations
 
-import inspect
 import json
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
@@ -17,7 +15,7 @@ from bnfold.affine import Extent
 from bnfold.folding import Entry, Plan
 from bnfold.folding.plain import entry_dict
 from bnfold.folding.record import Ability, Answer
-from bnfold.ops.rule import Carrier
+from bnfold.ops.rule import equation_of, function_of
 from bnfold.page.schema import plain
 
 _WORDS = ("rule", "equation")  # which another version may choose differently
@@ -53,29 +51,16 @@ def _entry(entry: Entry, there: set[str]) -> dict[str, Any]:
 
 
 def _answer(answer: Answer) -> dict[str, object]:
-    rule = None if answer.rule is None else _carried(answer.rule, answer.ability)
+    upwards = answer.ability is Ability.LIFTED
+    rule = None if answer.rule is None else function_of(answer.rule, upwards=upwards)
     return {
         "node": answer.node,
         "op_type": answer.op_type,
         "ability": answer.ability.value,
         "rule": None if rule is None else f"{rule.__module__}.{rule.__qualname__}",
-        "equation": "" if rule is None else _first_paragraph(rule),
+        "equation": "" if rule is None else equation_of(rule, upwards=upwards),
         **_facts(answer.extent),
     }
-
-
-def _carried(rule: Callable[..., Any], ability: Ability) -> Callable[..., Any]:
-    """The function with the equation: of a Carrier, the one for this direction."""
-    if isinstance(rule, partial):
-        return _carried(rule.func, ability)
-    carrier = getattr(rule, "__self__", None)
-    if isinstance(carrier, Carrier):
-        return _carried(carrier.up if ability is Ability.LIFTED else carrier.down, ability)
-    return rule
-
-
-def _first_paragraph(rule: Callable[..., Any]) -> str:
-    return " ".join((inspect.getdoc(rule) or "").partition("\n\n")[0].split())
 
 
 def _facts(extent: Extent) -> dict[str, object]:

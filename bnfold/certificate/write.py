@@ -11,7 +11,7 @@ from bnfold.certificate.exactness import parameters
 from bnfold.certificate.files import seen
 from bnfold.certificate.record import Certificate, CertificateError, Options
 from bnfold.folding import Plan
-from bnfold.model_io import Model, check_output, load, write_text
+from bnfold.model_io import Model, check_text, load, write_text
 from bnfold.verification.result import Verification
 from bnfold.version import __version__
 
@@ -41,9 +41,7 @@ class Draft:
         files = os.path.realpath(before.path), os.path.realpath(target)
         if files[0] == files[1]:
             raise CertificateError("a certificate is of two files: in place, the first would be gone")
-        if os.path.realpath(path) in files:
-            raise CertificateError(f"{path}: is a model itself")
-        check_output(path, None, in_place=False, overwrite=True)
+        check_text(path, files)
         self._path, self._options = path, options
         self._before, self._before_path, self._target = before, before.path, target
         self._record: Certificate | None = None

@@ -29,28 +29,18 @@ def report_to(path: str | None, also: Sequence[tuple[str, str]], *others: str | 
     Raises:
         ModelError: One of the files cannot be written, or is one of the others.
     """
-    taken = [other for other in others if other not in (None, "-")]
-    _refuse_taken([file for _, file in also], [*taken, *([path] if path is not None else [])])
+    from bnfold.model_io import check_text  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    taken = [other for other in others if other is not None and other != "-"]
+    pages = [path] if path is not None else []
+    for number, (_, file) in enumerate(also):
+        written = (other for _, other in also[:number] if os.path.isfile(other) or not os.path.exists(other))
+        check_text(Path(file), [*taken, *pages, *written])
     if path is None:
         return lambda *_: None
-    from bnfold.report import Draft  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.report import Draft  # noqa: PLC0415
 
     return Draft(path, taken).write
-
-
-def _refuse_taken(files: Sequence[str], taken: Sequence[str | None]) -> None:
-    """Refuses files of `--also` that are something else, or of which there are two."""
-    from bnfold.model_io import ModelError, check_output  # noqa: PLC0415 -- imports onnx, which --help must not
-
-    places = {os.path.realpath(other) for other in taken if other is not None}
-    for file in files:
-        place = os.path.realpath(file)
-        if place in places:
-            raise ModelError(f"{file}: --also would write over it, a model, data or another output")
-        if os.path.exists(place) and not os.path.isfile(place) and not os.path.isdir(place):
-            continue  # a device or a pipe
-        check_output(Path(file), None, in_place=False, overwrite=True)
-        places.add(place)
 
 
 def show(

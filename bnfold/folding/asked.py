@@ -19,12 +19,13 @@ from bnfold.graph import Graph, Op, Value
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model, ModelError
 from bnfold.ops import RULES, OpRule
+from bnfold.ops.rule import equation_of
 from bnfold.page import Table
 from bnfold.reasons import Refused
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """What an operator said.
 
     Attributes:
@@ -44,7 +45,7 @@ class Answer:
     equation: str = ""
 
 
-def asked(model: Model, pattern: str, options: FoldOptions, deadline: Deadline = NEVER) -> tuple[Answer, ...]:
+def asked(model: Model, pattern: str, options: FoldOptions, deadline: Deadline = NEVER) -> tuple[Reply, ...]:
     """The answers that the affine nodes of a name get.
 
     Args:
@@ -61,24 +62,24 @@ def asked(model: Model, pattern: str, options: FoldOptions, deadline: Deadline =
     named = [op for op in affines if op.label == pattern or fnmatchcase(op.label, pattern)]
     if not named:
         raise ModelError(f"{model.path or 'model'}: no BatchNormalization or other affine node matches {pattern!r}")
-    return tuple(answer for op in named if not deadline.is_over for answer in _of(op))
+    return tuple(reply for op in named if not deadline.is_over for reply in _of(op))
 
 
-def _of(op: Op) -> Iterator[Answer]:
+def _of(op: Op) -> Iterator[Reply]:
     try:
         source, affine = affine_of(op)
     except Refused as refused:
-        yield Answer(op.label, "", op.label, op.type, refusal_of(refused, op).text)
+        yield Reply(op.label, "", op.label, op.type, refusal_of(refused, op).text)
         return
-    yield Answer(op.label, "", op.label, op.type, "is an affine", _equation(RULES[op.type].affine))
+    yield Reply(op.label, "", op.label, op.type, "is an affine", _equation(RULES[op.type].affine, "down"))
     whole = [_Try(op, source, affine, way) for way in ("up", "down")]
     for each in whole:
-        yield from each.answers()
+        yield from each.replies()
     if any(each.ended is None for each in whole) or not (affine.has_scale and affine.has_shift):
         return
     for half, part in (("scale", affine.only_scale()), ("shift", affine.only_shift())):
         for way in ("up", "down"):
-            yield from _Try(op, source, part, way, half).answers()
+            yield from _Try(op, source, part, way, half).replies()
 
 
 class _Try:
@@ -97,19 +98,19 @@ class _Try:
         except Refused as refused:
             self.ended = refused
 
-    def answers(self) -> Iterator[Answer]:
+    def replies(self) -> Iterator[Reply]:
         """Of each operator; of the node itself, where that is where it ended."""
         rules = {op: rule for op, (_, rule, _) in self._found.answers}
         for op, refused in self._walk.met.items():
             said = "takes it in" if op in self._found.into else "lets it pass"
             rule = rules.get(op) or _rule(op, self._way, is_last=refused is not None)
-            yield self._answer(op, said if refused is None else refusal_of(refused, op).text, _equation(rule))
+            yield self._reply(op, said if refused is None else refusal_of(refused, op).text, _equation(rule, self._way))
         if self.ended is not None and not (isinstance(self.ended, Blocked) and self.ended.op in self._walk.met):
-            yield self._answer(self._op, refusal_of(self.ended, self._op).text)
+            yield self._reply(self._op, refusal_of(self.ended, self._op).text)
 
-    def _answer(self, op: Op, said: str, equation: str = "") -> Answer:
+    def _reply(self, op: Op, said: str, equation: str = "") -> Reply:
         way = f"{self._half} {self._way}".strip()
-        return Answer(self._op.label, way, op.label, op.type, said, equation)
+        return Reply(self._op.label, way, op.label, op.type, said, equation)
 
 
 class _Recorded(Walk):
@@ -138,12 +139,11 @@ def _rule(op: Op, way: str, *, is_last: bool) -> Callable[..., object] | None:
     return (absorbs or passes) if is_last else (passes or absorbs)
 
 
-def _equation(rule: Callable[..., object] | None) -> str:
-    first = (getattr(rule, "__doc__", "") or "").strip().partition("\n")[0]
-    return first if "=" in first else ""
+def _equation(rule: Callable[..., object] | None, way: str) -> str:
+    return "" if rule is None else equation_of(rule, upwards=way == "up")
 
 
-def table(answers: Sequence[Answer]) -> Table:
+def table(replies: Sequence[Reply]) -> Table:
     """A row for each answer; its equation stands below."""
     rows = tuple(
         (
@@ -152,6 +152,6 @@ def table(answers: Sequence[Answer]) -> Table:
             f"{each.op_type} {each.operator}",
             (each.said, *([each.equation] if each.equation else [])),
         )
-        for each in answers
+        for each in replies
     )
     return Table(("node", "way", "operator asked", "answer"), rows)

@@ -11,7 +11,7 @@ from bnfold.model_io.model import Model, load
 from bnfold.model_io.output import check_output, staged
 from bnfold.model_io.payload import Payload
 from bnfold.model_io.temporary import Temporary, sweep, temporary_folder
-from bnfold.model_io.text import write_text
+from bnfold.model_io.text import check_text, write_text
 from bnfold.model_io.write import to_proto, write_stream
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Temporary",
     "beside",
     "check_output",
+    "check_text",
     "destination_of",
     "load",
     "staged",

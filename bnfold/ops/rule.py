@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -146,6 +148,21 @@ class Carrier:
 def passes(both: Callable[[Op, Affine], Affine]) -> OpRule:
     """The rule of an operator that an affine passes in the same way in both directions."""
     return Carrier(both, both).rule()
+
+
+def function_of(rule: Callable[..., Any], *, upwards: bool) -> Callable[..., Any]:
+    """The function behind a rule: of a Carrier, the one for this direction."""
+    if isinstance(rule, partial):
+        return function_of(rule.func, upwards=upwards)
+    carrier = getattr(rule, "__self__", None)
+    if isinstance(carrier, Carrier):
+        return function_of(carrier.up if upwards else carrier.down, upwards=upwards)
+    return rule
+
+
+def equation_of(rule: Callable[..., Any], *, upwards: bool) -> str:
+    """What a rule rests on: the first paragraph of its docstring, as a line."""
+    return " ".join((inspect.getdoc(function_of(rule, upwards=upwards)) or "").partition("\n\n")[0].split())
 
 
 def _refuse_unless_first(op: Op, output: int) -> None:

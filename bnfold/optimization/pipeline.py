@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -121,22 +122,19 @@ def optimize(
         progress("deciding what folds", 0, 1)
     planned = plan(loaded, asked, Deadline.after(timeout))
     nodes = difference(loaded.proto, planned.model.proto) if diff else None
-    told: Any = {
-        "change": Change.of(loaded, planned),
-        "difference": nodes,
-        "calibration": calibrated,
-        "is_dry": dry_run,
-    }
+    change = Change.of(loaded, planned)
+    made = partial(
+        Optimized, named(model), planned, change=change, difference=nodes, calibration=calibrated, is_dry=dry_run
+    )
     unchanged = not planned.changes and calibrate is None
     left = [entry for entry in gate.stopped(planned) if entry.is_batchnorm and entry.outcome is Outcome.KEPT]
     if require_none and left:
-        size_after = _nbytes(planned.model, None)
-        raise NotAllFolded(Optimized(named(model), planned, None, before, size_after, stopped=tuple(left), **told))
+        raise NotAllFolded(made(None, before, _nbytes(planned.model, None), stopped=tuple(left)))
 
     def verified(after: Path | None) -> Optimized:
         # of a file that was written, what it says itself: folded tensors have moved to another data file
         written = load(after) if after is not None and planned.model.has_data_files else planned.model
-        result = Optimized(named(model), planned, file, before, _nbytes(written, after), **told)
+        result = made(file, before, _nbytes(written, after))
         if mode is VerifyMode.OFF or not planned.changes:
             return replace(result, seconds=time.monotonic() - begun)
         found = _compared(

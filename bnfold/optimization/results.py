@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bnfold import escape
-from bnfold.folding.asked import Answer
+from bnfold.folding.asked import Reply
 from bnfold.folding.asked import table as asked_table
 from bnfold.folding.plain import plan_dict
 from bnfold.folding.record import Entry, Plan
@@ -74,7 +74,7 @@ class Checked(Result):
     plan: Plan
     gate: Gate = field(default_factory=Gate)
     change: Change | None = None
-    asked: tuple[Answer, ...] | None = None
+    asked: tuple[Reply, ...] | None = None
 
     @property
     def ok(self) -> bool:
@@ -118,7 +118,7 @@ class Checked(Result):
             "status": self.status.value,
             "ok": self.ok,
             "stopped": [entry.node for entry in self.stopped],
-            "asked": None if self.asked is None else [asdict(answer) for answer in self.asked],
+            "asked": None if self.asked is None else [asdict(reply) for reply in self.asked],
             **plan_dict(self.plan),
             **(self.change.to_dict() if self.change else {}),
         }

@@ -9,6 +9,7 @@ from itertools import islice
 from bnfold.folding import Entry, Outcome, Plan
 from bnfold.folding.record import Ability, Answer
 from bnfold.graph import Op
+from bnfold.ops.rule import equation_of
 from bnfold.report.bounds import MOST_DRAWINGS, MOST_SHOWN, Bounded, bounded
 from bnfold.report.pictures import MOST_DRAWN, Part, Picture, makers, picture, readers
 from bnfold.report.twins import Twins
@@ -154,13 +155,9 @@ def _others(entry: Entry) -> Sequence[Answer]:
 
 
 def _step(answer: Answer) -> Step:
-    doc = (answer.rule.__doc__ or "") if answer.rule is not None else ""
-    return Step(answer.node, answer.op_type, answer.ability.value, _equation(doc), _range(answer))
-
-
-def _equation(doc: str) -> str:
-    first = doc.strip().partition("\n")[0]
-    return first if "=" in first else ""
+    upwards = answer.ability is Ability.LIFTED
+    equation = equation_of(answer.rule, upwards=upwards) if answer.rule is not None else ""
+    return Step(answer.node, answer.op_type, answer.ability.value, equation, _range(answer))
 
 
 def _range(answer: Answer) -> str:

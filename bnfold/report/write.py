@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bnfold.model_io import ModelError, check_output, write_text
+from bnfold.model_io import ModelError, check_text, write_text
 
 if TYPE_CHECKING:
     from bnfold.report.contents import Reported
@@ -31,8 +31,8 @@ class Draft:
             apart_from: Files that are read, or written, for something else.
 
         Raises:
-            ReportError: Jinja2 is not installed, the file is not called like a page, or is one of those.
-            ModelError: Nothing can be written there.
+            ReportError: Jinja2 is not installed, or the file is not called like a page.
+            ModelError: It is one of those, or nothing can be written there.
         """
         self._path = Path(path)
         if find_spec("jinja2") is None:
@@ -40,9 +40,7 @@ class Draft:
         # so that no model or data is written over by mistake
         if Path(os.path.realpath(self._path)).suffix.lower() not in _SUFFIXES:
             raise ReportError(f"{self._path}: a report is a web page, whose name ends in .html")
-        if os.path.realpath(self._path) in map(os.path.realpath, apart_from):
-            raise ReportError(f"{self._path}: is a model, or another output, itself")
-        check_output(self._path, None, in_place=False, overwrite=True)
+        check_text(self._path, apart_from)
 
     def write(self, result: Reported, source: str = "") -> None:
         """Writes it; what was there is replaced at once or not at all.

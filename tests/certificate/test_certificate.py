@@ -405,7 +405,7 @@ def test_two_files_are_needed(folder):
         bnfold.optimize(before, in_place=True, certificate=certificate)
     with pytest.raises(bnfold.ModelError, match="two files"):
         bnfold.optimize(onnx.load(before), certificate=certificate)
-    with pytest.raises(bnfold.ModelError, match="is a model itself"):
+    with pytest.raises(bnfold.ModelError, match="is a model, data or another output itself"):
         bnfold.optimize(before, folder / "out.onnx", certificate=before)
     with pytest.raises(bnfold.ModelError, match="there is no folder"):
         bnfold.optimize(before, folder / "out.onnx", certificate=folder / "none" / "out.json")

@@ -23,7 +23,7 @@ def test_who_takes_it_in():
     itself, up, down = answers("digits_resnet", node)
     assert (itself.node, itself.operator, itself.said) == (node, node, "is an affine")
     assert (up.way, up.op_type, up.said) == ("up", "Conv", "takes it in")
-    assert up.equation == "s(W*x + b) + t  =  (sW)*x + (sb + t)"
+    assert up.equation == "s(W*x + b) + t = (sW)*x + (sb + t)"
     assert (down.way, down.op_type) == ("down", "Relu")
     assert down.said.startswith("Relu passes a scale but no shift")
 
@@ -71,4 +71,4 @@ def test_out_of_time():
 def test_equations_stand_below():
     """Sentences and equations are long."""
     shown = table(answers("digits_resnet", "/1/body/body.0/*"))
-    assert shown.rows[1][3] == ("takes it in", "s(W*x + b) + t  =  (sW)*x + (sb + t)")
+    assert shown.rows[1][3] == ("takes it in", "s(W*x + b) + t = (sW)*x + (sb + t)")

@@ -233,7 +233,7 @@ def test_a_report_is_replaced_whole(tmp_path, monkeypatch):
         pytest.param("link.html", "ends in .html", id="link-to-no-page"),
         pytest.param("gone/report.html", "there is no folder", id="no-folder"),
         pytest.param("taken.html", "is a folder", id="folder"),
-        pytest.param("input.html", "is a model, or another output, itself", id="the-input"),
+        pytest.param("input.html", "is a model, data or another output itself", id="the-input"),
     ],
 )
 def test_what_is_no_place_for_a_report_is_refused(tmp_path, name, message):

@@ -8,6 +8,7 @@ are others too (a scale that was folded across an activation, or equalized betwe
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from bnfold.calibration.reference.layers import Layer
 
 _LEAST_COSINE = 0.2  # of weights that are of one origin; two bits leave 0.4 and more
 _SAME_DIRECTION = 0.9
+_COUNTED = re.compile(r"\d$")  # such names go on to other layers when a model is exported anew
 _MOST_SCALED = 2.0
 
 
@@ -141,8 +143,12 @@ def _pair(layer: Layer, twin: Layer, *, is_named: bool) -> Pair | str:
     if depths is None:
         last = layer.steps[-1].op.type
         return f"has a {last} behind it that its twin {twin.name} has not, and no bias behind that"
-    unrelated = _unrelated(layer.weights(depths[0]), twin.weights(depths[1]))
-    if unrelated:
+    ours, theirs = layer.weights(depths[0]), twin.weights(depths[1])
+    if ours.shape != theirs.shape:  # inputs were pruned: the names have to do, and one that is but counted does not
+        shared = {name for _, name in {*layer.names()} & {*twin.names()}}
+        if all(map(_COUNTED.search, shared)):
+            return f"has weights of another shape than its twin {twin.name}, and no name that is more than a number"
+    elif unrelated := _unrelated(ours, theirs):
         return f"has weights that are not those of its twin {twin.name}: {unrelated}"
     return Pair(layer, twin, is_named, *depths)
 
@@ -161,8 +167,6 @@ def _depths(layer: Layer, twin: Layer) -> tuple[int, int] | None:
 
 def _unrelated(ours: np.ndarray, theirs: np.ndarray) -> str:
     """What shows that weights `[C, …]` are not of one origin; empty if nothing does."""
-    if ours.shape != theirs.shape:  # inputs were pruned: the names have to do
-        return ""
     dots, squares, others = (np.einsum("ij,ij->i", *pair) for pair in ((ours, theirs), (ours, ours), (theirs, theirs)))
     if not (squares.sum() and others.sum()):
         return ""

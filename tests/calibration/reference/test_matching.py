@@ -302,6 +302,29 @@ def test_names_that_say_different_things():
     assert all("several layers of the reference: conv" in entry.why for entry in result.skipped)
 
 
+def numbered(weights, *, name):
+    """A Conv whose names are given, behind another: the second has as many channels whatever the first has."""
+    first = helper.make_node("Conv", ["x", "v"], ["c"], "first")
+    second = helper.make_node("Conv", ["c", "w"], ["y"], name)
+    return net(weights, nodes=[first, second])
+
+
+@pytest.mark.parametrize(("name", "is_matched"), [("block/conv", True), ("conv_7", False)])
+def test_a_number_is_no_name_of_weights_that_are_not_alike(name, is_matched):
+    """Where inputs were pruned, weights cannot be compared; and numbers go on to other layers in another export."""
+    weights = {"v": RNG.normal(0, 1, (8, 3, 1, 1)), "w": RNG.normal(0, 1, (4, 8, 1, 1))}
+    pruned = {"v": weights["v"][:6], "w": weights["w"][:, :6]}
+    ours, theirs = numbered(pruned, name=name), numbered(weights, name=name)
+    for model, value in ((ours, "w_1"), (theirs, "w_1")):  # as exporters call them: the node alone has a name
+        model.graph.node[1].input[1] = model.graph.initializer[1].name = value
+        model.graph.node[1].output[0] = model.graph.output[0].name = "y_0"
+    if is_matched:
+        assert [layer.name for layer in match(ours, theirs).layers] == [name]
+    else:
+        with pytest.raises(CalibrationError, match="nothing to match"):
+            match(ours, theirs)
+
+
 def batchnorm(y, name):
     return helper.make_node("BatchNormalization", [f"{name}_y", "gamma", "beta", "mean", "var"], [y], f"{name}_bn")
 
