@@ -160,7 +160,9 @@ def optimize(
     if output_dir is not None and (output is not None or in_place or "-" in models):
         raise click.UsageError("--output-dir names the outputs: -o, --in-place and standard input do not go with it")
     if len(models) == 1 and output_dir is None:
-        place = output or str(Path(models[0]).with_suffix(".folded.onnx"))
+        from bnfold.model_io import beside  # noqa: PLC0415 -- imports onnx, which --help must not
+
+        place = output or str(beside(Path(models[0]), ".folded.onnx", overwrite=True))
         write_report = report_to(report, also, models[0], place, asked["certificate"], *calibrate)
         _optimize_one(models[0], output, asked, write_report, report_format, also, verbose=verbose, quiet=quiet)
         return

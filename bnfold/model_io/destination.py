@@ -60,8 +60,10 @@ def beside(source: Path, suffix: str, *, overwrite: bool) -> Path:
     """`NAME` and the suffix, beside `NAME.onnx`.
 
     Raises:
-        ModelError: it exists, and may not be replaced.
+        ModelError: it exists, and may not be replaced; or the source is no file, but `.` or `/`.
     """
+    if not source.name:
+        raise ModelError(f"{source}: is a folder")
     target = source.with_suffix(suffix)
     if target.exists() and not overwrite:
         raise ModelError(

@@ -151,3 +151,14 @@ def test_one_of_a_kind_is_one(run, model):
     folded = model.with_name("folded.onnx")
     run("optimize", model, "--no-verify", "-o", folded)
     assert "1 of 1 changed region equal" in run("verify", model, folded).stdout
+
+
+@pytest.mark.parametrize(
+    "command", [["optimize"], ["check"], ["calibrate", "--data", "x.npy"]], ids=lambda args: args[0]
+)
+@pytest.mark.parametrize("model", ["", ".", "/", ".."])
+def test_a_folder_is_no_model(run, command, model):
+    """Not even one that has no name to make that of an output of."""
+    result = run(*command, model)
+    assert result.exit_code == 2
+    assert result.stderr.endswith(": is a folder\n")
