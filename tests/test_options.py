@@ -24,3 +24,9 @@ def test_senseless_options_are_refused(wrong):
 def test_a_list_is_read_once():
     """An iterator of patterns serves every run over the model."""
     assert FoldOptions(keep=iter(["a", "b"])).keep == ("a", "b")
+
+
+def test_growth_is_a_whole_percentage():
+    """What comes behind it is a mistake."""
+    with pytest.raises(ValueError, match="percentage"):
+        FoldOptions(max_growth="10% or so")

@@ -21,7 +21,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^\$ .*\n(?:> .*\n)*", re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#:\s]+)(?:#[^)]*)?\)")
 # rounding differs from one processor to the next, and time from one run to the next
-MEASURED = re.compile(r"\b\d(\.\d+)?e-\d+\b|(?<=^  seconds) +\d+\.\d$|\b\d(\.\d+)? s\b", re.MULTILINE)
+MEASURED = re.compile(r"\b\d(\.\d+)?e-\d+\b|\b\d+(\.\d+)? s\b", re.MULTILINE)
 
 
 def run(folder: Path, script: str) -> str:

@@ -27,7 +27,7 @@ from bnfold.calibration.result import ERROR_LIMIT, Calibration, Layer, enough, r
 from bnfold.calibration.rewrite import with_statistics
 from bnfold.calibration.statistics.methods import BATCH_METHODS, MATCHING, Ema, Estimator, Method
 from bnfold.calibration.statistics.moments import Statistics
-from bnfold.model_io import Model, ModelLike, Output, check_output, destination_of, load, staged, write_stream
+from bnfold.model_io import Model, ModelLike, Output, destination_of, load, refuse_data, staged, write_stream
 
 RESIDUAL_LIMIT = 1e-5
 """A residual above this is warned of."""
@@ -176,7 +176,9 @@ def _refuse_pointless(momentum: float, *, unbiased: bool, prior: float, reset: b
 
 def _refuse_same(file: Path | None, reference: Model) -> None:
     if file is not None and reference.path is not None:
-        check_output(file, reference.path, in_place=False, overwrite=True)
+        if reference.path.exists() and file.exists() and file.samefile(reference.path):
+            raise CalibrationError(f"{file}: is the reference")
+        refuse_data(file, reference)
 
 
 def _how(chosen: Method, momentum: float, *, unbiased: bool, prior: float, reset: bool, check: bool) -> Options:

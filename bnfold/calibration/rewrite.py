@@ -15,6 +15,7 @@ from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.targets import ALL, Selection, Target, drops, stop_dropping, survey
 from bnfold.graph import Graph, Op, Value
 from bnfold.graph.cleanup import drop_stale_notes, remove_dead
+from bnfold.graph.mentions import follow_rename
 from bnfold.model_io import Model
 
 _INITIALIZERS_ARE_INPUTS_BELOW_IR = 4
@@ -68,7 +69,10 @@ def put(graph: Graph, op: Op, index: int, array: npt.NDArray[Any], hint: str) ->
     tensor = None if old is None or len(old.readers) > 1 or old.is_output else old.tensor
     kind = helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
     if tensor is not None and (tensor.data_type, tuple(tensor.dims)) == kind:
-        tensor.CopyFrom(numpy_helper.from_array(array, tensor.name))
+        stored = numpy_helper.from_array(array, tensor.name)
+        stored.doc_string = tensor.doc_string
+        stored.metadata_props.extend(tensor.metadata_props)
+        tensor.CopyFrom(stored)
         return
     graph.set_input(op, index, constant(graph, op, hint, array))
 
@@ -93,7 +97,9 @@ def to_inference(graph: Graph, op: Op) -> None:
     outputs = graph.main.proto.output
     for index in reversed([i for i, entry in enumerate(outputs) if entry.name in gone]):
         del outputs[index]
-    op.outputs = op.outputs[:1]
+    for name in gone:
+        follow_rename(op.node, name, "")
+    op.outputs, op.scope.is_edited = op.outputs[:1], True
     del op.node.output[1:]
     keep = [attribute for attribute in op.node.attribute if attribute.name not in ("training_mode", "is_test")]
     del op.node.attribute[:]
@@ -105,6 +111,6 @@ def to_inference(graph: Graph, op: Op) -> None:
 
 def finish(graph: Graph) -> None:
     """Removes what edits left behind, and writes the model."""
-    remove_dead(graph)
+    remove_dead(graph, keeps_inputs=True)
     drop_stale_notes(graph)
     graph.commit()

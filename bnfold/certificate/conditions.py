@@ -24,7 +24,7 @@ _WORDS = ("rule", "equation")  # which another version may choose differently
 def entries(plan: Plan) -> tuple[dict[str, Any], ...]:
     """Every entry of a plan as JSON has it."""
     there = {tensor.name for tensor in plan.model.proto.graph.initializer}
-    return tuple(_entry(entry, there) for entry in plan.entries)
+    return tuple(_entry(entry, plan, there) for entry in plan.entries)
 
 
 def differing(recorded: Mapping[str, Any], planned: Mapping[str, Any]) -> list[str]:
@@ -40,9 +40,9 @@ def _wordless(value: object) -> object:
     return value
 
 
-def _entry(entry: Entry, there: set[str]) -> dict[str, Any]:
+def _entry(entry: Entry, plan: Plan, there: set[str]) -> dict[str, Any]:
     content = {
-        **entry_dict(entry),
+        **entry_dict(entry, plan),
         "parameters": [name for name in entry.wrote if name in there],
         "conditions": [_answer(answer) for answer in entry.answers],
     }

@@ -41,7 +41,7 @@ class Draft:
         files = os.path.realpath(before.path), os.path.realpath(target)
         if files[0] == files[1]:
             raise CertificateError("a certificate is of two files: in place, the first would be gone")
-        check_text(path, files)
+        check_text(path, [*files, *before.data_files()])
         self._path, self._options = path, options
         self._before, self._before_path, self._target = before, before.path, target
         self._record: Certificate | None = None

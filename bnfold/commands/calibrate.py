@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -13,7 +12,7 @@ import click
 
 import bnfold
 from bnfold.commands import options
-from bnfold.commands.samples import arguments, matching_method, samples
+from bnfold.commands.samples import arguments, matching_method, refuse_data_as_output, samples
 from bnfold.commands.show import deliver, report_to
 from bnfold.limits import held_to
 
@@ -72,8 +71,7 @@ def calibrate(
     piped = output == "-" or (model == "-" and output is None)
     if output is None and not (piped or in_place):
         output = str(beside(Path(model), ".calibrated.onnx", overwrite=force))
-    if output is not None and os.path.realpath(output) in map(os.path.realpath, given["data"]):
-        raise click.UsageError(f"{output}: is the data")
+    refuse_data_as_output(output, given["data"])
     write_report = report_to(report, also, model, output, given["reference"], *given["data"])
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.calibrate(

@@ -12,7 +12,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.errors import complain
-from bnfold.commands.samples import calibrating, refuse_given
+from bnfold.commands.samples import calibrating, refuse_data_as_output, refuse_given
 from bnfold.commands.settings import Settled
 from bnfold.commands.show import report_to, show, show_lines
 from bnfold.limits import held_to
@@ -160,6 +160,7 @@ def optimize(
     if output_dir is not None and (output is not None or in_place or "-" in models):
         raise click.UsageError("--output-dir names the outputs: -o, --in-place and standard input do not go with it")
     if len(models) == 1 and output_dir is None:
+        refuse_data_as_output(output, calibrate)
         from bnfold.model_io import beside  # noqa: PLC0415 -- imports onnx, which --help must not
 
         place = output or str(beside(Path(models[0]), ".folded.onnx", overwrite=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -109,6 +110,16 @@ def refuse_given(context: click.Context, names: Iterable[str], needed: str) -> N
         source = context.get_parameter_source(param.name or "")
         if param.name in names and source is not click.core.ParameterSource.DEFAULT:
             raise click.UsageError(f"{param.opts[0]} is for {needed}, which is not given")
+
+
+def refuse_data_as_output(output: str | None, data: Iterable[str]) -> None:
+    """A model may not be written over the data that it is measured on.
+
+    Raises:
+        UsageError: it would be.
+    """
+    if output is not None and os.path.realpath(output) in map(os.path.realpath, data):
+        raise click.UsageError(f"{output}: is the data")
 
 
 @contextmanager

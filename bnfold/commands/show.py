@@ -29,9 +29,11 @@ def report_to(path: str | None, also: Sequence[tuple[str, str]], *others: str | 
     Raises:
         ModelError: One of the files cannot be written, or is one of the others.
     """
-    from bnfold.model_io import check_text  # noqa: PLC0415 -- imports onnx, which --help must not
+    if path is None and not also:
+        return lambda *_: None
+    from bnfold.model_io import check_text, files_of  # noqa: PLC0415 -- imports onnx, which --help must not
 
-    taken = [other for other in others if other is not None and other != "-"]
+    taken = [file for other in others if other is not None and other != "-" for file in files_of(other)]
     pages = [path] if path is not None else []
     for number, (_, file) in enumerate(also):
         written = (other for _, other in also[:number] if os.path.isfile(other) or not os.path.exists(other))

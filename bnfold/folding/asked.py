@@ -147,11 +147,11 @@ def table(replies: Sequence[Reply]) -> Table:
     """A row for each answer; its equation stands below."""
     rows = tuple(
         (
-            each.node,
             each.way,
-            f"{each.op_type} {each.operator}",
+            each.op_type,
+            each.operator,
             (each.said, *([each.equation] if each.equation else [])),
         )
         for each in replies
     )
-    return Table(("node", "way", "operator asked", "answer"), rows)
+    return Table(("way", "operator", "name", "answer"), rows)

@@ -16,12 +16,12 @@ def plan_dict(plan: Plan) -> dict[str, object]:
         "affines": {outcome.value: plan.count_others(outcome) for outcome in fates},
         "merged": plan.count(Outcome.MERGED, batchnorms=False),
         "nodes": {"before": plan.nodes_before, "after": plan.nodes_after},
-        "entries": [entry_dict(entry) for entry in plan.entries],
+        "entries": [entry_dict(entry, plan) for entry in plan.entries],
     }
 
 
-def entry_dict(entry: Entry) -> dict[str, object]:
-    """What became of one affine node."""
+def entry_dict(entry: Entry, plan: Plan) -> dict[str, object]:
+    """What became of one affine node of a plan."""
     return {
         "node": entry.node,
         "op_type": entry.op_type,
@@ -31,7 +31,7 @@ def entry_dict(entry: Entry) -> dict[str, object]:
         "left": [{"node": left.node, "op_type": left.op_type} for left in entry.left],
         "stays": None if (kind := kind_of(entry)) is None else kind.name,
         "reasons": [_refusal(refusal) for refusal in entry.refusals],
-        "renamed": entry.renamed,
+        "renamed": plan.renamed(entry),
         "copied": entry.copied,
         "part_of": entry.part_of or None,
     }

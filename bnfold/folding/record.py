@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from bnfold.affine import Extent
 from bnfold.model_io import Holder, Model
+from bnfold.model_io.tensors import all_nodes
 from bnfold.reasons import Refusal
 
 
@@ -139,6 +141,33 @@ class Plan(Holder):
         """Whether anything folds."""
         return any(entry.outcome is not Outcome.KEPT for entry in self.entries)
 
+    def renamed(self, entry: Entry) -> dict[str, str]:
+        """The values of the original model whose meaning an entry changed, and their names in the folded one."""
+        if self.original is None:
+            return entry.renamed
+        found = {old: self._last_name(new) for old, new in entry.renamed.items() if old in self._names_before}
+        return {old: new for old, new in found.items() if new in self._names_after}
+
+    def _last_name(self, name: str) -> str:
+        """What a value is called in the end, that other folds have renamed since."""
+        met = {name}
+        while (later := self._renamings.get(name)) is not None and later not in met:
+            name = later
+            met.add(name)
+        return name
+
+    @cached_property
+    def _renamings(self) -> dict[str, str]:
+        return {old: new for entry in self.entries for old, new in entry.renamed.items()}
+
+    @cached_property
+    def _names_before(self) -> Collection[str]:
+        return () if self.original is None else _made_in(self.original)
+
+    @cached_property
+    def _names_after(self) -> Collection[str]:
+        return _made_in(self.model)
+
     @property
     def spelt_out(self) -> dict[str, Outcome]:
         """What became of each BatchNormalization that other nodes spell out, by the first of them."""
@@ -159,6 +188,11 @@ class Plan(Holder):
     def count_others(self, outcome: Outcome) -> int:
         """How many of what is left then have this outcome."""
         return sum(entry.outcome is outcome and entry.is_other for entry in self.entries)
+
+
+def _made_in(model: Model) -> set[str]:
+    """The names of all values that nodes make."""
+    return {name for node in all_nodes(model.proto) for name in node.output}
 
 
 def followed(first: Plan, origins: dict[str, str], again: Plan) -> Plan:

@@ -84,7 +84,7 @@ def rows(plan: Plan, *, verbose: bool = False) -> tuple[Row, ...]:
             BatchNormalization that stays is told with its reasons: there may be hundreds of other affines.
     """
     if verbose:
-        return tuple(_alone(entry) for entry in plan.entries)
+        return tuple(_alone(entry, plan) for entry in plan.entries)
     told = [entry for entry in plan.entries if not entry.is_other or entry.outcome is not Outcome.KEPT]
     grouped = [_together(group) for group in _groups(told)]
     if untold := [entry for entry in plan.entries if entry.is_other and entry.outcome is Outcome.KEPT]:
@@ -97,7 +97,8 @@ def _untold(entries: Sequence[Entry]) -> str:
     fused = sum(any(refusal.reason is Reason.FUSED_BY_RUNTIME for refusal in entry.refusals) for entry in entries)
     if not fused:
         return "-v tells why"
-    return f"{fused} of them {'is' if fused == 1 else 'are'} {Reason.FUSED_BY_RUNTIME.name}; -v tells why"
+    who = "all of them are" if fused == len(entries) > 1 else f"{fused} of them {'is' if fused == 1 else 'are'}"
+    return f"{who} {Reason.FUSED_BY_RUNTIME.name}; -v tells why"
 
 
 def _groups(entries: Iterable[Entry]) -> list[list[Entry]]:
@@ -124,13 +125,13 @@ def _together(group: list[Entry]) -> Row:
     return Row(first.outcome.value, str(len(group)), first.op_type, tuple(notes))
 
 
-def _alone(entry: Entry) -> Row:
+def _alone(entry: Entry, plan: Plan) -> Row:
     """A row for one node, with all that is known of it."""
     left = ", ".join(f"{left.op_type} {left.node}" for left in entry.left)
     notes = [_way([entry], by_name=True), left and f"left: {left}"]
     notes += [f"{kind.name}: {kind.remedy}" if (kind := kind_of(entry)) is not None else ""]
     notes += (f"{refusal.reason.name}: {refusal.text}" for refusal in entry.refusals)
-    notes += [f"{old} is now {new}" for old, new in entry.renamed.items()]
+    notes += [f"{old} is now {new}" for old, new in plan.renamed(entry).items()]
     notes += [f"{name} is shared, and was copied ({nbytes} bytes)" for name, nbytes in entry.copied.items()]
     return Row(entry.outcome.value, entry.node, entry.op_type, tuple(filter(None, notes)))
 

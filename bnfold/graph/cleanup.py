@@ -10,14 +10,22 @@ from onnx import GraphProto
 from bnfold.graph.index import Graph
 from bnfold.graph.op import Scope, Value
 
+_DEFAULTS_FROM_IR = 4  # before it every initializer is an input as well
 
-def remove_dead(graph: Graph) -> None:
-    """Removes values that lost their last reader to an edit. What nobody read before stays."""
+
+def remove_dead(graph: Graph, *, keeps_inputs: bool = False) -> None:
+    """Removes values that lost their last reader to an edit. What nobody read before stays.
+
+    Args:
+        graph: The index.
+        keeps_inputs: An input that a caller may give stays one, even if the index takes its default for a constant.
+    """
+    keeps_inputs = keeps_inputs and graph.model.proto.ir_version >= _DEFAULTS_FROM_IR
     initializers: dict[Scope, set[str]] = {}
     noted = _noted(graph)
     while graph.released:
         value, _ = graph.released.popitem()
-        if value.readers or value.is_output or graph.may_be_given(value):
+        if value.readers or value.is_output or graph.may_be_given(value) or (keeps_inputs and value.is_input):
             continue
         if value.producer is not None:
             producer = value.producer
@@ -30,7 +38,6 @@ def remove_dead(graph: Graph) -> None:
         _drop(scope.proto.initializer, [tensor.name in names for tensor in scope.proto.initializer])
         sparse_initializers = scope.proto.sparse_initializer
         _drop(sparse_initializers, [sparse.values.name in names for sparse in sparse_initializers])
-        # before IR version 4 every initializer is an input as well
         _drop(scope.proto.input, [entry.name in names for entry in scope.proto.input])
         scope.is_edited = True
 

@@ -3,7 +3,7 @@
 Large tensors stay in their file until they are asked for, and an output exists whole or not at all.
 """
 
-from bnfold.model_io.destination import Output, beside, destination_of
+from bnfold.model_io.destination import Output, beside, destination_of, files_of, refuse_data
 from bnfold.model_io.error import ModelError
 from bnfold.model_io.forms import ModelLike
 from bnfold.model_io.holder import Holder
@@ -26,7 +26,9 @@ __all__ = [
     "check_output",
     "check_text",
     "destination_of",
+    "files_of",
     "load",
+    "refuse_data",
     "staged",
     "sweep",
     "temporary_folder",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
 from bnfold.model_io.error import ModelError
 from bnfold.model_io.forms import ModelLike
-from bnfold.model_io.model import Model
+from bnfold.model_io.model import Model, load
 from bnfold.model_io.output import check_output
 
+_ARRAYS = (".npy", ".npz")
 Output: TypeAlias = str | os.PathLike[str] | BinaryIO | None
 
 
@@ -53,7 +55,27 @@ def destination_of(
         return None, output
     if target is not None:
         check_output(target, loaded.path, in_place=in_place, overwrite=True)
+        refuse_data(target, loaded)
     return target, None
+
+
+def refuse_data(out: Path, model: Model) -> None:
+    """Refuses an output in the place of a data file of a model.
+
+    Raises:
+        ModelError: it is one.
+    """
+    if os.path.realpath(out) in model.data_files():
+        raise ModelError(f"{out}: holds data of {model.path}")
+
+
+def files_of(path: str) -> set[str]:
+    """A file, and if it is a model with data files, those; with links followed."""
+    found = {os.path.realpath(path)}
+    if Path(path).is_file() and Path(path).suffix not in _ARRAYS:
+        with suppress(ModelError):  # it is something else, or whoever reads it will say so
+            found |= load(path).data_files()
+    return found
 
 
 def beside(source: Path, suffix: str, *, overwrite: bool) -> Path:

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 
+from bnfold.model_io.destination import refuse_data
 from bnfold.model_io.model import Model
 from bnfold.model_io.output import check_output, staged
 from bnfold.model_io.write import to_proto
@@ -46,5 +47,6 @@ class Holder:
             ModelError: It cannot be written there, or ``path`` exists and ``overwrite`` is not set.
         """
         check_output(Path(path), self._held.path, in_place=False, overwrite=overwrite)
+        refuse_data(Path(path), self._held)
         with staged(self._held, Path(path)):
             pass

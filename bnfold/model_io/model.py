@@ -69,6 +69,18 @@ class Model:
             self._packed = serialize(self._proto)
             self._proto = None
 
+    def data_files(self) -> set[str]:
+        """The data files that it was read from, absolute, with links followed; an output may not take their place.
+
+        Raises:
+            ModelError: what a tensor says of its data makes no sense.
+        """
+        if self.path is None or not self.has_data_files:
+            return set()
+        payloads = map(self.payload, all_tensors(self.proto))
+        locations = {payload.location for payload in payloads if isinstance(payload, ExternalRange)}
+        return {os.path.realpath(self.path.parent / location) for location in locations}
+
     @property
     def nbytes(self) -> int:
         """About how many bytes it takes, data files included."""

@@ -143,6 +143,8 @@ class _Staging:
         """Writes the data file; returns the model that names it, and the hash of its content."""
         model = self._source.copy()
         outside = tensors_outside(model)
+        if not outside:  # what stood there has become small, or is gone
+            return model, ""
         with self._create(self._data) as stream:
             offsets, content = write_data([payload for _, payload in outside], stream)
         name = self._final(content).name

@@ -86,6 +86,19 @@ def bodies(node: NodeProto) -> Iterator[onnx.GraphProto]:
             yield from attribute_graphs(attribute)
 
 
+def all_nodes(proto: onnx.ModelProto) -> Iterator[NodeProto]:
+    """Every node of a model, those in bodies and functions among them."""
+    for nodes in (proto.graph.node, *(function.node for function in proto.functions)):
+        yield from _with_inner(nodes)
+
+
+def _with_inner(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    for node in nodes:
+        yield node
+        for body in bodies(node):
+            yield from _with_inner(body.node)
+
+
 def is_external(tensor: TensorProto) -> bool:
     """Whether the values stand in a file of their own."""
     return bool(tensor.data_location == TensorProto.EXTERNAL)

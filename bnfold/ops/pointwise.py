@@ -139,7 +139,7 @@ def arithmetic_absorbs_input(op: Op, index: int, affine: Affine) -> Edits:
 
 
 def arithmetic_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
-    """A(op(x)) = op'(L(x)): an Add takes the shift, so that L is a scale alone; or op stays and L = op⁻¹∘A∘op."""
+    """s(x + c) + t = s x + (s c + t), an Add takes the shift; or s(a x + c) + t = a(s x + ((s - 1) c + t) / a) + c"""
     if _is_computed(op):
         return sum_lifts(op, affine) if _is_sum(op) else product_lifts(op, affine)
     data, own = arithmetic_affine(op)
@@ -154,7 +154,7 @@ def arithmetic_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
 
 
 def arithmetic_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
-    """op(A(x)) = B(op'(x)): the mirror image of lifting."""
+    """(s x + t) + c = s(x + (t + c) / s), an Add takes the shift; or a(s x + t) + c = s(a x + c) + (a t + (1 - s) c)"""
     if _is_computed(op):
         return sum_sinks(op, index, affine) if _is_sum(op) else product_sinks(op, index, affine)
     data, own = arithmetic_affine(op)

@@ -10,7 +10,8 @@ from itertools import zip_longest
 import onnx
 from onnx import AttributeProto, NodeProto
 
-from bnfold.optimization.inventory import all_nodes, name_of
+from bnfold.model_io.tensors import all_nodes
+from bnfold.optimization.inventory import name_of
 from bnfold.page import Row, Table
 
 _NOTHING = "nothing"

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
 import onnx
-from onnx import GraphProto, NodeProto
+from onnx import NodeProto
 
 from bnfold.folding.record import Plan
 from bnfold.model_io import Model
-from bnfold.model_io.tensors import STANDARD_DOMAINS, all_tensors, bodies
+from bnfold.model_io.tensors import STANDARD_DOMAINS, all_nodes, all_tensors
 from bnfold.optimization.macs import macs
 
 
@@ -72,24 +72,6 @@ class Change:
         }
 
 
-def all_nodes(model: onnx.ModelProto) -> Iterator[NodeProto]:
-    """Every node of the model, those in bodies and functions among them."""
-    yield from _with_bodies(model.graph.node)
-    for function in model.functions:
-        yield from _with_bodies(function.node)
-
-
 def name_of(node: NodeProto) -> str:
     """Its type, with the domain if that is not ONNX's own."""
     return node.op_type if node.domain in STANDARD_DOMAINS else f"{node.domain}.{node.op_type}"
-
-
-def _with_bodies(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
-    for node in nodes:
-        yield node
-        for body in bodies(node):
-            yield from _in_body(body)
-
-
-def _in_body(graph: GraphProto) -> Iterator[NodeProto]:
-    yield from _with_bodies(graph.node)

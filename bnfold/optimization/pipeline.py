@@ -105,7 +105,9 @@ def optimize(
     gate = Gate((FailOn.ANY,), allow)
     asked = FoldOptions(**options)
     loaded = load(model)
-    file, stream = destination_of(model, loaded, output, in_place=in_place, suffix=".folded.onnx", overwrite=overwrite)
+    file, stream = destination_of(
+        *(model, loaded, output), in_place=in_place, suffix=".folded.onnx", overwrite=overwrite or dry_run
+    )
     if dry_run:
         file = stream = counterexample = None
     drafted = loaded if calibrate is None else None

@@ -180,7 +180,7 @@ class Optimized(Holder, Result):
             subject=self.source,
             word=status.value,
             tone=status.tone,
-            summary=summary(self.change, nodes, size, self.seconds),
+            summary=summary(self.change, nodes, size),
             appendix=difference_table(self.difference or ()),
         )
 
@@ -201,6 +201,8 @@ class Optimized(Holder, Result):
     def _notes(self, *, verbose: bool) -> Iterator[str]:
         if self.verification is not None:
             yield f"verified {self.verification}" if self.verification.passed else str(self.verification)
+        if self.seconds is not None:
+            yield f"took {self.seconds:.1f} s"
         if self.calibration is not None:
             yield from text(self.calibration.page(verbose=verbose)).splitlines()
         if self.is_dry:

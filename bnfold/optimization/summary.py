@@ -11,16 +11,13 @@ _COLUMNS = ("", "before", "after", "change")
 _MOST_OPERATORS = 12  # types; the rest of them share a row
 
 
-def summary(
-    change: Change | None, nodes: tuple[int, int], size: tuple[int, int] | None = None, seconds: float | None = None
-) -> Table:
+def summary(change: Change | None, nodes: tuple[int, int], size: tuple[int, int] | None = None) -> Table:
     """Operators of which there are more or fewer, and totals.
 
     Args:
         change: What the model was and is made of; without it, or where that is the same, there is no table.
         nodes: Before and after.
         size: In bytes.
-        seconds: What it took.
     """
     if change is None or change.before is change.after:
         return Table()
@@ -30,8 +27,6 @@ def summary(
     rows.append(_row("parameters", change.before.parameters, change.after.parameters, _grouped))
     if change.before.macs is not None and change.after.macs is not None:
         rows.append(_row("MACs", change.before.macs, change.after.macs, _grouped))
-    if seconds is not None:
-        rows.append(("seconds", "", f"{seconds:.1f}", ""))
     return Table(_COLUMNS, tuple(rows), "lrrr")
 
 
@@ -60,7 +55,8 @@ def _operators(change: Change) -> Iterator[tuple[str, ...]]:
 
 def _row(name: str, before: int, after: int, shown: Callable[[int], str]) -> tuple[str, ...]:
     """A total, and how much of it is gone or has come."""
-    change = f"{100 * after / before - 100:+.1f} %" if before and after != before else ""
+    change = f"{100 * after / before - 100:+.1f} %" if before else ""
+    change = "" if change in ("+0.0 %", "-0.0 %") else change
     return name, shown(before), shown(after), change
 
 

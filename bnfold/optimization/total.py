@@ -23,7 +23,8 @@ def checked(results: Sequence[Checked | Failed]) -> str:
 def optimized(results: Sequence[Told | Failed]) -> str:
     """What came of those that were written, and how many were not."""
     written: list[dict[str, Any]] = [result.to_dict() for result in results if result.ok]
-    line = f"{plural(len(results), 'model')}, {len(written)} written"
+    would = any(model["dry_run"] for model in written)
+    line = f"{plural(len(results), 'model')}, {len(written)} {'would be ' if would else ''}written"
     if written:
         folded = sum(model["batchnorms"]["folded"] for model in written)
         batchnorms = sum(sum(model["batchnorms"].values()) for model in written)

@@ -18,7 +18,7 @@ _LEAST_CELL = 30  # columns in which sentences are wrapped beside others; below 
 
 def text(page: Page, screen: Screen = LOG) -> str:
     """The report as plain lines; the first of them says it all."""
-    lines = [_title(page, screen)]
+    lines = [_title(page, screen)] if page.subject else wrapped(page.title, screen)
     for told in page.lines:
         lines += wrapped(told, screen, indent=2)
     headed = False

@@ -123,7 +123,7 @@ def _figures(output: OutputFigures) -> tuple[str, ...]:
         *(_short(figure) for figure in (output.max_abs, output.max_rel, output.rms)),
         f"{output.snr_db:.0f}",
         _short(output.ulps),
-        f"{output.cosine:.9f}",
+        f"{output.cosine:.9g}",
         agreement,
         str(output.misplaced),
         _short(output.floor),

@@ -134,3 +134,47 @@ def test_in_place(tmp_path, here):
         calibrate(path, X, path, executor=here)
     calibrate(path, X, in_place=True, executor=here)
     np.testing.assert_allclose(statistics_in(onnx.load(path))[0], moments(X)[0], atol=1e-6)
+
+
+def test_an_input_with_a_default_stays(here):
+    """A caller may give it: of a Dropout that was in training mode, say. Below IR version 4 it is none."""
+    for version, kept in ((8, ["x", "mode"]), (3, ["x"])):
+        model = bn_model(before=[("Dropout", {})], opset=14)
+        dropout = next(node for node in model.graph.node if node.op_type == "Dropout")
+        dropout.input.extend(["ratio", "mode"])
+        model.graph.initializer.extend(
+            [numpy_helper.from_array(np.float32(0.5), "ratio"), numpy_helper.from_array(np.array(True), "mode")]
+        )
+        model.graph.input.append(helper.make_tensor_value_info("mode", onnx.TensorProto.BOOL, []))
+        if version < 4:
+            have = {entry.name for entry in model.graph.input}
+            model.graph.input.extend(
+                helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+                for tensor in model.graph.initializer
+                if tensor.name not in have
+            )
+        model.ir_version = version
+        result = calibrate(model, X, executor=here, check=False).proto()
+        assert [entry.name for entry in result.graph.input if entry.name in ("x", "mode")] == kept
+
+
+def test_what_is_said_of_a_statistic_stays(here):
+    """Its doc string, and its metadata."""
+    model = bn_model()
+    for tensor in model.graph.initializer:
+        tensor.doc_string = f"about {tensor.name}"
+        tensor.metadata_props.add(key="made", value="by hand")
+    result = calibrate(model, X, executor=here, check=False).proto()
+    for tensor in result.graph.initializer:
+        assert tensor.doc_string == f"about {tensor.name}"
+        assert [entry.key for entry in tensor.metadata_props] == ["made"]
+
+
+def test_notes_on_outputs_that_go(here):
+    """The running statistics of training mode are gone, and what was noted of their shapes."""
+    model = bn_model(training=True, opset=14)
+    node = next(node for node in model.graph.node if node.op_type == "BatchNormalization")
+    model.graph.value_info.extend(helper.make_tensor_value_info(name, 1, [3]) for name in node.output[1:])
+    assert len(node.output) == 3
+    result = calibrate(model, X, executor=here, check=False).proto()
+    assert not {entry.name for entry in result.graph.value_info} & {*node.output[1:]}

@@ -163,7 +163,21 @@ ALSO_TAKEN = {
         "--also",
         "json=other.onnx",
     ),
+    "a model that others follow": ("verify", "net.onnx", "other.onnx", "--also", "json=net.onnx"),
+    "data of a verification": ("verify", "net.onnx", "other.onnx", "--data", "x.npy", "--also", "json=x.npy"),
+    "data of a drift": ("drift", "net.onnx", "--data", "x.npy", "--also", "json=x.npy"),
+    "the model of a drift": ("drift", "net.onnx", "--data", "x.npy", "--also", "json=net.onnx"),
+    "data of an optimization": ("optimize", "net.onnx", "--calibrate", "x.npy", "--also", "json=x.npy"),
+    "data of several": (
+        *("optimize", "net.onnx", "other.onnx", "--output-dir", "d", "--no-verify"),
+        *("--calibrate", "x.npy", "--also", "json=x.npy"),
+    ),
+    "one of several to optimize": (
+        *("optimize", "net.onnx", "other.onnx", "--output-dir", "d", "--no-verify", "--also", "json=other.onnx"),
+    ),
+    "the plot": ("drift", "net.onnx", "--data", "x.npy", "--plot", "p.svg", "--also", "json=p.svg"),
     "data as an output": ("calibrate", "net.onnx", "--data", "x.npy", "-o", "x.npy"),
+    "data of a fold as an output": ("optimize", "net.onnx", "--calibrate", "x.npy", "-o", "x.npy"),
     "no folder": ("optimize", "net.onnx", "-o", "out.onnx", "--also", "json=nowhere/x"),
 }
 

@@ -151,3 +151,13 @@ def test_check_hides_what_is_clean(run, model, models):
     assert run("check", clean).stdout.startswith(f"CLEAN  {clean}  no BatchNormalization")
     assert run("check", clean, clean, "-q").stdout == ""
     assert str(clean) in run("check", model, clean, "--format", "markdown").stdout.replace("\\", "")
+
+
+def test_a_dry_run_says_what_would_be_written(run, model, tmp_path):
+    """Of several, too."""
+    other = tmp_path / "other.onnx"
+    other.write_bytes(model.read_bytes())
+    told = run("optimize", model, other, "--output-dir", tmp_path / "out", "--dry-run", "--no-verify")
+    assert told.exit_code == 0
+    assert told.stdout.splitlines()[-1].startswith("2 models, 2 would be written: ")
+    assert not (tmp_path / "out").exists()

@@ -1,6 +1,7 @@
 """What operators say to one affine node."""
 
 import pytest
+from helpers import model_of
 from networks import MODELS
 
 from bnfold.folding import FoldOptions
@@ -72,3 +73,34 @@ def test_equations_stand_below():
     """Sentences and equations are long."""
     shown = table(answers("digits_resnet", "/1/body/body.0/*"))
     assert shown.rows[1][3] == ("takes it in", "s(W*x + b) + t = (sW)*x + (sb + t)")
+
+
+def in_text(text, pattern):
+    model = model_of('<ir_version: 8, opset_import: ["": 17]> ' + text)
+    return asked(load(model), pattern, FoldOptions())
+
+
+def test_a_name_with_brackets():
+    """A name is itself before it is a glob."""
+    text = "g (float[1, 3, 4, 4] x) => (float[1, 3, 4, 4] y) { [bn] y = BatchNormalization (x, {bn: 3}) }"
+    model = model_of('<ir_version: 8, opset_import: ["": 17]> ' + text)
+    model.graph.node[0].name = "layer[0]/bn"
+    assert {each.node for each in asked(load(model), "layer[0]/bn", FoldOptions())} == {"layer[0]/bn"}
+
+
+def test_what_has_one_half_only():
+    """A scale is not asked about once more as a half."""
+    found = in_text("g (float[2, 3] x) => (float[2, 3] y) { [m] y = Mul (x, {s: 3}) }", "m")
+    assert [each.way for each in found] == ["", "up", "down"]
+
+
+def test_only_the_last_is_an_obstacle():
+    """What comes before it on the way lets it pass."""
+    found = in_text(
+        "g (float[1, 3, 4, 4] x) => (float[1, 3, 4, 4] y) "
+        "{ [b] b = BatchNormalization (x, {bn: 3}) t = Transpose <perm = [0, 1, 3, 2]> (b) y = Relu (t) }",
+        "b",
+    )
+    passed, stopped = (each.said for each in found if each.way == "down")
+    assert passed == "lets it pass"
+    assert stopped.startswith("Relu passes a scale but no shift")

@@ -4,10 +4,11 @@ import numpy as np
 import onnx
 import pytest
 from helpers import feeds_of, folded, model_of, run, told
+from networks import MODELS
 from onnx import numpy_helper
 
 from bnfold.folding import plan
-from bnfold.folding.record import Outcome, Remnant
+from bnfold.folding.record import Entry, Outcome, Plan, Remnant
 from bnfold.model_io import load, to_proto
 from bnfold.reasons import Reason
 
@@ -300,3 +301,22 @@ def test_two_folds_into_one_bias():
         assert [node.op_type for node in last.graph.node] == ["Conv"]
         for feeds in feeds_of(before):
             np.testing.assert_allclose(run(last, feeds)["y"], run(before, feeds)["y"], rtol=1e-9, atol=1e-9)
+
+
+def test_names_are_those_of_both_files():
+    """A value that several folds rename has its last name, and no name that was there only meanwhile is told."""
+    planned = plan(load(MODELS / "digits_preact.onnx"))
+    before, after = ({o for node in m.proto.graph.node for o in node.output} for m in (planned.original, planned.model))
+    told = [pair for entry in planned.entries for pair in planned.renamed(entry).items()]
+    assert told
+    assert all(old in before and new in after for old, new in told)
+
+
+def test_a_name_is_followed_to_its_end():
+    """Through the entries of other nodes, and not for ever."""
+    names = {"x": "x_1"}, {"x_1": "x_2"}, {"y": "y_1", "y_1": "y"}
+    entries = tuple(Entry("n", "Mul", Outcome.FOLDED, renamed=each) for each in names)
+    model = load(model_of(HEADER + "g (float[2] a) => (float[2] y) { x_2 = Relu (a) y = Relu (x_2) }"))
+    original = load(model_of(HEADER + "g (float[2] a) => (float[2] y) { x = Relu (a) x_1 = Relu (x) y = Relu (x_1) }"))
+    planned = Plan(entries, 3, 2, model, original)
+    assert [planned.renamed(entry) for entry in entries] == [{"x": "x_2"}, {"x_1": "x_2"}, {"y": "y"}]

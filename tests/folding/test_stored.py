@@ -136,3 +136,28 @@ def test_a_constant_with_two_values():
     _, result = folded(model)
     assert [node for node in result.graph.node if node.name == "low"] == [low]
     assert [node.op_type for node in result.graph.node if node.op_type == "BatchNormalization"] == []
+
+
+def test_from_ir_4():
+    """From there on an initializer is no input."""
+    model = model_of(HEADER + CLIPPED)
+    model.ir_version = 4
+    assert types_of(folded(model)[1]) == ["Conv", "Clip"]
+
+
+@pytest.mark.parametrize("op_type", ["Constant", "Identity"])
+def test_without_an_output(op_type):
+    """Not valid, and no reason to fail."""
+    model = model_of(HEADER + CLIPPED)
+    given, value = ([], {"value_float": 1.0}) if op_type == "Constant" else (["high"], {})
+    model.graph.node.insert(4, onnx.helper.make_node(op_type, given, [], **value))
+    assert types_of(to_proto(plan(load(model)).model)) == ["Conv", op_type, "Clip"]
+
+
+def test_noted_by_a_quantizer():
+    """An Identity stays where values are named in quantization notes."""
+    model = model_of(HEADER + CLIPPED)
+    model.graph.quantization_annotation.add(tensor_name="same")
+    result = to_proto(plan(load(model)).model)
+    assert types_of(result) == ["Conv", "Identity", "Clip"]
+    assert [note.tensor_name for note in result.graph.quantization_annotation] == ["same"]

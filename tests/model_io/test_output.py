@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bnfold.model_io import Model, ModelError, check_output, load, staged
+from bnfold.model_io import Model, ModelError, check_output, destination_of, files_of, load, staged
 from bnfold.model_io import lock as locks
 
 OLD, NEW = np.zeros(3000, np.float32), np.ones(3000, np.float32)
@@ -408,3 +408,28 @@ def test_a_folder_that_is_read_only(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(ModelError, match="not writable"):
         check_output(tmp_path / "out.onnx", None, in_place=False, overwrite=False)
+
+
+def test_a_data_file_is_no_place_for_an_output(apart):
+    """Not by another path either: the model would be lost."""
+    (data,) = apart.parent.glob("model-*.data")
+    link = apart.with_name("link.bin")
+    link.symlink_to(data)
+    before = data.read_bytes()
+    model = load(apart)
+    for out in (data, link, apart.parent / "." / data.name):
+        with pytest.raises(ModelError, match="holds data of"):
+            destination_of(apart, model, out)
+        assert data.read_bytes() == before
+    assert files_of(str(apart)) == {str(apart), str(data)}
+    assert files_of(str(data)) == {str(data)}
+
+
+def test_no_data_file_where_none_is_needed(apart):
+    """Of a model whose tensors have all become small, none is left beside it."""
+    model = load(apart)
+    del model.proto.graph.initializer[:]
+    out = apart.with_name("out.onnx")
+    with staged(model, out):
+        pass
+    assert not list(apart.parent.glob("out-*"))

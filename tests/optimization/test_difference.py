@@ -72,3 +72,9 @@ def test_attributes_of_no_type():
     assert difference(before, after) == (
         NodeChange("changed", "y", "Relu", ("consumed_inputs: of no known type → nothing",)),
     )
+
+
+def test_an_input_that_is_gone():
+    """It is nothing now."""
+    (change,) = difference(model("y = Clip (x, w)"), model("y = Clip (x)"))
+    assert change.details == ("input 1: w → nothing",)

@@ -6,8 +6,9 @@ import pytest
 from networks import MODELS
 from onnx import numpy_helper
 
-from bnfold.optimization.inventory import Inventory
+from bnfold.optimization.inventory import Change, Inventory
 from bnfold.optimization.macs import macs
+from bnfold.optimization.summary import summary, unit_of
 
 
 def model(text: str, **shapes: tuple[int, ...]) -> onnx.ModelProto:
@@ -86,3 +87,20 @@ def test_nothing_is_inferred_of_huge_models(monkeypatch):
     assert macs(model)
     monkeypatch.setattr("bnfold.optimization.macs._MOST_NODES", len(model.graph.node) - 1)
     assert macs(model) is None
+
+
+def test_calls_are_not_counted():
+    """What a function does is not known here."""
+    made = model("net (float[2, 3] x) => (float[2, 3] y) { y = Mul (x, x) }")
+    assert macs(made) == 6
+    made.functions.add(name="f", domain="of.mine")
+    assert macs(made) is None
+
+
+def test_units_and_order():
+    """The largest change first; a thousand is of the next unit; of nothing there is no share."""
+    assert unit_of(1000) == (1000, "KB", 1)
+    change = Change(Inventory({"A": 1, "B": 9}, 0), Inventory({}, 5))
+    assert [name for name, *_ in change.operators()] == ["B", "A"]
+    rows = summary(change, (10, 0)).rows
+    assert rows[-1] == ("parameters", "0", "5", "")

@@ -139,3 +139,23 @@ def test_sarif_is_json_whatever_the_names(file, name):
     (result,) = json.loads(sarif([Case(file, FOLDABLE, name, Level.ERROR, name)]))["runs"][0]["results"]
     uri = result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
     assert re.fullmatch(r"[\w.~/%:-]*", uri, re.ASCII)
+
+
+def test_one_annotation_for_each_file():
+    """Cases of different files are not put together."""
+    cases = [Case(file, FOLDABLE, "bn", Level.ERROR, "why") for file in ("a.onnx", "b.onnx")]
+    assert [line.partition(",")[0] for line in github([], cases).splitlines()] == [
+        f"::error file={file}" for file in ("a.onnx", "b.onnx")
+    ]
+
+
+def test_three_names_are_all():
+    """There is no more."""
+    cases = [Case("a.onnx", FOLDABLE, name, Level.ERROR) for name in "bcd"]
+    assert github([], cases).endswith("3 BatchNormalizations that could fold: b, c, d")
+
+
+def test_levels_are_apart():
+    """A warning does not hide among errors."""
+    cases = [Case("a.onnx", FOLDABLE, "b", Level.WARNING), Case("a.onnx", FOLDABLE, "c", Level.ERROR)]
+    assert [line.split()[0] for line in github([], cases).splitlines()] == ["::warning", "::error"]

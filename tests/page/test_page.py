@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from bnfold.page import Page, Table, document, html, markdown, text
+from bnfold.page.markup import html_table
 from bnfold.page.schema import SCHEMA
 
 COLUMNS = ("outcome", "which", "operator", "how or why")
@@ -90,3 +91,8 @@ def test_a_document_says_its_schema():
     content = json.loads(document("verification", {"a": np.int64(3), "b": np.ones(2), "c": {2, 1}}))
     assert content["schema"] == SCHEMA["verification"]
     assert (content["a"], content["b"], content["c"]) == (3, [1.0, 1.0], [1, 2])
+
+
+def test_cells_are_escaped():
+    """A line of several is, too."""
+    assert "<b>" not in html_table(Table(("a",), (("<b>",), (("<b>", "<b>"),))))

@@ -135,3 +135,9 @@ def test_the_word_has_a_colour(tone, code):
         "\x1b[33mwarning\x1b[0m: beware",
     ]
     assert "\x1b" not in text(page, Screen(80))
+
+
+def test_what_is_spelt_out_is_measured():
+    """A character that is not seen takes four columns."""
+    told = text(Page("head", ("\x01 " * 15,)), Screen(40))
+    assert max(map(len, told.splitlines())) <= 40

@@ -31,7 +31,8 @@ _TORCH_TRAINING_BN = "_native_batch_norm_legit_functional"
 NO_BN = (
     "no BatchNormalization in this model: exporters fold them. Export with torch.onnx.export(model, …, dynamo=False, "
     "training=torch.onnx.TrainingMode.EVAL, do_constant_folding=False), or with dynamo=True, optimize=False; "
-    "for Keras, tf2onnx keeps them"
+    "for Keras, tf2onnx keeps them. A model that was quantized or pruned is matched to its float one by --reference "
+    "FLOAT.onnx"
 )
 
 

@@ -638,7 +638,7 @@ def test_the_command(command, tmp_path):
     ("args", "message"),
     [
         pytest.param(["--reference", "x.npy"], "x.npy", id="no-model"),
-        pytest.param(["--reference", "f.onnx", "-o", "f.onnx"], "f.onnx: is the input itself", id="over-the-reference"),
+        pytest.param(["--reference", "f.onnx", "-o", "f.onnx"], "f.onnx: is the reference", id="over-the-reference"),
         pytest.param(["--reference", "f.onnx", "--in-place"], "the result is a new file", id="in-place"),
         pytest.param(["--reference", "relu.onnx"], "nothing to match", id="nothing"),
         pytest.param(["--method", "mean-variance"], "is for layers that have a twin in a --reference", id="method"),
