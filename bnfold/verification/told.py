@@ -48,7 +48,9 @@ class Compared:
                 *(reason for reason in result.reasons if reason not in known),
                 *([f"a counterexample is in {result.counterexample}: run its replay.py"] * bool(result.counterexample)),
             ),
-            summary=Table(_OUTPUT_COLUMNS, tuple(map(_figures, result.outputs))),
+            summary=Table(
+                _OUTPUT_COLUMNS, tuple(map(_figures, result.outputs)), "l" + "r" * (len(_OUTPUT_COLUMNS) - 1)
+            ),
             appendix=Table(_LAYER_COLUMNS, tuple(_layers(result)) if self.layers else ()),
         )
 

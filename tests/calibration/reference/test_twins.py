@@ -1,6 +1,7 @@
 """Which layer is which, asked directly."""
 
 import numpy as np
+import pytest
 from helpers import model_of
 from onnx import numpy_helper
 
@@ -54,3 +55,16 @@ def test_a_layer_in_a_body_is_left():
     good, unfit = layers(Graph(load(model_of(text))))
     assert good == []
     assert all("in the body of an If" in why for _, why in unfit)
+
+
+@pytest.mark.parametrize(("axis", "why"), [(0, ""), (1, "its steps come in blocks of channels")])
+def test_a_scale_and_blocks_of_steps(axis, why):
+    """One step for several channels cannot be scaled for one of them; blocks of inputs can."""
+    shape = (4, 2) if axis else (2, 4)
+    text = f"""<ir_version: 10, opset_import: ["": 21]> g (float[1, 4] x) => (float[1, 4] y) {{
+        w = DequantizeLinear <axis = {axis}, block_size = 2> (q, s) y = MatMul (x, w) }}"""
+    model = model_of(text)
+    arrays = {"q": np.ones((4, 4), np.int8), "s": np.ones(shape, np.float32)}
+    model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    ((layer,), _) = layers(Graph(load(model)))
+    assert why_not_scaled(layer, 0) == why
