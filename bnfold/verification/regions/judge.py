@@ -16,6 +16,7 @@ from bnfold.reasons import Refused
 from bnfold.verification.evidence import Evidence
 from bnfold.verification.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime, is_stored
 from bnfold.verification.float64.how import Coverage, How
+from bnfold.verification.float64.kept import Kept
 from bnfold.verification.float64.kernel import Array, as_real
 from bnfold.verification.regions.blame import changed_operators, culprit
 from bnfold.verification.regions.border import Hints, made_up
@@ -48,7 +49,8 @@ class Judge:
     """
 
     def __init__(self, before: Graph, after: Graph, scenes: Sequence[Scene], seed: int, deadline: Deadline) -> None:
-        self._before, self._after = Evaluator(before.model, deadline), Evaluator(after.model, deadline)
+        self._kept = Kept()  # where regions overlap, an operator is evaluated for the first of them alone
+        self._before, self._after = (Evaluator(graph.model, deadline, self._kept) for graph in (before, after))
         self.is_late = False
         self._graph = before
         self._after_graph = after
@@ -214,7 +216,7 @@ class Judge:
         """The first trial in which the sides differ, else the worst of them; with the values at the border for it."""
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
-        for trial in made_up(self._graph, scene, border, tips, self._seed, tries):
+        for trial in made_up(self._graph, scene, border, tips, self._seed, tries, self._kept):
             refused = ""
             try:
                 given, old, met = _suited(left, trial.given)
