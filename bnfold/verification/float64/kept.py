@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 _Made = TypeVar("_Made")
 
 _MOST = 1 << 28  # bytes
+_SHARE = 8  # of the memory that there is, one in so many bytes
 
 
 class Kept:
@@ -22,6 +23,11 @@ class Kept:
         self._most = most
         self._held = 0
         self._entries: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
+
+    @classmethod
+    def within(cls, memory: int | None) -> Kept:
+        """For a process that has so many bytes, or as many as it asks for."""
+        return cls() if memory is None else cls(min(_MOST, memory // _SHARE))
 
     def get(self, key: Hashable, make: Callable[[], _Made], size: Callable[[_Made], int]) -> _Made:
         """What belongs to a key, made if it is not there; ``size`` says how many bytes it takes."""

@@ -43,13 +43,16 @@ class Judge:
         scenes: The shapes to try, small ones first; the last are the declared ones, for what fits no others.
         seed: Of the values at the borders.
         deadline: Of all comparisons together; what is left then is not evaluated.
+        kept: Where regions overlap, an operator is evaluated for the first of them alone.
 
     Attributes:
         is_late: Whether something was not evaluated for want of time.
     """
 
-    def __init__(self, before: Graph, after: Graph, scenes: Sequence[Scene], seed: int, deadline: Deadline) -> None:
-        self._kept = Kept()  # where regions overlap, an operator is evaluated for the first of them alone
+    def __init__(
+        self, before: Graph, after: Graph, scenes: Sequence[Scene], seed: int, deadline: Deadline, kept: Kept
+    ) -> None:
+        self._kept = kept
         self._before, self._after = (Evaluator(graph.model, deadline, self._kept) for graph in (before, after))
         self.is_late = False
         self._graph = before

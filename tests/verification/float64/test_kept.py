@@ -1,6 +1,7 @@
 """What is made once and used again, and when it is not."""
 
 import numpy as np
+import pytest
 from verification.helpers import parsed
 
 from bnfold.graph import Graph
@@ -22,6 +23,15 @@ def test_what_nobody_asked_for_longest_goes_first():
 
     assert [get(key) for key in "abacab"] == list("abacab")
     assert made == ["a", "b", "c", "b"]
+
+
+@pytest.mark.parametrize(("memory", "made"), [(None, 2), (1 << 30, 2), (64, 3)])
+def test_it_takes_a_part_of_the_memory(memory, made):
+    """Where there is little, less is kept."""
+    kept, times = Kept.within(memory), []
+    for key in "aba":
+        kept.get(key, lambda: times.append(1), lambda _: 5)
+    assert len(times) == made
 
 
 def evaluated(given, kept=None):
