@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 @options.assume_constant
 @options.max_growth
 @options.inside_patterns
+@options.shapes
+@options.dims
 @click.option(
     "--node",
     metavar="GLOB",

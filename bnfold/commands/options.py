@@ -78,8 +78,13 @@ def _named(flag: str, form: str, convert: Callable[[str], object], text: str) ->
     return click.option(flag, f"{flag[2:]}s", metavar=form, multiple=True, callback=pairs, help=text)
 
 
-shapes = _named("--shape", "NAME=1,3,224,224", _shape, "Shape of an input, where the model leaves it open.")
-dims = _named("--dim", "NAME=4", _size, "Size of a named dimension.")
+shapes = _named(
+    "--shape",
+    "NAME=1,3,224,224",
+    _shape,
+    "Shape of an input, where the model leaves it open; the answer is for this shape.",
+)
+dims = _named("--dim", "NAME=4", _size, "Size of a named dimension, likewise.")
 
 
 def timeout(default: float, what: str) -> Callable[[_Command], _Command]:

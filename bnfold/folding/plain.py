@@ -34,6 +34,7 @@ def entry_dict(entry: Entry, plan: Plan) -> dict[str, object]:
         "renamed": plan.renamed(entry),
         "copied": entry.copied,
         "part_of": entry.part_of or None,
+        "assumes": entry.assumes or None,
     }
 
 

@@ -6,7 +6,7 @@ the model it is given is not touched, and no large weight is computed before the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,11 +21,12 @@ from bnfold.folding.options import FoldOptions
 from bnfold.folding.patterns import Patterns
 from bnfold.folding.record import Ability, Answer, Entry, Outcome, Plan, Remnant, followed
 from bnfold.folding.spelt import spelt_out
+from bnfold.folding.stated import stated_shapes
 from bnfold.folding.stored import store_constants
 from bnfold.folding.sums import completes_sum, mergers
 from bnfold.folding.walk import Asked, Way, malformed_is_refused, refusal_of
 from bnfold.folding.ways import Choice, choose
-from bnfold.graph import Graph, Op, Value, inlined, old_objects_left_alone
+from bnfold.graph import Graph, Op, Shape, Value, inlined, old_objects_left_alone
 from bnfold.graph.cleanup import drop_stale_notes, remove_dead
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
@@ -43,7 +44,7 @@ def plan(model: Model, options: FoldOptions = _DEFAULT, deadline: Deadline = NEV
     Where the deadline is over before all are decided, the others stay.
 
     Raises:
-        ModelError: a pattern of ``keep`` matches no node.
+        ModelError: a pattern of ``keep`` matches no node, or stated sizes do not fit the model.
     """
     folded = _run(model, model, options, deadline)
     for _ in range(_MOST_RUNS):  # what the folds of one have made known may open the way for more
@@ -134,6 +135,9 @@ def _fold_copy(model: Model, options: FoldOptions, account: Account, deadline: D
     with old_objects_left_alone():
         planner = _Planner(graph, options, account, deadline)
         planner.fold_all()
+        if stated := stated_shapes(folded, options):
+            planner.assume(stated)
+            planner.fold_all()
         leftover = Leftover(options.leftover)
         if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now
@@ -160,6 +164,7 @@ class _Planner:
         self._spelt_out = {} if deadline.is_over else spelt_out(graph)
         self._merged: list[Entry] = []
         self._remains_of: dict[Op, Op] = {}  # an Add or Mul that a fold left: the affine node it stands for
+        self._assumed: Mapping[str, Shape] = {}  # shapes of inputs that are taken for known
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -177,6 +182,11 @@ class _Planner:
         there = {op: op for op in self._entries} | self._remains_of
         return {_name(op): self._entries[origin].node for op, origin in there.items() if not op.is_removed}
 
+    def assume(self, shapes: Mapping[str, Shape]) -> None:
+        """Takes shapes of inputs for known; what folds from now on rests on them."""
+        self._graph.assume(shapes)
+        self._assumed = shapes
+
     def fold_all(self) -> None:
         """Folds and merges until nothing goes any more."""
         # a fold can open the way for one that was refused before; leaving an Add or Mul is the last resort
@@ -193,7 +203,7 @@ class _Planner:
                     break
                 guest, way = merger
                 entry = _on_way(Entry(guest.label, guest.type, Outcome.MERGED), way)
-                self._merged.append(_with_changes(entry, self._writer.merge(way)))
+                self._merged.append(self._changed(entry, self._writer.merge(way)))
                 progress = True
         return progress
 
@@ -286,11 +296,20 @@ class _Planner:
             self._remains_of[left] = origin
         is_gone = not changes.left and (origin is op or origin not in self._remains_of.values())
         outcome, refusals = (Outcome.FOLDED, ()) if is_gone else (Outcome.REDUCED, entry.refusals)
-        self._entries[origin] = replace(_with_changes(entry, changes), outcome=outcome, refusals=refusals)
+        self._entries[origin] = replace(self._changed(entry, changes), outcome=outcome, refusals=refusals)
 
     def _keep_it(self, op: Op, refusals: list[Refusal]) -> None:
         if op not in self._remains_of:
             self._entries[op] = replace(self._entry(op, Outcome.KEPT), refusals=tuple(refusals))
+
+    def _changed(self, entry: Entry, changes: Changes) -> Entry:
+        return replace(
+            entry,
+            renamed=entry.renamed | changes.renamed,
+            copied=entry.copied | changes.copied,
+            wrote=tuple(dict.fromkeys([*entry.wrote, *changes.wrote])),
+            assumes={**entry.assumes, **self._assumed},
+        )
 
     def _entry(self, op: Op, outcome: Outcome) -> Entry:
         return Entry(op.label, op.type, outcome, part_of=self._spelt_out.get(op, ""))
@@ -330,12 +349,3 @@ def _on_way(entry: Entry, way: Way) -> Entry:
 def _answer(op: Op, asked: Asked) -> Answer:
     ability, rule, affine = asked
     return Answer(op.label, op.type, ability, rule, affine.extent)
-
-
-def _with_changes(entry: Entry, changes: Changes) -> Entry:
-    return replace(
-        entry,
-        renamed=entry.renamed | changes.renamed,
-        copied=entry.copied | changes.copied,
-        wrote=tuple(dict.fromkeys([*entry.wrote, *changes.wrote])),
-    )

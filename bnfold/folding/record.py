@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any
 
 from bnfold.affine import Extent
+from bnfold.graph import Shape
 from bnfold.model_io import Holder, Model
 from bnfold.model_io.tensors import all_nodes
 from bnfold.reasons import Refusal
@@ -89,6 +90,7 @@ class Entry:
         wrote: Names of the constants that were made for it; a later fold may have put others in their place.
         answers: What it rests on: the answer of every operator on its way, its own first.
         part_of: Where several nodes spell a BatchNormalization out, the first of them.
+        assumes: Shapes of inputs without which it would have found no place: what was done may be wrong for others.
     """
 
     node: str
@@ -103,6 +105,7 @@ class Entry:
     wrote: tuple[str, ...] = ()
     answers: tuple[Answer, ...] = field(default=(), compare=False, repr=False)
     part_of: str = ""
+    assumes: Mapping[str, Shape] = field(default_factory=dict)
 
     @property
     def is_batchnorm(self) -> bool:
@@ -235,4 +238,5 @@ def _followed(entry: Entry, later: Entry) -> Entry:
         copied=entry.copied | later.copied,
         wrote=tuple(dict.fromkeys([*entry.wrote, *later.wrote])),
         answers=(*entry.answers, *later.answers),
+        assumes={**entry.assumes, **later.assumes},
     )

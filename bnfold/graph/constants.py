@@ -304,7 +304,10 @@ class Constants:
         if shape is None or shape.type != "Shape" or indices is None or prod(indices.shape) > _SMALL:
             return None
         sizes = self._sizes(shape)
-        return None if sizes is None else _if_known(np.array(sizes, object)[indices.array()])
+        if sizes is None:
+            return None
+        taken = np.take(np.array(sizes, object), indices.array())
+        return _if_known(np.asarray(taken, object))  # one that is taken alone comes as no array
 
     def _sizes(self, op: Op) -> Sequence[Dim] | None:
         """What a Shape gives."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
@@ -112,6 +112,10 @@ class Graph:
         """The element type of a value, None where it is not known."""
         constant = self.constant(value)
         return constant.dtype if constant else self._shapes.dtype(value)
+
+    def assume(self, shapes: Mapping[str, Shape]) -> None:
+        """Takes shapes of the model's inputs for known that it leaves open; the model itself stays as it is."""
+        self._shapes.assume(shapes)
 
     def fresh_name(self, hint: str) -> str:
         """A name that nothing in the model has or mentions, in any scope."""

@@ -7,7 +7,7 @@ that a caller may override, or that a training step assigns to, the declared sha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from math import prod
 from typing import Any
@@ -72,6 +72,17 @@ class Shapes:
             number = kind.tensor_type.elem_type
         is_known = number and type_name(number)
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number)) if is_known else None
+
+    def assume(self, shapes: Mapping[str, Shape]) -> None:
+        """Takes shapes of the model's inputs for known."""
+        model = onnx.ModelProto.FromString(self._snapshot)
+        for entry in model.graph.input:
+            if entry.name in shapes:
+                elem_type = entry.type.tensor_type.elem_type
+                entry.type.CopyFrom(onnx.helper.make_tensor_type_proto(elem_type, shapes[entry.name]))
+        self._snapshot = model.SerializeToString()
+        self._inferred, self._is_refined = None, False
+        self._constants.ask_again()
 
     def same(self, value: Value, as_value: Value) -> None:
         """Says that a value made by an edit has the shape and type of another."""

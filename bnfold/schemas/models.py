@@ -50,6 +50,10 @@ ENTRY_KEYS: Keys = {
     "reasons": ("why each way that was tried to be rid of it ended", each(_REASON)),
     "renamed": ("values whose meaning changed: old name to new name", by_name(TEXT)),
     "copied": ("shared weights that had to be copied: name to bytes", by_name(COUNT)),
+    "assumes": (
+        "shapes of inputs for which alone it was done, by name; else null",
+        maybe(by_name(each({"type": ["integer", "string", "null"]}))),
+    ),
     "part_of": ("the first of the operators that spell a BatchNormalization out together, or null", maybe(TEXT)),
 }
 _PLANNED: Keys = {

@@ -436,3 +436,20 @@ def test_no_time_is_no_finding(folder):
     result = run("verify", "--certificate", folder / "out.json", "--static", "--timeout", 1e-6)
     assert result.exit_code == 1
     assert result.stderr == "bnfold: not enough time (--timeout)\n"
+
+
+def test_stated_sizes_are_kept(tmp_path):
+    """A fold that rests on them is planned and verified for them again."""
+    model = model_of("""<ir_version: 8, opset_import: ["": 17]>
+        g (float[N, 3, H, W] x) => (float[N, 4] y) <int64[2] axes = {2, 3}> {
+            r = Relu (x)
+            b = BatchNormalization (r, {bn: 3})
+            s = ReduceSum <keepdims = 0> (b, axes)
+            y = Gemm (s, {w: 3, 4}, {c: 4})
+        }""")
+    onnx.save(model, tmp_path / "net.onnx")
+    certify(tmp_path, "--shape", "x=2,3,16,8", "--dim", "N=2")
+    assert record(tmp_path)["entries"][0]["assumes"] == {"x": [2, 3, 16, 8]}
+    assert check(tmp_path / "out.json").exit_code == 0
+    forge(tmp_path, lambda content: content["options"].update(shapes={}))
+    assert check(tmp_path / "out.json").exit_code == 1

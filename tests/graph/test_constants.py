@@ -154,6 +154,8 @@ def test_a_size_of_a_dynamic_input():
     assert constant(model(body.format("[-1, 1]"), inputs=inputs)).array().tolist() == [4, 3]
     assert constant(model(body.format("[1, 0]"), inputs=inputs)) is None
     assert constant(model(body.format("[3]"), inputs=inputs)) is None
+    one = "i = Constant <value_int = 2> () s = Shape (x) y = Gather (s, i)"
+    assert constant(model(one, inputs=inputs)).array().tolist() == 4
 
 
 @pytest.mark.parametrize(("ir", "assume", "is_constant"), [(3, False, True), (4, False, False), (8, True, True)])
