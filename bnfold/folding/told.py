@@ -62,7 +62,7 @@ def besides(plan: Plan) -> tuple[str, ...]:
         also.append(f"{plural(merged, 'parallel node')} merged")
     told += [f"also {', '.join(also)}"] if also else []
     if narrow := sum(bool(entry.assumes) for entry in plan.entries):
-        told.append(f"{narrow} of these hold for the stated sizes alone")
+        told.append(f"{narrow} of these {'holds' if narrow == 1 else 'hold'} for the stated sizes alone")
     return tuple(told)
 
 

@@ -5,6 +5,7 @@ import pytest
 from helpers import assert_close, folded, inputs_of, model_of, run
 
 import bnfold
+from bnfold.folding.told import besides, rows
 from bnfold.model_io import ModelError
 from bnfold.verification import verify
 
@@ -64,6 +65,8 @@ def test_half_rests_on_it():
     entry = next(entry for entry in plan.entries if entry.node == "bn")
     assert entry.left == ()
     assert entry.assumes
+    assert besides(plan) == ("1 of these holds for the stated sizes alone",)
+    assert "only where x is 2,3,64,48" in rows(plan)[0].notes
 
 
 def test_verified_at_the_stated_sizes_alone():

@@ -359,6 +359,7 @@ def test_json_is_what_the_docs_say():
         ],
         "renamed": {},
         "copied": {},
+        "assumes": None,
         "part_of": None,
     }
     assert entries[2]["left"] == [{"node": "bn3", "op_type": "Add"}]
