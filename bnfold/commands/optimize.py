@@ -92,6 +92,8 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @options.leftover
 @options.max_growth
 @options.inside_patterns
+@options.shapes
+@options.dims
 @click.option(
     "--verify",
     type=click.Choice(_MODES),
@@ -107,8 +109,6 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     help="Write a record that `bnfold verify --certificate` can check.",
 )
 @options.counterexample
-@options.shapes
-@options.dims
 @click.option(
     "--calibrate",
     multiple=True,
