@@ -192,6 +192,7 @@ def _options(content: Mapping[str, Any]) -> Options:
         leftover=_checked(content["leftover"], str, "leftover"),
         max_growth=growth if growth is None or isinstance(growth, str) else _checked(growth, int, "max_growth"),
         inside_patterns=_checked(content.get("inside_patterns", True), bool, "inside_patterns"),  # 0.1.0 knew no other
+        fold_norms=_checked(content.get("fold_norms", False), bool, "fold_norms"),
         shapes={name: _each(shape, int, "shapes") for name, shape in shapes.items()},
         dims={name: _checked(size, int, "dims") for name, size in dims.items()},
     )

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 @options.assume_constant
 @options.max_growth
 @options.inside_patterns
+@options.fold_norms
 @options.shapes
 @options.dims
 @options.fail_on

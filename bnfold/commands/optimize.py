@@ -26,6 +26,7 @@ _OF_THE_FOLD = (
     "diff",
     "dims",
     "dry_run",
+    "fold_norms",
     "inside_patterns",
     "keep",
     "leftover",
@@ -92,6 +93,7 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @options.leftover
 @options.max_growth
 @options.inside_patterns
+@options.fold_norms
 @options.shapes
 @options.dims
 @click.option(

@@ -169,6 +169,12 @@ inside_patterns = click.option(
     is_flag=True,
     help="Fold also affines that are part of what runtimes compute as one operator: a Gelu that is spelt out, …",
 )
+fold_norms = click.option(
+    "--fold-norms",
+    is_flag=True,
+    help="Fold scale and bias of a LayerNormalization and its kin into all that reads it, as before a rotation of the "
+    "data; the norm stays.",
+)
 counterexample = click.option(
     "--counterexample",
     metavar="DIR",

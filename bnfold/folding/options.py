@@ -21,6 +21,7 @@ class FoldArguments(TypedDict, total=False):
     leftover: Leftover | str
     max_growth: int | str | None
     inside_patterns: bool
+    fold_norms: bool
     shapes: Mapping[str, Sequence[int]]
     dims: Mapping[str, int]
 
@@ -39,6 +40,8 @@ class FoldOptions:
             those that change: a number of bytes, or a percentage of its size such as `10%`; None for any amount.
         inside_patterns: Fold also affines that are part of what runtimes compute as one operator, such as a Gelu that
             is spelt out.
+        fold_norms: Fold scale and bias of a LayerNormalization, RMSNormalization, InstanceNormalization or
+            GroupNormalization into all that reads it; the norm stays. The Mul and Add of one that is spelt out go.
         shapes: Shapes of inputs, by name, where the model leaves them open. What folds for these sizes alone says so
             (`Entry.assumes`); the folded model takes other sizes as before, and computes something else for them.
         dims: The same for sizes of named dimensions.
@@ -49,6 +52,7 @@ class FoldOptions:
     leftover: Leftover | str = Leftover.KEEP
     max_growth: int | str | None = "10%"
     inside_patterns: bool = False
+    fold_norms: bool = False
     shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
 

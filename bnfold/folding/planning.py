@@ -17,6 +17,7 @@ from bnfold.folding.apply import Changes, Writer
 from bnfold.folding.growth import Account, growth
 from bnfold.folding.keep import kept_functions, mark_kept
 from bnfold.folding.leftover import Leftover, replacement
+from bnfold.folding.norms import shed
 from bnfold.folding.options import FoldOptions
 from bnfold.folding.patterns import Patterns
 from bnfold.folding.record import Ability, Answer, Entry, Outcome, Plan, Remnant, followed
@@ -157,7 +158,8 @@ class _Planner:
         self._writer = Writer(graph)
         self._account = account
         self._deadline = deadline
-        self._patterns = Patterns(None if options.inside_patterns else graph)
+        self._norms = options.fold_norms
+        self._patterns = Patterns(None if options.inside_patterns else graph, norms=not options.fold_norms)
         self.is_open = False  # whether an affine stayed that might go once more is known
         mark_kept(graph, options.keep)
         self._entries: dict[Op, Entry] = {}
@@ -190,7 +192,7 @@ class _Planner:
     def fold_all(self) -> None:
         """Folds and merges until nothing goes any more."""
         # a fold can open the way for one that was refused before; leaving an Add or Mul is the last resort
-        while self.fold_affines() or self.merge_sums() or self.fold_affines(may_leave_one=True):
+        while self.fold_affines() or self.merge_sums() or self.fold_affines(may_leave_one=True) or self.clear_norms():
             remove_dead(self._graph)
 
     def merge_sums(self) -> bool:
@@ -236,6 +238,31 @@ class _Planner:
         for op in sorted(affines, key=is_batchnorm, reverse=True):  # they may need the Add that would go otherwise
             progress |= not op.is_removed and self._decide(op, may_leave_one and is_batchnorm(op))
         return progress
+
+    def clear_norms(self) -> bool:
+        """Moves scales and biases of norms into what reads them, if that is asked for; whether any could go."""
+        norms = [op for op in self._graph.ops() if op.type in RULES and RULES[op.type].sheds] if self._norms else []
+        progress = False
+        for op in norms:
+            progress |= self._clear(op)
+        return progress
+
+    def _clear(self, op: Op) -> bool:
+        if self._deadline.is_over:
+            return False
+        try:
+            affine, way = shed(op, self._price)
+        except Refused as refused:
+            self._keep_it(op, [refusal_of(refused, op)])
+            return False
+        if affine.is_identity:
+            return False
+        itself = Answer(op.label, op.type, Ability.SHED, RULES[op.type].sheds, affine.extent)
+        entry = _on_way(replace(self._entry(op, Outcome.CLEARED), answers=(itself,)), way)
+        changes = self._writer.merge(way)
+        self._remains_of |= dict.fromkeys(changes.left, op)
+        self._entries[op] = self._changed(entry, changes)
+        return True
 
     def replace_batchnorms(self, form: Leftover) -> bool:
         """Puts other operators in the place of the BatchNormalizations that are left; whether there were any."""
@@ -296,6 +323,7 @@ class _Planner:
             self._remains_of[left] = origin
         is_gone = not changes.left and (origin is op or origin not in self._remains_of.values())
         outcome, refusals = (Outcome.FOLDED, ()) if is_gone else (Outcome.REDUCED, entry.refusals)
+        outcome = entry.outcome if entry.outcome is Outcome.CLEARED else outcome
         self._entries[origin] = replace(self._changed(entry, changes), outcome=outcome, refusals=refusals)
 
     def _keep_it(self, op: Op, refusals: list[Refusal]) -> None:

@@ -23,6 +23,7 @@ class Outcome(Enum):
     REDUCED = "reduced"  # a single Add or Mul stands in its place
     KEPT = "kept"  # it stays as it was
     REPLACED = "replaced"  # it found no place; a Mul and an Add, or a depthwise Conv, compute what it did
+    CLEARED = "cleared"  # a norm: it stays, with a scale of 1 and no bias
     MERGED = "merged"  # not an affine node: a branch of a sum that went into a Conv beside it
 
 
@@ -36,6 +37,7 @@ class Ability(Enum):
     SANK = "let it pass downwards"
     BRANCHED = "has it in each branch"
     TOOK_BESIDE = "took in what is added to it"
+    SHED = "gave its scale and bias away"
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +112,11 @@ class Entry:
     @property
     def is_batchnorm(self) -> bool:
         return self.op_type == "BatchNormalization"
+
+    @property
+    def is_norm(self) -> bool:
+        """Whether it is a norm that has a scale of its own, which stays."""
+        return self.op_type.endswith("Normalization") and not self.is_batchnorm
 
     @property
     def is_other(self) -> bool:
@@ -189,8 +196,12 @@ class Plan(Holder):
         return self.count(outcome) + list(self.spelt_out.values()).count(outcome)
 
     def count_others(self, outcome: Outcome) -> int:
-        """How many of what is left then have this outcome."""
-        return sum(entry.outcome is outcome and entry.is_other for entry in self.entries)
+        """How many of what is left then, norms aside, have this outcome."""
+        return sum(entry.outcome is outcome and entry.is_other and not entry.is_norm for entry in self.entries)
+
+    def count_norms(self, outcome: Outcome) -> int:
+        """How many norms have this outcome."""
+        return sum(entry.outcome is outcome and entry.is_norm for entry in self.entries)
 
 
 def _made_in(model: Model) -> set[str]:
@@ -214,6 +225,8 @@ def followed(first: Plan, origins: dict[str, str], again: Plan) -> Plan:
     for entry in first.entries:
         found = later.get(entry.node)
         is_there = entry.outcome in (Outcome.KEPT, Outcome.REDUCED, Outcome.REPLACED)
+        if entry.outcome is Outcome.CLEARED:
+            later.pop(entry.node, None)  # what it has left behind its readers
         if is_there and found:
             entries.append(_followed(entry, found.pop(0)))
         elif entry.outcome is not Outcome.KEPT:  # one that is there no more stood in a function

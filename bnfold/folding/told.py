@@ -61,6 +61,8 @@ def besides(plan: Plan) -> tuple[str, ...]:
     if merged := plan.count(Outcome.MERGED, batchnorms=False):
         also.append(f"{plural(merged, 'parallel node')} merged")
     told += [f"also {', '.join(also)}"] if also else []
+    if cleared := plan.count_norms(Outcome.CLEARED):
+        told.append(f"scale and bias of {cleared} of {plural(cleared + plan.count_norms(Outcome.KEPT), 'norm')} folded")
     if narrow := sum(bool(entry.assumes) for entry in plan.entries):
         told.append(f"{narrow} of these {'holds' if narrow == 1 else 'hold'} for the stated sizes alone")
     return tuple(told)
@@ -89,11 +91,15 @@ def rows(plan: Plan, *, verbose: bool = False) -> tuple[Row, ...]:
     """
     if verbose:
         return tuple(_alone(entry, plan) for entry in plan.entries)
-    told = [entry for entry in plan.entries if not entry.is_other or entry.outcome is not Outcome.KEPT]
+    told = [entry for entry in plan.entries if not _is_untold(entry)]
     grouped = [_together(group) for group in _groups(told)]
-    if untold := [entry for entry in plan.entries if entry.is_other and entry.outcome is Outcome.KEPT]:
+    if untold := list(filter(_is_untold, plan.entries)):
         grouped.append(Row(Outcome.KEPT.value, str(len(untold)), "other affines", (_untold(untold),)))
     return tuple(grouped)
+
+
+def _is_untold(entry: Entry) -> bool:
+    return entry.is_other and entry.outcome is Outcome.KEPT and not entry.is_norm
 
 
 def _untold(entries: Sequence[Entry]) -> str:

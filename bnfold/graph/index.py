@@ -155,6 +155,13 @@ class Graph:
             value.gain(Use(op, index))
         self._constants.forget(op)
 
+    def omit_input(self, op: Op, index: int) -> None:
+        """Leaves out the last input of ``op``."""
+        assert index == len(op.inputs) - 1
+        self.set_input(op, index, None)
+        op.inputs = op.inputs[:index]
+        del op.node.input[index:]
+
     def set_output(self, op: Op, index: int, value: Value) -> None:
         """Makes ``value`` an output of ``op``; the value it made until now has no producer any more."""
         old = op.outputs[index]

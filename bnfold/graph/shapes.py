@@ -30,6 +30,7 @@ _MAX_REFINEMENTS = 64  # each block of an attention net may need one or two
 _FEW_REFINEMENTS = 8
 _REFINED_NODES = 100_000  # that inference goes through in all of them, beyond the first few
 _NEAR = 32  # operators between a value and the Conv that tells its rank
+_KEEP_SHAPE = ("GroupNormalization", "SimplifiedLayerNormalization")
 _MAKE_FLOATS = ("Scaler", "Normalizer")  # of the shape that they are given, whatever its type
 _LONGEST = 1 << 20  # entries of a list of sizes
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
@@ -225,7 +226,7 @@ def sizes_are_few(graph: GraphProto) -> bool:
 
 def _replace_unknown(node: NodeProto) -> None:
     """Puts operators that inference does not know as others that make the same shape and type."""
-    if node.op_type == "GroupNormalization" and not node.domain:
+    if node.op_type in _KEEP_SHAPE and not node.domain:
         node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
     elif node.op_type in _MAKE_FLOATS and node.domain == "ai.onnx.ml":
         node.CopyFrom(onnx.helper.make_node("Cast", node.input[:1], node.output[:1], to=TensorProto.FLOAT))
