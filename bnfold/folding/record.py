@@ -21,9 +21,9 @@ class Outcome(Enum):
 
     FOLDED = "folded"  # it is gone
     REDUCED = "reduced"  # a single Add or Mul stands in its place
+    CLEARED = "cleared"  # a norm: it stays, with a scale of 1 and no bias
     KEPT = "kept"  # it stays as it was
     REPLACED = "replaced"  # it found no place; a Mul and an Add, or a depthwise Conv, compute what it did
-    CLEARED = "cleared"  # a norm: it stays, with a scale of 1 and no bias
     MERGED = "merged"  # not an affine node: a branch of a sum that went into a Conv beside it
 
 

@@ -96,6 +96,13 @@ def _divide(left: Array, right: Array) -> Array:
     return np.asarray(left / right)
 
 
+def _mod(op: Op, arrays: Sequence[Array]) -> Array:
+    """Of integers alone: the last bit of a float decides whether a multiple is left."""
+    if not all(is_integer(array.dtype) for array in arrays) or not arrays[1].all():
+        raise NotEvaluated
+    return _arithmetic(np.fmod if op.attribute("fmod", 0) else np.mod)(op, arrays)
+
+
 def _cast(op: Op, arrays: Sequence[Array]) -> Array:
     to = op.attribute("to")
     if not isinstance(to, int):  # before opset 6 a name
@@ -217,6 +224,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "Sub": _arithmetic(np.subtract),
     "Mul": _arithmetic(np.multiply),
     "Div": _arithmetic(_divide),
+    "Mod": _mod,
     "Pow": _arithmetic(lambda left, right: np.power(left, right).astype(left.dtype)),
     "Sqrt": lambda op, arrays: np.sqrt(arrays[0]),
     "Reciprocal": lambda op, arrays: np.reciprocal(arrays[0]),
