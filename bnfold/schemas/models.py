@@ -48,7 +48,7 @@ _LEFT = record(
 ENTRY_KEYS: Keys = {
     "node": ("its name, or that of its first output, before the fold", TEXT),
     "op_type": ("its operator", TEXT),
-    "outcome": ("what became of it", one_of("folded", "reduced", "kept", "replaced", "merged", "cleared")),
+    "outcome": ("what became of it", one_of("folded", "reduced", "cleared", "kept", "replaced", "merged")),
     "into": ("the nodes that took it in", each(TEXT)),
     "through": ("the nodes that it passed on its way", each(TEXT)),
     "left": ("what stands in its place in the folded model", each(_LEFT)),
