@@ -14,6 +14,7 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.folding.apply import Changes, Writer
+from bnfold.folding.computed import stored
 from bnfold.folding.growth import Account, growth
 from bnfold.folding.keep import kept_functions, mark_kept
 from bnfold.folding.leftover import Leftover, replacement
@@ -290,6 +291,8 @@ class _Planner:
                 self._keep_it(op, [Refusal(Reason.OUT_OF_TIME)])
             return False
         try:
+            if is_batchnorm(op) and not op.is_kept and self._graph.constant(op.output) is not None:
+                return self._store(op)
             source, affine = affine_of(op)
         except Refused as refused:
             self.is_open |= refused.reason is Reason.SHAPE_UNKNOWN
@@ -310,6 +313,13 @@ class _Planner:
             self._keep_it(op, refusals)
             return False
         self._fold(op, source, affine, choice)
+        return True
+
+    def _store(self, op: Op) -> bool:
+        way = stored(op, self._price)
+        entry = _on_way(self._entry(op, Outcome.FOLDED), way)
+        self._entries[op] = self._changed(entry, self._writer.merge(way))
+        remove_dead(self._graph)
         return True
 
     def _fold(self, op: Op, source: Value, affine: Affine, choice: Choice) -> None:

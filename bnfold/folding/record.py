@@ -37,6 +37,8 @@ class Ability(Enum):
     SANK = "let it pass downwards"
     BRANCHED = "has it in each branch"
     TOOK_BESIDE = "took in what is added to it"
+    COMPUTED = "made a constant of constants"
+    STORED = "holds the constant that came of it"
     SHED = "gave its scale and bias away"
 
 

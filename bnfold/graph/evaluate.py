@@ -24,6 +24,9 @@ Evaluator = Callable[[Op, Sequence[Array]], Array]
 MAX_ELEMENTS = 1 << 22  # of a constant, in a model that stores less: a few bytes can ask for 2**40 of them
 _BROADCAST_IS_NUMPYS_FROM = 7
 _AXES_ARE_AN_INPUT_FROM = 13
+_TRAINING_MODE_IS_AN_ATTRIBUTE_FROM = 14
+_IS_TEST_BELOW = 7
+_DEFAULT_EPSILON = float(np.float32(1e-5))
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _FLOATS8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
 
@@ -94,6 +97,27 @@ def _divide(left: Array, right: Array) -> Array:
             raise NotEvaluated
         return np.asarray(left // right)
     return np.asarray(left / right)
+
+
+def is_training(op: Op) -> bool:
+    """Whether a BatchNormalization normalises with the statistics of the batch that it is given."""
+    if op.opset >= _TRAINING_MODE_IS_AN_ATTRIBUTE_FROM:
+        return bool(op.attribute("training_mode", 0))
+    if op.opset < _IS_TEST_BELOW:
+        return not op.attribute("is_test", 0)
+    return len([value for value in op.outputs if value is not None]) > 1
+
+
+def _batch_normalization(op: Op, arrays: Sequence[Array]) -> Array:
+    """In training mode, with the statistics of the constant itself: a weight that is standardised."""
+    x, gamma, beta = arrays
+    if x.ndim < 2 or not gamma.shape == beta.shape == x.shape[1:2]:
+        raise NotEvaluated
+    gamma, beta = (vector.reshape(-1, *[1] * (x.ndim - 2)) for vector in (gamma, beta))
+    axes = (0, *range(2, x.ndim))
+    centred = x - x.mean(axes, keepdims=True)
+    variance = np.square(centred).mean(axes, keepdims=True)
+    return np.asarray(gamma * centred / np.sqrt(variance + op.attribute("epsilon", _DEFAULT_EPSILON)) + beta)
 
 
 def _mod(op: Op, arrays: Sequence[Array]) -> Array:
@@ -206,6 +230,8 @@ def _bound(op: Op, shape: Sequence[int]) -> None:
         raise TooLarge
 
 
+READS = {"BatchNormalization": 3}
+"""How many of its inputs an operator computes with, where these are not all."""
 EVALUATORS: dict[str, Evaluator] = {
     "Identity": lambda op, arrays: arrays[0],
     "Cast": _cast,
@@ -224,6 +250,7 @@ EVALUATORS: dict[str, Evaluator] = {
     "Sub": _arithmetic(np.subtract),
     "Mul": _arithmetic(np.multiply),
     "Div": _arithmetic(_divide),
+    "BatchNormalization": _batch_normalization,
     "Mod": _mod,
     "Pow": _arithmetic(lambda left, right: np.power(left, right).astype(left.dtype)),
     "Sqrt": lambda op, arrays: np.sqrt(arrays[0]),
