@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from bnfold.affine import Affine
 from bnfold.folding.names import refuse_shadowed
 from bnfold.folding.record import Ability
@@ -28,10 +30,13 @@ def stored(op: Op, price: Callable[[Sequence[Edit]], int]) -> Way:
         price: How many bytes larger edits make the model; it refuses what may not be done.
 
     Raises:
-        Refused: A constant on the way is an output, or something else that the operator makes is used.
+        Refused: It is not finite, or an output, or something else that the operator makes is used.
     """
     if any(value is not None and (value.readers or value.is_output) for value in op.outputs[1:]):
         raise Refused(Reason.EXTRA_OUTPUTS)
+    made = op.graph.constant(op.output)
+    if made is None or not np.isfinite(made.float64()).all():
+        raise Refused(Reason.NOT_FINITE, value=op.output.name)
     way = Way()
     computing, met = [op], {op}
     for each in computing:  # it grows meanwhile

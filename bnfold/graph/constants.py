@@ -19,13 +19,12 @@ from bnfold.affine import FloatArray
 from bnfold.graph.evaluate import (
     EVALUATORS,
     MAX_ELEMENTS,
-    READS,
     Evaluator,
     NotEvaluated,
     TooLarge,
     cast,
     converted,
-    is_training,
+    inputs_read,
     saturates,
 )
 from bnfold.graph.facts import Array, Constant, Dim
@@ -246,8 +245,6 @@ class Constants:
             return sizes
         if is_dequantize(value.producer) or is_quantize(value.producer):
             return self._on_grid(value.producer)
-        if value.producer.type == "BatchNormalization" and not is_training(value.producer):
-            return None  # an affine of a constant; no exporter writes it
         evaluator = EVALUATORS.get(value.producer.type)
         return None if evaluator is None else self._evaluate(value.producer, evaluator)
 
@@ -261,7 +258,7 @@ class Constants:
         inputs: list[Callable[[], Array]] = []
         previews: list[Array] = []
         cost = 0
-        for index, value in enumerate(op.inputs[: READS.get(op.type)]):
+        for index, value in enumerate(inputs_read(op)):
             if value is None:
                 return None
             constant = self.of(value)

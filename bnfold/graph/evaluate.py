@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 
 from bnfold.graph.facts import Array
-from bnfold.graph.op import Op
+from bnfold.graph.op import Op, Value
 from bnfold.graph.quantization import is_integer
 from bnfold.rounding import rounded
 
@@ -108,16 +108,20 @@ def is_training(op: Op) -> bool:
     return len([value for value in op.outputs if value is not None]) > 1
 
 
+def inputs_read(op: Op) -> Sequence[Value | None]:
+    """The inputs that an operator computes with."""
+    return op.inputs[:3] if op.type == "BatchNormalization" and is_training(op) else op.inputs
+
+
 def _batch_normalization(op: Op, arrays: Sequence[Array]) -> Array:
-    """In training mode, with the statistics of the constant itself: a weight that is standardised."""
-    x, gamma, beta = arrays
-    if x.ndim < 2 or not gamma.shape == beta.shape == x.shape[1:2]:
+    """With the statistics that are given; in training mode with those of the constant, as a weight is standardised."""
+    x, *vectors = arrays
+    if x.ndim < 2 or any(vector.shape != x.shape[1:2] for vector in vectors):
         raise NotEvaluated
-    gamma, beta = (vector.reshape(-1, *[1] * (x.ndim - 2)) for vector in (gamma, beta))
+    gamma, beta, *given = (vector.reshape(-1, *[1] * (x.ndim - 2)) for vector in vectors)
     axes = (0, *range(2, x.ndim))
-    centred = x - x.mean(axes, keepdims=True)
-    variance = np.square(centred).mean(axes, keepdims=True)
-    return np.asarray(gamma * centred / np.sqrt(variance + op.attribute("epsilon", _DEFAULT_EPSILON)) + beta)
+    mean, variance = given or (x.mean(axes, keepdims=True), x.var(axes, keepdims=True))
+    return np.asarray(gamma * (x - mean) / np.sqrt(variance + op.attribute("epsilon", _DEFAULT_EPSILON)) + beta)
 
 
 def _mod(op: Op, arrays: Sequence[Array]) -> Array:
@@ -230,8 +234,6 @@ def _bound(op: Op, shape: Sequence[int]) -> None:
         raise TooLarge
 
 
-READS = {"BatchNormalization": 3}
-"""How many of its inputs an operator computes with, where these are not all."""
 EVALUATORS: dict[str, Evaluator] = {
     "Identity": lambda op, arrays: arrays[0],
     "Cast": _cast,

@@ -125,8 +125,24 @@ def test_what_is_evaluated(parameters, is_constant):
         np.testing.assert_allclose(found.float64(), expected, rtol=1e-12)
 
 
-def test_in_inference_mode_it_is_no_constant():
-    """It is an affine of one, which nothing is to be stored for."""
-    body = f"s = BatchNormalization ({PARAMETERS}) {CONV}"
-    graph = Graph(load(model(body)))
-    assert graph.constant(graph.main.values["s"]) is None
+def test_in_inference_mode():
+    """As `calibrate` leaves it: with the statistics that it is given."""
+    before = model(BODY.replace("training_mode = 1, ", ""))
+    plan, after = folded(before)
+    assert plan.entries[0].outcome is Outcome.FOLDED
+    held = values(before)
+    gain, bias, mean, var = (held[name].astype(np.float64)[:, None] for name in ("gain", "bias", "mean", "var"))
+    exact = gain * (held["raw"] - mean) / np.sqrt(var + 0.125) + bias
+    (weight,) = values(after).values()
+    np.testing.assert_array_equal(weight, exact.astype(np.float32).reshape(4, 3, 3, 3))
+    assert verify(before, after)
+
+
+def test_no_variance():
+    """A root of nothing positive is no number, and neither is what a weight without spread is divided to."""
+    given = BODY.replace("training_mode = 1, ", "").replace("var: 4 positive", "var: 4 negative")
+    own = BODY.replace("raw: 1, 4, 27", "raw: 1, 4, 27 zero").replace("0.125", "0.0")
+    for body in (given, own):
+        plan, after = folded(model(body))
+        assert plan.entries[0].refusals[0].reason is Reason.NOT_FINITE
+        assert after.graph.node[1].op_type == "BatchNormalization"
