@@ -130,7 +130,7 @@ def _together(group: list[Entry]) -> Row:
     notes = [] if first.outcome in _STAYED else [_way(group)]
     notes += filter(None, [_assumed(first)])
     notes += _shared_reasons(group)
-    if first.outcome is Outcome.REDUCED and first.left:
+    if first.outcome in (Outcome.REDUCED, Outcome.CLEARED) and first.left:
         notes.append(f"left: {first.left[0].op_type} {some([left.node for entry in group for left in entry.left])}")
     elif first.outcome in _STAYED:
         notes.append(some([entry.node for entry in group]))

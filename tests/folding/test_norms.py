@@ -180,3 +180,40 @@ def test_onnxruntimes_own_norm():
         numpy_helper.from_array(values(before)["w"], "w_folded")
     )
     assert verify(before, wrong, strict=False).is_different
+
+
+SPELT_OUT = """
+    mean = ReduceMean <axes = [-1]> (x) c = Sub (x, mean) p = Pow (c, two) v = ReduceMean <axes = [-1]> (p)
+    e = Add (v, {epsilon: 1 positive}) r = Sqrt (e) d = Div (c, r)
+    [scale] m = Mul (d, {g: 8}) [shift] n = Add (m, {b: 8})
+"""
+
+
+@pytest.mark.parametrize(
+    ("behind", "outcome"),
+    [
+        pytest.param("q = MatMul (n, {w: 8, 8}) y = Add (q, {bq: 8})", Outcome.FOLDED, id="linear"),
+        pytest.param("q = MatMul (n, {w: 8, 8}) a = Add (q, {bq: 8}) y = Add (a, n)", Outcome.KEPT, id="residual"),
+    ],
+)
+def test_spelt_out(behind, outcome):
+    """Its Mul and Add are affines like others then; without the option they stay, for the sake of runtimes."""
+    before = model(f"two = Constant <value = T {{2}}> () {SPELT_OUT} {behind}".replace("T {2}", "double {2.0}"))
+    assert not folded(before)[0].changes
+    plan, after = folded(before, fold_norms=True)
+    assert {entry.node: entry.outcome for entry in plan.entries if entry.node in ("scale", "shift")} == {
+        "scale": outcome,
+        "shift": outcome,
+    }
+    (feeds,) = feeds_of(before)
+    assert_close(run(after, feeds)["y"], run(before, feeds)["y"], 1e-12)
+
+
+def test_other_patterns_stay():
+    """`--fold-norms` is for norms alone; a Gelu that is spelt out is none."""
+    gelu = "d = Div (x, root) e = Erf (d) a = Add (e, one) u = Mul (x, a) h = Mul (u, half) y = MatMul (h, {w: 8, 8})"
+    numbers = {"root": 2**0.5, "one": 1.0, "half": 0.5}
+    constants = (f"{name} = Constant <value = double {{{number}}}> ()" for name, number in numbers.items())
+    before = model(f"{' '.join(constants)} {gelu}")
+    assert not folded(before, fold_norms=True)[0].changes
+    assert folded(before, inside_patterns=True)[0].changes
