@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -14,6 +14,7 @@ from bnfold.affine import FloatArray
 from bnfold.calibration.figures import number, plain
 from bnfold.calibration.measuring.targets import Skipped
 from bnfold.calibration.result import left, warned
+from bnfold.calibration.statistics.sampling import explained
 from bnfold.page import Case, Demand, Level, Page, Table, html, plural, text
 
 LEAST_SAMPLES = 8
@@ -55,6 +56,7 @@ class LayerDrift:
         distance: Wasserstein-2 distance of the Gaussians, in stored standard deviations.
         floor: what sampling alone adds to the divergence.
         variance_ratio: of what was met to what is stored.
+        kernel: what groups of samples add to the floor, each with each; see `sampling`.
     """
 
     name: str
@@ -64,6 +66,7 @@ class LayerDrift:
     distance: FloatArray
     floor: FloatArray
     variance_ratio: FloatArray
+    kernel: FloatArray
 
     @cached_property
     def score(self) -> float:
@@ -106,13 +109,18 @@ class Drift:
 
     @property
     def floor(self) -> float:
-        """What of the score sampling alone explains."""
+        """What sampling alone adds to the score, on average."""
         return float(np.mean([layer.floor.mean() for layer in self.layers]))
 
-    @property
+    @cached_property
+    def explained(self) -> float:
+        """What sampling alone adds in all but one of 200 cases; infinity where that is not known."""
+        return explained([layer.kernel for layer in self.layers])
+
+    @cached_property
     def excess(self) -> float:
-        """What of the score sampling does not explain; 0 where the floor is not known."""
-        return excess(self.score, self.floor, self.samples)
+        """What of the score sampling does not explain; 0 where that is not known."""
+        return excess(self.layers)
 
     @property
     def samples_needed(self) -> int:
@@ -171,6 +179,7 @@ class Drift:
             "score": self.score,
             "worst_score": self.worst.score,
             "floor": plain(self.floor),
+            "explained": plain(self.explained),
             "excess": self.excess,
             "samples": self.samples,
             "samples_needed": self.samples_needed,
@@ -210,17 +219,21 @@ class Drift:
         return html(self.page(verbose=True))
 
 
-def excess(score: float, floor: float, samples: int) -> float:
-    """What of a score sampling does not explain; 0 where its floor is not known."""
-    explained = (2 + 60 / samples) * floor
-    return max(0.0, score - explained) if math.isfinite(explained) else 0.0
+def excess(layers: Sequence[LayerDrift]) -> float:
+    """What of the mean score of some layers sampling does not explain; 0 where that is not known."""
+    score = float(np.mean([layer.score for layer in layers]))
+    return max(0.0, score - explained([layer.kernel for layer in layers]))
 
 
 def _lines(result: Drift) -> Iterator[str]:
     unknown = result.verdict is Verdict.UNKNOWN
     yield _MEANING[result.verdict] + (f": take {result.samples_needed} or more" if unknown else "")
     look, recalibrate = BANDS
-    yield f"score: fine under {look:g}, look under {recalibrate:g}; sampling alone explains {number(result.floor)}"
+    at_most = f", seldom over {number(result.explained)}" if math.isfinite(result.explained) else ""
+    yield (
+        f"score: fine under {look:g}, look under {recalibrate:g}; "
+        f"sampling alone adds about {number(result.floor)}{at_most}"
+    )
     first = result.first
     yield (
         f"first layer ({first.name}): means off by up to {number(float(first.mean_shift.max()))} standard deviations, "

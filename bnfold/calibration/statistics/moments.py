@@ -30,6 +30,7 @@ class Statistics:
         mean_error: the standard error of `mean`; NaN where there is but one sample.
         var_error: the standard error of `var`.
         groups: the mean of each group of samples, `[G, C]`; the same samples for all values that are measured on them.
+        group_vars: the mean square of each group around `mean`, `[G, C]`.
         weights: the share of each group in `count`, `[G, 1]`.
     """
 
@@ -39,6 +40,7 @@ class Statistics:
     mean_error: FloatArray
     var_error: FloatArray
     groups: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    group_vars: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
     weights: FloatArray = field(default_factory=lambda: np.empty((0, 1)))
 
 
@@ -92,6 +94,7 @@ class Moments:
             mean_error=_error(weight, apart),
             var_error=_error(weight, (group_var - var) ** 2),
             groups=self._mean[used],
+            group_vars=group_var,
             weights=weight,
         )
 
