@@ -23,7 +23,6 @@ BANDS = (0.01, 0.1)
 """Scores from which on one should look, and recalibrate. Provisional: they come from small networks."""
 _WORST_CHANNELS = 5
 _DRIFT = Demand("drift", "models whose statistics are far from the data")
-_WRONG_SCALE = 0.4  # of a logarithm of variances: values that spread a fifth more or less
 _COLUMNS = ("BatchNormalization", "score", "mean shift", "log var", "distance", "worst channels")
 
 
@@ -241,8 +240,8 @@ def _lines(result: Drift) -> Iterator[str]:
     )
     if result.fault:
         yield f"the input: {result.fault}"
-    elif result.verdict in (Verdict.LOOK, Verdict.RECALIBRATE):
-        yield from _hint(first)
+    elif result.verdict in (Verdict.LOOK, Verdict.RECALIBRATE) and first.mean_shift.max() > 1:
+        yield "the input: is it scaled and normalised as in training?"
     if result.verdict in (Verdict.LOOK, Verdict.RECALIBRATE):
         yield f"next: {'mend the input, or ' * bool(result.fault)}bnfold calibrate {_path(result)} --data DATA"
 
@@ -254,19 +253,6 @@ def _path(result: Drift) -> str:
 def _ratio(layer: LayerDrift) -> str:
     """By how much variances are off: the channel that is farthest."""
     return f"by up to a factor of {number(float(layer.variance_ratio[layer.log_variance.argmax()]))}"
-
-
-def _hint(first: LayerDrift) -> Iterator[str]:
-    """What the first layer says of the input where no known mistake explains it."""
-    logs = np.log(first.variance_ratio)
-    common = float(np.median(logs))
-    if abs(common) > _WRONG_SCALE and float(np.abs(logs - common).max()) < abs(common) / 2:
-        yield (
-            f"the input: values spread {number(math.exp(common / 2))} times as far in every channel: is the standard "
-            "deviation (or the scale) that of training?"
-        )
-    elif first.mean_shift.max() > 1:
-        yield "the input: is it scaled and normalised as in training?"
 
 
 def _row(layer: LayerDrift) -> tuple[str, ...]:
