@@ -12,13 +12,14 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 
-from benchmarks.calibrate_quality import row, table
+from benchmarks.calibrate_quality import ranks, row, table
 from benchmarks.trained import MEAN, STD, Array, Trained, networks
 from bnfold.calibration import Drift, Verdict, drift
 from bnfold.calibration.drifted import BANDS
@@ -116,14 +117,13 @@ def show_bands(networks: Sequence[Trained], measure: Measure) -> None:
             found.append((measure(network, data).score, 1 - right(network, data) / whole, f"{network.name}, {what}"))
     table("score", "cases", "answers lost: median", "nine of ten under", "at most", "which")
     edges = [0.0, BANDS[0] / 4, BANDS[0], BANDS[1] / 3, BANDS[1], 1.0, np.inf]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         within = [(lost, which) for score, lost, which in found if low <= score < high]
         losses = [lost for lost, _ in within]
         figures = f"{np.median(losses):.1%}", f"{np.quantile(losses, 0.9):.1%}", f"{max(losses):.1%}"
         row(f"{low:.2g} to {high:.2g}", len(within), *figures, max(within)[1])
-    scores, losses = np.array([score for score, _, _ in found]), np.array([lost for _, lost, _ in found])
-    ranks = [np.argsort(np.argsort(values)) for values in (scores, losses)]
-    print(f"\nSpearman's correlation of the score with the loss, {len(found)} cases: {np.corrcoef(*ranks)[0, 1]:.2f}")
+    correlation = np.corrcoef(ranks([score for score, _, _ in found]), ranks([lost for _, lost, _ in found]))[0, 1]
+    print(f"\nSpearman's correlation of the score with the loss, {len(found)} cases: {correlation:.2f}")
 
 
 def right(network: Trained, data: Array) -> float:
@@ -135,7 +135,7 @@ def right(network: Trained, data: Array) -> float:
 def answers(model: onnx.ModelProto, data: Array) -> Array:
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     found: Array = session.run(None, {session.get_inputs()[0].name: data})[0]
-    return found.argmax(1)
+    return np.asarray(found.argmax(1))
 
 
 def main() -> None:

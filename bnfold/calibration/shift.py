@@ -8,8 +8,8 @@ With stored N(m0, s0^2) and met N(m1, s1^2), where s^2 = var + epsilon as the Ba
     distance       sqrt(d^2 + (s1 - s0)^2) / s0                                          (Wasserstein-2)
 
 The score of a model is the mean divergence of its layers. What sampling alone adds to a divergence is about
-se(mean)^2 / s^2 + se(var)^2 / 2 s^4: the floor. It seldom adds more than `explained` says, and what is above that is the
-excess. These measure that inputs are different, not that information is lost: inverted images of digits score like
+se(mean)^2 / s^2 + se(var)^2 / 2 s^4: the floor. It seldom adds more than `explained` says, and what is above that is
+the excess. These measure that inputs are different, not that information is lost: inverted images of digits score like
 slightly blurred ones.
 """
 

@@ -175,7 +175,9 @@ def test_faults_are_named(taken, given, fault, here):
 @pytest.mark.parametrize(
     ("given", "fault"),
     [
-        pytest.param(lambda p: 3 * p, "values spread 3 times as far as the network takes them: divide by that", id="std"),
+        pytest.param(
+            lambda p: 3 * p, "values spread 3 times as far as the network takes them: divide by that", id="std"
+        ),
         pytest.param(lambda p: p + 0.3, "the mean is not that of training: subtract 0.3, 0.3, 0.3 ", id="mean"),
         pytest.param(
             lambda p: 2 * p - np.array([1, 2, 3]).reshape(3, 1, 1),

@@ -39,12 +39,13 @@ class Probed:
     survey: Survey
 
 
-def probed(model: Model, sites: Sequence[tuple[Layer, int]]) -> Probed:
+def probed(model: Model, sites: Sequence[tuple[Layer, int]], whose: str = "the model") -> Probed:
     """A copy of the model with a BatchNormalization behind each of some layers.
 
     Args:
         model: it is not changed.
         sites: layers of it, and behind how many of their steps.
+        whose: for messages: which model it is.
 
     Raises:
         CalibrationError: the rank of a value is not known.
@@ -61,7 +62,7 @@ def probed(model: Model, sites: Sequence[tuple[Layer, int]]) -> Probed:
     graph.commit()
     again = Graph(copy, assume_constant=True)
     targets = tuple(_target(again.main.values[name], layer) for name, (layer, _) in zip(names, sites, strict=True))
-    return Probed(copy, again, survey_of(again, targets))
+    return Probed(copy, again, survey_of(again, targets, whose))
 
 
 def mean_and_var(scale: FloatArray, shift: FloatArray) -> tuple[FloatArray, FloatArray]:
