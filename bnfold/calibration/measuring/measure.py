@@ -97,7 +97,7 @@ class Subject:
         self._arithmetic = running.arithmetic or running.provider != CPU
         self._numbers = count()
         self._prefix = "bnfold"
-        while any(name.startswith(self._prefix) for name in graph.names):
+        while any(name.startswith(self._prefix) for name in (*graph.names, *graph.main.values)):
             self._prefix += "_"
         self.values = self._describe()
         self.forms = [self._form(target) for target in self.targets]
