@@ -56,6 +56,7 @@ class LayerDrift:
         floor: what sampling alone adds to the divergence.
         variance_ratio: of what was met to what is stored.
         kernel: what groups of samples add to the floor, each with each; see `sampling`.
+        unseen: what of the score samples that were not drawn may explain, since they alone excite some channels.
     """
 
     name: str
@@ -66,6 +67,7 @@ class LayerDrift:
     floor: FloatArray
     variance_ratio: FloatArray
     kernel: FloatArray
+    unseen: float
 
     @cached_property
     def score(self) -> float:
@@ -114,7 +116,7 @@ class Drift:
     @cached_property
     def explained(self) -> float:
         """What sampling alone adds in all but one of 200 cases; infinity where that is not known."""
-        return explained([layer.kernel for layer in self.layers])
+        return _explained(self.layers)
 
     @cached_property
     def excess(self) -> float:
@@ -220,8 +222,11 @@ class Drift:
 
 def excess(layers: Sequence[LayerDrift]) -> float:
     """What of the mean score of some layers sampling does not explain; 0 where that is not known."""
-    score = float(np.mean([layer.score for layer in layers]))
-    return max(0.0, score - explained([layer.kernel for layer in layers]))
+    return max(0.0, float(np.mean([layer.score for layer in layers])) - _explained(layers))
+
+
+def _explained(layers: Sequence[LayerDrift]) -> float:
+    return explained([layer.kernel for layer in layers]) + float(np.mean([layer.unseen for layer in layers]))
 
 
 def _lines(result: Drift) -> Iterator[str]:

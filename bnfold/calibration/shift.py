@@ -30,7 +30,7 @@ from bnfold.calibration.measuring.targets import Target
 from bnfold.calibration.place import RunArguments, RunOptions, measuring, named
 from bnfold.calibration.ready import ready
 from bnfold.calibration.statistics.moments import Statistics
-from bnfold.calibration.statistics.sampling import kernel
+from bnfold.calibration.statistics.sampling import kernel, unseen
 from bnfold.model_io import Model, ModelLike, load
 
 
@@ -73,13 +73,19 @@ def compare(name: str, mean: FloatArray, var: FloatArray, met: Statistics, epsil
     held, found = var + epsilon, met.var + epsilon
     apart = met.mean - mean
     with np.errstate(divide="ignore", invalid="ignore"):
+        shift, divergence = np.abs(apart) / np.sqrt(held), _divergence(held, found, apart)
         return LayerDrift(
             name,
-            mean_shift=np.abs(apart) / np.sqrt(held),
+            mean_shift=shift,
             log_variance=np.abs(np.log(found / held)),
-            divergence=(held + apart**2) / (2 * found) + (found + apart**2) / (2 * held) - 1,
+            divergence=divergence,
             distance=np.sqrt(apart**2 + (np.sqrt(found) - np.sqrt(held)) ** 2) / np.sqrt(held),
             floor=met.mean_error**2 / found + met.var_error**2 / (2 * found**2),
             variance_ratio=found / held,
             kernel=kernel(met, found),
+            unseen=unseen(divergence, shift, found / held, met.parts),
         )
+
+
+def _divergence(held: FloatArray, found: FloatArray, apart: FloatArray) -> FloatArray:
+    return (held + apart**2) / (2 * found) + (found + apart**2) / (2 * held) - 1

@@ -7,6 +7,11 @@ nu = (trace K)^2 / trace K^2 (Satterthwaite 1946), and K itself is known from G 
     error^2 / trace K  ~  F(nu, G - 1)
 
 Its quantile is Paulson's (1942), a few per cent too large where G is under ten.
+
+What was not drawn is in no error: a channel that few samples excite hardly varies where none of them is there. Without
+what a share p of samples adds, its mean is off by d standard deviations and its variance a part v of what it should be:
+
+    p = d^2 / (d^2 + 1 - v)        (1 - p)^n  is how likely it is that none of them is there
 """
 
 from __future__ import annotations
@@ -22,6 +27,8 @@ from bnfold.calibration.statistics.moments import Statistics
 
 OFTEN = 0.995
 """How often sampling stays under what it is said to explain."""
+_RAREST = 0.01  # of samples that excite a channel; what is rarer is not thought of
+_FEW = 4  # a quarter of a layer's channels at the most are such
 
 
 def kernel(met: Statistics, var: FloatArray) -> FloatArray:
@@ -37,6 +44,21 @@ def kernel(met: Statistics, var: FloatArray) -> FloatArray:
     share = met.weights * math.sqrt(groups / (groups - 1))
     means, variances = share * (met.groups - met.mean) / np.sqrt(var), share * (met.group_vars - met.var) / var
     return np.asarray((means @ means.T + variances @ variances.T / 2) / var.size)
+
+
+def unseen(divergence: FloatArray, shift: FloatArray, ratio: FloatArray, samples: int) -> float:
+    """What channels may add to the mean divergence of a layer since the samples that excite them were not drawn.
+
+    Args:
+        divergence: of each channel.
+        shift: of its mean, in standard deviations that are held.
+        ratio: of the variance that was met to the one that is held.
+        samples: how many were drawn.
+    """
+    share = np.divide(shift**2, shift**2 + 1 - ratio, out=np.ones_like(ratio), where=ratio < 1)
+    missed = (ratio < 1) & ((1 - np.maximum(share, _RAREST)) ** samples > 1 - OFTEN)
+    few = np.argsort(-divergence, kind="stable")[: len(divergence) // _FEW]
+    return float(np.where(missed, divergence, 0)[few].sum() / len(divergence))
 
 
 def explained(kernels: Sequence[FloatArray]) -> float:

@@ -142,5 +142,7 @@ def test_a_packing_that_is_not_known():
         if node.op_type == "MatMulNBits":
             node.input.extend([""] * (4 - len(node.input)) + ["order"])
     model.graph.initializer.append(numpy_helper.from_array(np.zeros(32, np.int32), "order"))
-    with pytest.raises(CalibrationError, match="packed or ordered in another way than ONNX Runtime's quantizer does it"):
+    with pytest.raises(
+        CalibrationError, match="packed or ordered in another way than ONNX Runtime's quantizer does it"
+    ):
         calibrate(model, DATA, reference=net(), only=["*_Q4"], executor=Here())

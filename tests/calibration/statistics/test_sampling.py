@@ -5,8 +5,10 @@ import math
 import numpy as np
 import pytest
 
+from bnfold.calibration.drifted import excess
+from bnfold.calibration.shift import compare
 from bnfold.calibration.statistics.moments import Moments
-from bnfold.calibration.statistics.sampling import explained, kernel, quantile
+from bnfold.calibration.statistics.sampling import explained, kernel, quantile, unseen
 
 
 @pytest.mark.parametrize(
@@ -81,3 +83,30 @@ def test_values_that_never_vary():
     """No error, nothing to explain."""
     still = met(np.ones((20, 2, 3)))
     assert explained([kernel(still, np.ones(2))]) < 1e-30
+
+
+def rare(samples, seed, *, factor=1.0):
+    """Sixteen channels, of which one is excited by one sample of thirty; what it should hold, and what it meets."""
+    rng = np.random.default_rng(seed)
+    data = rng.normal(size=(samples, 16, 5)) * 0.1
+    data[:, 1:] *= 10
+    data[:, 0] += 5.0 * (rng.uniform(size=(samples, 1)) < 1 / 30)
+    mean, var = np.zeros(16), np.ones(16)
+    mean[0], var[0] = 5 / 30, 0.01 + 25 * (1 / 30) * (29 / 30)
+    return compare("bn", mean, var, met(data * factor), 0.0)
+
+
+def test_what_was_not_drawn():
+    """A channel that few samples excite is no drift where none of them is there; that it is off alike stays one."""
+    seen = [rare(12, seed) for seed in range(200)]
+    assert sum(layer.score > 10 * np.trace(layer.kernel) for layer in seen) > 100
+    assert sum(excess([layer]) > 0.01 for layer in seen) <= 4
+    assert all(excess([rare(200, seed, factor=0.3)]) > 1 for seed in range(10))
+
+
+def test_of_many_samples_some_are_drawn():
+    """What a channel still lacks then is drift."""
+    still = np.where(np.arange(16) == 0, 0.001, 1.0)
+    assert unseen(1 / still, np.zeros(16), still, 100) > 0
+    assert unseen(1 / still, np.zeros(16), still, 1000) == 0
+    assert unseen(1 / still[:3], np.zeros(3), still[:3], 100) == 0  # one of three is not few
