@@ -34,6 +34,9 @@ from bnfold.calibration.statistics.sampling import kernel, unseen
 from bnfold.model_io import Model, ModelLike, load
 
 
+_LEAST = 1e-100  # of a variance: without an epsilon, a channel that never varies is very far, and not infinitely
+
+
 def drift(model: ModelLike | Model, data: Data, **options: Unpack[RunArguments]) -> Drift:
     """Measures what the BatchNormalizations of a model meet, and compares it with what they hold.
 
@@ -70,7 +73,7 @@ def against(target: Target, met: Statistics) -> LayerDrift:
 
 def compare(name: str, mean: FloatArray, var: FloatArray, met: Statistics, epsilon: float) -> LayerDrift:
     """What a layer holds against what it meets."""
-    held, found = var + epsilon, met.var + epsilon
+    held, found = var + epsilon, np.maximum(met.var + epsilon, _LEAST)
     apart = met.mean - mean
     with np.errstate(divide="ignore", invalid="ignore"):
         shift, divergence = np.abs(apart) / np.sqrt(held), _divergence(held, found, apart)

@@ -200,6 +200,26 @@ def test_what_nothing_mends_is_asked_about(here):
     assert "the input: is it scaled and normalised as in training?" in str(result)
 
 
+@pytest.mark.parametrize("data", [np.ones((64, 3, 4, 4)), np.zeros((64, 3, 4, 4)), np.full((64, 3, 4, 4), 1e-30)])
+@pytest.mark.parametrize("held", [1.0, 1e38])
+def test_what_never_varies(data, held, here):
+    """Nothing can be fitted to it; it is far, and no error."""
+    result = drift(bn_model(var=np.full(3, held)), data.astype(np.float32), executor=here)
+    assert result.verdict is Verdict.RECALIBRATE
+    assert result.fault == ""
+
+
+def test_what_never_varies_without_an_epsilon(here):
+    """Then it is farther than can be said, and not unknown."""
+    model = bn_model()
+    model.graph.node[0].attribute[0].f = 0.0
+    data = np.random.default_rng(0).normal(size=(64, 3, 4, 4))
+    data[:, 1] = 0
+    result = drift(model, data.astype(np.float32), executor=here)
+    assert result.verdict is Verdict.RECALIBRATE
+    assert np.isfinite(result.score)
+
+
 def test_nothing_is_farther_than_the_floor(here):
     """Data that the statistics were made from has no drift, and half of it no more than sampling explains."""
     result = calibrate(MODELS / "digits_resnet.onnx", TRAIN, executor=here, check=False)

@@ -57,11 +57,16 @@ def fits(met: Callable[[Fit], Statistics], mean: FloatArray, var: FloatArray, sh
 
 def _scaled(fit: Fit, met: Statistics, var: FloatArray) -> Fit:
     alive = (met.var > 0) & (var > 0)
+    if not alive.any():
+        return fit
     return Fit(fit.scale * float(np.exp(np.median(np.log(met.var[alive] / var[alive])) / 2)), fit.shift)
 
 
 def _shifted(fit: Fit, met: Callable[[Fit], Statistics], mean: FloatArray, std: FloatArray) -> Fit:
     shift, before = np.array(fit.shift), met(fit).mean
     moved = [met(Fit(fit.scale, tuple(shift + step))).mean - before for step in np.eye(len(shift))]
-    best = np.linalg.lstsq(np.stack(moved, 1) / std[:, None], (mean - before) / std, rcond=None)[0]
-    return Fit(fit.scale, tuple((shift + best).tolist()))
+    response, wanted = np.stack(moved, 1) / std[:, None], (mean - before) / std
+    if not (np.isfinite(response).all() and np.isfinite(wanted).all()):
+        return fit
+    shift = shift + np.linalg.lstsq(response, wanted, rcond=None)[0]
+    return Fit(fit.scale, tuple(shift.tolist()))
