@@ -7,18 +7,24 @@ from dataclasses import dataclass
 from itertools import permutations
 
 from bnfold.affine import Affine
+from bnfold.folding.alone import is_read_once, made_alone, passed_unchanged
 from bnfold.folding.names import refuse_shadowed
 from bnfold.folding.record import Ability
 from bnfold.folding.representable import refuse_unrepresentable
 from bnfold.folding.walk import Asked, Way, data_readers, malformed_is_refused
 from bnfold.graph import Op, Use, Value
 from bnfold.ops import Detach, Edit, Edits, Moved
-from bnfold.ops.branches import ABSORBS_BESIDE, conv_absorbs_beside
+from bnfold.ops.branches import absorb_map, conv_absorbs_beside
+from bnfold.ops.kernels import in_a_row as kernels_in_a_row
+from bnfold.ops.kernels import kernel_of, of_affine
 from bnfold.ops.linear import WEIGHT
+from bnfold.ops.maps import MAPS, map_of
 from bnfold.ops.quantized import requantized
 from bnfold.reasons import Reason, Refused
 
 _MAX_BRANCHES = 64
+_MOST_IN_A_ROW = 4
+_HOSTS = ("Conv", "Gemm", "MatMul")
 
 
 @dataclass(frozen=True)
@@ -34,26 +40,35 @@ class Branch:
         return -1 if sum(use.op.type == "Sub" and use.index == 1 for use in self.path) % 2 else 1
 
     @property
-    def linear(self) -> Op | None:
+    def bias(self) -> Op | None:
+        """The Add of a constant that makes it, which is how a MatMul has one."""
+        op = made_alone(self.value, self.path[0].op.scope, ("Add",))
+        is_bias = op is not None and any(op.graph.constant(op.data(index)) is not None for index in (0, 1))
+        return op if is_bias else None
+
+    @property
+    def host(self) -> Op | None:
         """The Conv, Gemm or MatMul that makes it, if that stands in the graph of the sum and nothing else reads it."""
-        op = self.value.producer
-        if op is None or op.type not in ABSORBS_BESIDE or op.is_kept or op.scope is not self.path[0].op.scope:
-            return None
-        return op if self.is_read_once else None
+        scope, bias = self.path[0].op.scope, self.bias
+        if bias is None:
+            return made_alone(self.value, scope, _HOSTS)
+        return next(filter(None, (made_alone(bias.data(index), scope, ("MatMul",)) for index in (0, 1))), None)
 
     @property
     def conv(self) -> Op | None:
         """The same, if it is a Conv."""
-        return self.linear if self.linear is not None and self.linear.type == "Conv" else None
+        return self.host if self.host is not None and self.host.type == "Conv" else None
 
     @property
     def is_read_once(self) -> bool:
         """Whether the sum is all that uses it."""
-        return len(self.value.readers) == 1 and not self.value.is_output
+        return is_read_once(self.value)
 
 
 def beside(op: Op, source: Value, affine: Affine) -> Way:
     """The way of an affine node into a Conv that reads the same value and is added to it.
+
+    The node may also read means over windows of that value.
 
     Raises:
         Refused: there is no such Conv, or none that can take it in.
@@ -64,16 +79,32 @@ def beside(op: Op, source: Value, affine: Affine) -> Way:
     try:
         if guest is not None and guest.is_read_once:
             for host in branches:
-                if host.conv is not None and host.conv.input(0) is source:
+                if host.conv is not None and host.conv.input(0) in _behind_windows(source, op):
                     try:
-                        signed = _signed(affine, host, guest)
-                        edits = conv_absorbs_beside(host.conv, signed)
-                        return _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
+                        return _affine_into(host, host.conv, guest, source, affine)
                     except Refused as error:
                         refused = error
         raise refused
     finally:
         del refused  # see walk._answers_alone
+
+
+def _behind_windows(source: Value, op: Op) -> tuple[Value | None, ...]:
+    """The value that an affine node reads, and that whose means it reads, if it reads some."""
+    pool = made_alone(source, op.scope, ("AveragePool",))
+    return (source,) if pool is None else (source, pool.input(0))
+
+
+def _affine_into(host: Branch, conv: Op, guest: Branch, source: Value, affine: Affine) -> Way:
+    signed = _signed(affine, host, guest)
+    if conv.input(0) is source:
+        edits = conv_absorbs_beside(conv, signed)
+        return _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
+    assert source.producer is not None
+    means = kernel_of(source.producer)
+    whole = kernels_in_a_row(means, of_affine(source.producer, affine, means))
+    rule, edits = absorb_map(conv, whole, host.sign * guest.sign)
+    return _merge(host, guest, edits, (Ability.TOOK_BESIDE, rule, signed))
 
 
 def mergers(add: Op) -> Iterator[tuple[Op, Way]]:
@@ -84,11 +115,11 @@ def mergers(add: Op) -> Iterator[tuple[Op, Way]]:
     """
     branches = branches_of(add.output, root=add)
     for host, guest in permutations(branches, 2):
-        if host.linear is None:
+        if host.host is None:
             continue
         try:
-            with malformed_is_refused(host.linear):
-                merger = _merger(host, host.linear, guest)
+            with malformed_is_refused(host.host):
+                merger = _merger(host, host.host, guest)
         except Refused:
             continue
         if merger is not None:
@@ -96,18 +127,28 @@ def mergers(add: Op) -> Iterator[tuple[Op, Way]]:
 
 
 def _merger(host: Branch, op: Op, guest: Branch) -> tuple[Op, Way] | None:
+    identity = Affine.identity(len(op.shape(WEIGHT)))
+    signed = _signed(identity, host, guest)
     if op.type == "Conv" and op.input(0) is guest.value:
-        signed = _signed(Affine.identity(len(op.shape(WEIGHT))), host, guest)
         edits = conv_absorbs_beside(op, signed)
         return guest.path[0].op, _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
-    other = guest.linear
-    if other is not None and other.type == op.type and other.input(0) is op.input(0):
-        absorbs = ABSORBS_BESIDE[op.type]
-        signed = _signed(Affine.identity(len(op.shape(WEIGHT))), host, guest)
-        return other, _merge(
-            host, guest, absorbs(op, other, host.sign * guest.sign), (Ability.TOOK_BESIDE, absorbs, signed)
-        )
-    return None
+    row = _row_from(op.data(0), guest)
+    if not row:
+        return None
+    rule, edits = absorb_map(op, map_of(row), host.sign * guest.sign)
+    return row[-1], _merge(host, guest, edits, (Ability.TOOK_BESIDE, rule, signed))
+
+
+def _row_from(source: Value, guest: Branch) -> list[Op]:
+    """The linear operators that make a branch out of a value, the first of them first; none if others do."""
+    row: list[Op] = []
+    value, scope = guest.value, guest.path[0].op.scope
+    while len(row) < _MOST_IN_A_ROW and (op := made_alone(value, scope, MAPS)) is not None:
+        row.insert(0, op)
+        value = passed_unchanged(op.data(0))
+        if value is passed_unchanged(source):
+            return row
+    return []
 
 
 def completes_sum(op: Op) -> bool:
@@ -178,11 +219,11 @@ def _merge(host: Branch, guest: Branch, edits: Edits, answer: Asked) -> Way:
         raise Refused(Reason.UNSUPPORTED, op_type="Sub", detail="its first operand cannot leave")
     if left.op is not meeting:
         _refuse_unless_alike(left.op, left.op.data(1 - left.index))
-    changed = [host.value, *(use.op.output for use in host.path[:meets])]
+    assert host.host is not None
+    changed = list(dict.fromkeys([host.host.output, host.value, *(use.op.output for use in host.path[:meets])]))
     changed += [op.output for op in guests[1 : guests.index(meeting)]]
     detach = Detach(left.op, stays=1 - left.index, keeps_name=left.op is meeting)
     all_edits: list[Edit] = [*requantized(edits), *map(Moved, changed), detach]
     refuse_shadowed(all_edits)
     refuse_unrepresentable(all_edits)
-    assert host.linear is not None
-    return Way(all_edits, into=[host.linear], answers=[(host.linear, answer)])
+    return Way(all_edits, into=[host.host], answers=[(host.host, answer)])
