@@ -58,7 +58,7 @@ def besides(plan: Plan) -> tuple[str, ...]:
     if (others := _others(plan)) and (batchnorms or spelt_out):
         also.append(f"{plural(others, 'other affine')} folded")
     if merged := plan.count(Outcome.MERGED, batchnorms=False):
-        also.append(f"{plural(merged, 'parallel node')} merged")
+        also.append(f"{plural(merged, 'node')} merged")
     return (*told, f"also {', '.join(also)}") if also else tuple(told)
 
 
