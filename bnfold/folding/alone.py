@@ -29,13 +29,14 @@ def passed_unchanged(value: Value) -> Value:
     """The value that Identity and Dropout in inference mode hand on."""
     for _ in range(_MOST_PASSED):
         op = value.producer
-        if op is None or not _hands_on(op):
+        if op is None or not hands_on(op):
             break
         value = op.data(0)
     return value
 
 
-def _hands_on(op: Op) -> bool:
+def hands_on(op: Op) -> bool:
+    """Whether an operator is an Identity, or a Dropout that drops nothing."""
     if op.type != "Dropout":
         return op.type == "Identity"
     try:

@@ -201,8 +201,7 @@ class _Planner:
     def _merger_at(self, op: Op) -> tuple[Op, Way] | None:
         if completes_sum(op):
             return next((merger for merger in mergers(op) if self._is_allowed(merger[1])), None)
-        row = row_ending_in(op)
-        return row if row is not None and self._is_allowed(row[1], may_grow=False) else None
+        return next((merger for merger in row_ending_in(op) if self._is_allowed(merger[1], may_grow=False)), None)
 
     def _is_allowed(self, way: Way, *, may_grow: bool = True) -> bool:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
@@ -14,17 +14,17 @@ from bnfold.folding.representable import refuse_unrepresentable
 from bnfold.folding.walk import Asked, Way, data_readers, malformed_is_refused
 from bnfold.graph import Op, Use, Value
 from bnfold.ops import Detach, Edit, Edits, Moved
+from bnfold.ops.borders import BORDERS
 from bnfold.ops.branches import absorb_map, conv_absorbs_beside
-from bnfold.ops.kernels import in_a_row as kernels_in_a_row
-from bnfold.ops.kernels import kernel_of, of_affine
 from bnfold.ops.linear import WEIGHT
-from bnfold.ops.maps import MAPS, map_of
+from bnfold.ops.maps import MAPS, in_a_row, map_of, of_affine
 from bnfold.ops.quantized import requantized
 from bnfold.reasons import Reason, Refused
 
 _MAX_BRANCHES = 64
-_MOST_IN_A_ROW = 4
+_MOST_IN_A_ROW = 32
 _HOSTS = ("Conv", "Gemm", "MatMul")
+_IN_A_ROW = MAPS.keys() | BORDERS
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Branch:
 def beside(op: Op, source: Value, affine: Affine) -> Way:
     """The way of an affine node into a Conv that reads the same value and is added to it.
 
-    The node may also read means over windows of that value.
+    The node may also read what linear operators make of that value.
 
     Raises:
         Refused: there is no such Conv, or none that can take it in.
@@ -79,9 +79,10 @@ def beside(op: Op, source: Value, affine: Affine) -> Way:
     try:
         if guest is not None and guest.is_read_once:
             for host in branches:
-                if host.conv is not None and host.conv.input(0) in _behind_windows(source, op):
+                row = None if host.conv is None else _row_from(host.conv.data(0), source, op)
+                if host.conv is not None and row is not None:
                     try:
-                        return _affine_into(host, host.conv, guest, source, affine)
+                        return _affine_into(host, host.conv, guest, row, affine)
                     except Refused as error:
                         refused = error
         raise refused
@@ -89,21 +90,13 @@ def beside(op: Op, source: Value, affine: Affine) -> Way:
         del refused  # see walk._answers_alone
 
 
-def _behind_windows(source: Value, op: Op) -> tuple[Value | None, ...]:
-    """The value that an affine node reads, and that whose means it reads, if it reads some."""
-    pool = made_alone(source, op.scope, ("AveragePool",))
-    return (source,) if pool is None else (source, pool.input(0))
-
-
-def _affine_into(host: Branch, conv: Op, guest: Branch, source: Value, affine: Affine) -> Way:
+def _affine_into(host: Branch, conv: Op, guest: Branch, row: Sequence[Op], affine: Affine) -> Way:
     signed = _signed(affine, host, guest)
-    if conv.input(0) is source:
+    if not row:
         edits = conv_absorbs_beside(conv, signed)
         return _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
-    assert source.producer is not None
-    means = kernel_of(source.producer)
-    whole = kernels_in_a_row(means, of_affine(source.producer, affine, means))
-    rule, edits = absorb_map(conv, whole, host.sign * guest.sign)
+    whole = map_of(row)
+    rule, edits = absorb_map(conv, in_a_row(whole, of_affine(conv, affine, whole)), host.sign * guest.sign)
     return _merge(host, guest, edits, (Ability.TOOK_BESIDE, rule, signed))
 
 
@@ -132,23 +125,24 @@ def _merger(host: Branch, op: Op, guest: Branch) -> tuple[Op, Way] | None:
     if op.type == "Conv" and op.input(0) is guest.value:
         edits = conv_absorbs_beside(op, signed)
         return guest.path[0].op, _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
-    row = _row_from(op.data(0), guest)
+    row = _row_from(op.data(0), guest.value, guest.path[0].op)
     if not row:
         return None
     rule, edits = absorb_map(op, map_of(row), host.sign * guest.sign)
     return row[-1], _merge(host, guest, edits, (Ability.TOOK_BESIDE, rule, signed))
 
 
-def _row_from(source: Value, guest: Branch) -> list[Op]:
-    """The linear operators that make a branch out of a value, the first of them first; none if others do."""
+def _row_from(source: Value, value: Value, reader: Op) -> list[Op] | None:
+    """The linear operators that make of one value another, for one reader alone; the first of them first."""
     row: list[Op] = []
-    value, scope = guest.value, guest.path[0].op.scope
-    while len(row) < _MOST_IN_A_ROW and (op := made_alone(value, scope, MAPS)) is not None:
+    source = passed_unchanged(source)
+    while (value := passed_unchanged(value)) is not source:
+        op = made_alone(value, reader.scope, _IN_A_ROW)
+        if op is None or len(row) == _MOST_IN_A_ROW:
+            return None
         row.insert(0, op)
-        value = passed_unchanged(op.data(0))
-        if value is passed_unchanged(source):
-            return row
-    return []
+        value = op.data(0)
+    return row
 
 
 def completes_sum(op: Op) -> bool:

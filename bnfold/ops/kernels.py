@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import gcd, prod
 from typing import Any
@@ -58,6 +58,10 @@ class Kernel:
     bias: FloatArray
     weights: Callable[[], FloatArray]
     most: Callable[[], float]
+
+    def within(self, window: Window) -> Kernel:
+        """The same weights with another window."""
+        return replace(self, window=window)
 
     @property
     def taps(self) -> tuple[int, ...]:

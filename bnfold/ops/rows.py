@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.graph import Op
 from bnfold.ops import kernels, matrices
+from bnfold.ops.borders import border_of, bordered, inside_zeros
 from bnfold.ops.kernels import Kernel, Window, kernel_of
 from bnfold.ops.linear import BIAS, RIGHT, WEIGHT, new_addend, shift_behind
 from bnfold.ops.matrices import matrix_of
@@ -21,9 +22,13 @@ Row = tuple[Op, Edits]
 """Which of the two stays, and what becomes of it."""
 
 
-def convs_in_a_row(first: Op, second: Op) -> Row:
-    """V*(W*x + b) + c  =  (V W)*x + (V b + c), where one of the two reads single positions"""
+def convs_in_a_row(first: Op, second: Op, around: Sequence[Op] = ()) -> Row:
+    """V*(W*x + b) + c  =  (V W)*x + (V b + c), where one of the two reads single positions
+
+    ``around`` is what puts a border around the result of the first.
+    """
     inner, outer = kernel_of(first), kernel_of(second)
+    inner = bordered(inner, border_of(around)) if around else inner
     host, own = (second, outer) if inner.is_point else (first, inner)
     shape, _ = kernels.shape_in_a_row(inner, outer)
     together = outer.size if _makes_more_positions(outer) else inner.size + outer.size
@@ -52,8 +57,16 @@ def _new_window(host: Op, old: Window, new: Window) -> list[Edit]:
     return edits + ([SetAttribute(host, "strides", new.strides)] if new.strides != old.strides else [])
 
 
-def matrices_in_a_row(first: Op, second: Op) -> Row:
+def conv_absorbs_zeros(around: Sequence[Op], conv: Op) -> Edits:
+    """W*pad(x, 0)  =  W'*x, of which the padding is as much wider"""
+    own = kernel_of(conv)
+    return _new_window(conv, own.window, inside_zeros(border_of(around), own).window)
+
+
+def matrices_in_a_row(first: Op, second: Op, around: Sequence[Op] = ()) -> Row:
     """(x·A + a)·B + b  =  x·(A B) + (a·B + b)"""
+    if around:
+        raise Refused(Reason.UNSUPPORTED, op_type=around[0].type, detail="between matrices")
     inner, outer = matrix_of(first), matrix_of(second)
     matrices.refuse_unless_they_fit(inner, outer)
     together = inner.size + outer.size
@@ -80,9 +93,9 @@ def _refuse_more(op: Op, size: int, together: int) -> None:
         raise Refused(Reason.UNSUPPORTED, op_type=op.type, detail=detail)
 
 
-ROWS: dict[str, Callable[[Op, Op], Row]] = {
+ROWS: dict[str, Callable[[Op, Op, Sequence[Op]], Row]] = {
     "Conv": convs_in_a_row,
     "Gemm": matrices_in_a_row,
     "MatMul": matrices_in_a_row,
 }
-"""For an operator of the type and the one whose result it reads: the first, the second."""
+"""For two operators of these types, of which one reads what the other makes, and what stands between them."""
