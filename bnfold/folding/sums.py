@@ -13,12 +13,13 @@ from bnfold.folding.record import Ability
 from bnfold.folding.representable import refuse_unrepresentable
 from bnfold.folding.walk import Asked, Way, data_readers, malformed_is_refused
 from bnfold.graph import Op, Use, Value
-from bnfold.ops import Detach, Edit, Edits, Moved
+from bnfold.ops import Assign, Detach, Edit, Edits, Moved
 from bnfold.ops.borders import BORDERS
 from bnfold.ops.branches import absorb_map, conv_absorbs_beside
 from bnfold.ops.linear import WEIGHT
 from bnfold.ops.maps import MAPS, in_a_row, map_of, of_affine
 from bnfold.ops.quantized import requantized
+from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refused
 
 _MAX_BRANCHES = 64
@@ -43,8 +44,7 @@ class Branch:
     def bias(self) -> Op | None:
         """The Add of a constant that makes it, which is how a MatMul has one."""
         op = made_alone(self.value, self.path[0].op.scope, ("Add",))
-        is_bias = op is not None and any(op.graph.constant(op.data(index)) is not None for index in (0, 1))
-        return op if is_bias else None
+        return op if op is not None and op.graph.constant(op.data(_constant_of(op))) is not None else None
 
     @property
     def host(self) -> Op | None:
@@ -52,7 +52,7 @@ class Branch:
         scope, bias = self.path[0].op.scope, self.bias
         if bias is None:
             return made_alone(self.value, scope, _HOSTS)
-        return next(filter(None, (made_alone(bias.data(index), scope, ("MatMul",)) for index in (0, 1))), None)
+        return made_alone(bias.data(1 - _constant_of(bias)), scope, ("MatMul",))
 
     @property
     def conv(self) -> Op | None:
@@ -125,11 +125,27 @@ def _merger(host: Branch, op: Op, guest: Branch) -> tuple[Op, Way] | None:
     if op.type == "Conv" and op.input(0) is guest.value:
         edits = conv_absorbs_beside(op, signed)
         return guest.path[0].op, _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
-    row = _row_from(op.data(0), guest.value, guest.path[0].op)
+    linear = guest.value if guest.bias is None else guest.bias.data(1 - _constant_of(guest.bias))
+    row = _row_from(op.data(0), linear, guest.path[0].op)
     if not row:
         return None
     rule, edits = absorb_map(op, map_of(row), host.sign * guest.sign)
+    if guest.bias is not None:
+        edits = [*edits, _sum_of_biases(host, guest.bias, host.sign * guest.sign)]
     return row[-1], _merge(host, guest, edits, (Ability.TOOK_BESIDE, rule, signed))
+
+
+def _sum_of_biases(host: Branch, other: Op, sign: int) -> Edit:
+    if host.bias is None:
+        raise Refused(Reason.UNSUPPORTED, op_type=other.type, detail="no bias beside it")
+    index = _constant_of(host.bias)
+    own, added = host.bias.constant(index), other.constant(_constant_of(other))
+    return Assign(host.bias, index, Exact(own.float64() + sign * added.float64(), own.dtype))
+
+
+def _constant_of(add: Op) -> int:
+    """Which operand of an Add is constant."""
+    return 0 if add.graph.constant(add.data(1)) is None else 1
 
 
 def _row_from(source: Value, value: Value, reader: Op) -> list[Op] | None:

@@ -17,6 +17,7 @@ from bnfold.ops.rule import along, operands_type, refuse_rank_other_than, static
 from bnfold.ops.weights import bound
 from bnfold.reasons import Reason, Refused
 
+_MOST_WORK = 1 << 38
 Pads = tuple[tuple[int, int], ...]
 
 
@@ -163,6 +164,7 @@ def in_a_row(first: Kernel, second: Kernel) -> Kernel:
         Refused: there is no Conv that computes both.
     """
     shape, groups = shape_in_a_row(first, second)
+    refuse_endless(prod(shape) * first.shape[0] // groups)
     window = _common_window(first, second)
     if not all(np.isfinite(kernel.weights()).all() for kernel in (first, second)):
         raise Refused(Reason.NOT_FINITE, value="a weight")
@@ -184,6 +186,12 @@ def in_a_row(first: Kernel, second: Kernel) -> Kernel:
         weights,
         lambda: first.most() * second.most() * first.shape[0] / groups,
     )
+
+
+def refuse_endless(work: int) -> None:
+    """Refuses a product of so many multiply-adds, if they take minutes."""
+    if work > _MOST_WORK:
+        raise Refused(Reason.UNSUPPORTED, op_type="MatMul", detail=f"a product of {work} multiply-adds")
 
 
 def shape_in_a_row(first: Kernel, second: Kernel) -> tuple[tuple[int, ...], int]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from bnfold.affine import FloatArray
 from bnfold.graph import Constant, Op, is_float
+from bnfold.ops.kernels import refuse_endless
 from bnfold.ops.linear import ADDEND, RIGHT
 from bnfold.ops.weights import bound
 from bnfold.reasons import Reason, Refused
@@ -87,6 +88,7 @@ def in_a_row(first: Matrix, second: Matrix) -> Matrix:
         Refused: they are no two matrices that fit.
     """
     refuse_unless_they_fit(first, second)
+    refuse_endless(first.shape[0] * prod(second.shape))
     if not all(np.isfinite(matrix.weights()).all() for matrix in (first, second)):
         raise Refused(Reason.NOT_FINITE, value="a weight")
     middle, outputs = second.shape
