@@ -12,9 +12,9 @@ import numpy as np
 
 from bnfold.affine import Affine, FloatArray
 from bnfold.graph import Op
-from bnfold.ops.kernels import Kernel, Window, kernel_of, window_of
+from bnfold.ops.kernels import Kernel, Window, unbiased, window_of
 from bnfold.ops.linear import BIAS, CHANNELS, RIGHT, WEIGHT, new_addend
-from bnfold.ops.matrices import Matrix, matrix_of
+from bnfold.ops.matrices import Matrix, product_of
 from bnfold.ops.rule import Assign, Edits, along, refuse_rank_other_than, static
 from bnfold.ops.weights import Enlarged, Exact
 from bnfold.reasons import Reason, Refused
@@ -42,7 +42,7 @@ def conv_absorbs_beside(conv: Op, affine: Affine) -> Edits:
 
 def conv_absorbs_kernel(host: Op, guest: Kernel, sign: int) -> Edits:
     """W*x ± V*x  =  (W ± V')*x with V' the smaller kernel at the place in the larger that the pads imply"""
-    own = kernel_of(host)
+    own = unbiased(host)
     comparable = len(own.shape) == len(guest.shape) and own.shape[0] == guest.shape[0] and own.inputs == guest.inputs
     if not comparable or guest.groups % own.groups:
         raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail="channels or groups do not nest")
@@ -79,7 +79,7 @@ def matmul_absorbs_matrix(host: Op, guest: Matrix, sign: int) -> Edits:
 
 
 def _sum_of_weights(host: Op, guest: Matrix, factor: float) -> Edits:
-    own = matrix_of(host)
+    own = product_of(host)
     if own.is_turned != guest.is_turned:
         raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail="another orientation")
     if own.shape != guest.shape or own.dtype != guest.dtype:

@@ -92,15 +92,19 @@ def kernel_of(op: Op) -> Kernel:
     return _KERNELS[op.type](op)
 
 
-def _of_conv(conv: Op) -> Kernel:
-    """W*x + b"""
+def unbiased(conv: Op) -> Kernel:
+    """W*x of a Conv, whatever is added to it"""
     weight, shape = conv.constant(WEIGHT), static(conv, WEIGHT)
     if not is_float(weight.dtype):
         raise Refused(Reason.NOT_FLOAT, value=conv.data(WEIGHT).name)
-    constant = conv.optional_constant(BIAS)
-    bias = np.zeros(shape[0]) if constant is None else constant.float64()
     groups, window = conv.attribute("group", 1), window_of(conv, shape[2:])
-    return Kernel(shape, groups, window, weight.dtype, bias, weight.float64, partial(bound, weight))
+    return Kernel(shape, groups, window, weight.dtype, np.zeros(shape[0]), weight.float64, partial(bound, weight))
+
+
+def _of_conv(conv: Op) -> Kernel:
+    """W*x + b"""
+    bias = conv.optional_constant(BIAS)
+    return unbiased(conv) if bias is None else replace(unbiased(conv), bias=bias.float64())
 
 
 def _of_mean(pool: Op) -> Kernel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -45,7 +45,12 @@ class Matrix:
 
 
 def matrix_of(op: Op) -> Matrix:
-    """What a MatMul or Gemm computes of its left operand.
+    """What a MatMul or Gemm computes of its left operand; see `product_of`."""
+    return replace(product_of(op), addend=_addend(op)) if op.type == "Gemm" else product_of(op)
+
+
+def product_of(op: Op) -> Matrix:
+    """The same, whatever is added to it.
 
     Raises:
         Refused: the right one is not constant, or of integers: they wrap around, and no real number stands for that.
@@ -61,7 +66,7 @@ def matrix_of(op: Op) -> Matrix:
         shape,
         weight.dtype,
         bool(op.attribute("transA", 0)),
-        _addend(op),
+        None,
         partial(_read, weight, alpha, turned=turned),
         lambda: abs(alpha) * bound(weight),
     )
