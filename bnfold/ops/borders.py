@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -113,7 +113,7 @@ def bordered(kernel: Kernel, border: Border) -> Kernel:
     off = np.abs(border.values - kernel.bias).max()
     if form is None or not off <= _ROUNDINGS * form.unit * np.abs(kernel.bias).max():
         raise Refused(Reason.UNSUPPORTED, op_type="Pad", detail="its border is not what is made of zeros")
-    return _padded_by(kernel, border)
+    return padded_by(kernel, border)
 
 
 def inside_zeros(border: Border, kernel: Kernel) -> Kernel:
@@ -124,12 +124,13 @@ def inside_zeros(border: Border, kernel: Kernel) -> Kernel:
     """
     if border.values.any():
         raise Refused(Reason.UNSUPPORTED, op_type="Pad", detail="its border is not zero")
-    return _padded_by(kernel, border)
+    return padded_by(kernel, border)
 
 
-def _padded_by(kernel: Kernel, border: Border) -> Kernel:
+def padded_by(kernel: Kernel, border: Border) -> Kernel:
+    """The same weights with as much more padding."""
     if len(border.pads) != len(kernel.taps):
         raise Refused(Reason.UNSUPPORTED, op_type="Pad", detail="another rank")
     old = kernel.window
     pads = tuple((a + c, b + d) for (a, b), (c, d) in zip(old.pads, border.pads, strict=True))
-    return kernel.within(Window(old.strides, old.dilations, pads))
+    return replace(kernel, window=Window(old.strides, old.dilations, pads))

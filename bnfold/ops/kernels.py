@@ -60,10 +60,6 @@ class Kernel:
     weights: Callable[[], FloatArray]
     most: Callable[[], float]
 
-    def within(self, window: Window) -> Kernel:
-        """The same weights with another window."""
-        return replace(self, window=window)
-
     @property
     def taps(self) -> tuple[int, ...]:
         return self.shape[2:]
@@ -181,19 +177,12 @@ def in_a_row(first: Kernel, second: Kernel) -> Kernel:
     if first.bias.any():
         of_channels = _by_tap(second, groups).sum(axis=1)
         bias = bias + (of_channels @ first.bias.reshape(groups, -1, 1)).reshape(-1)
-    return Kernel(
-        shape,
-        groups,
-        window,
-        first.dtype,
-        bias,
-        weights,
-        lambda: first.most() * second.most() * first.shape[0] / groups,
-    )
+    middle = first.shape[0] / groups
+    return Kernel(shape, groups, window, first.dtype, bias, weights, lambda: first.most() * second.most() * middle)
 
 
 def refuse_endless(work: int) -> None:
-    """Refuses a product of so many multiply-adds, if they take minutes."""
+    """Refuses a product of weights that takes so many multiply-adds, if those take minutes."""
     if work > _MOST_WORK:
         raise Refused(Reason.UNSUPPORTED, op_type="MatMul", detail=f"a product of {work} multiply-adds")
 

@@ -10,7 +10,7 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.graph import Op
 from bnfold.ops import kernels, matrices
-from bnfold.ops.borders import border_of, bordered, inside_zeros
+from bnfold.ops.borders import border_of, bordered, inside_zeros, padded_by
 from bnfold.ops.kernels import Kernel, Window, kernel_of
 from bnfold.ops.linear import BIAS, RIGHT, WEIGHT, new_addend, shift_behind
 from bnfold.ops.matrices import matrix_of
@@ -28,12 +28,13 @@ def convs_in_a_row(first: Op, second: Op, around: Sequence[Op] = ()) -> Row:
     ``around`` is what puts a border around the result of the first.
     """
     inner, outer = kernel_of(first), kernel_of(second)
-    inner = bordered(inner, border_of(around)) if around else inner
+    border = border_of(around) if around else None
     host, own = (second, outer) if inner.is_point else (first, inner)
     shape, _ = kernels.shape_in_a_row(inner, outer)
-    together = outer.size if _makes_more_positions(outer) else inner.size + outer.size
+    makes_more = _makes_more_positions(padded_by(outer, border) if border else outer)
+    together = outer.size if makes_more else inner.size + outer.size
     _refuse_more(host, prod(shape), together)
-    whole = kernels.in_a_row(inner, outer)
+    whole = kernels.in_a_row(bordered(inner, border) if border else inner, outer)
     _refuse_more(host, whole.size, together)
     edits: list[Edit] = [Assign(host, WEIGHT, Exact(whole.weights(), whole.dtype))]
     if whole.bias.any() or host.input(BIAS) is not None:

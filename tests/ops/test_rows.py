@@ -12,6 +12,7 @@ from ops.helpers import carried_out
 
 from bnfold.graph import Graph, Op
 from bnfold.model_io import load
+from bnfold.ops import kernels
 from bnfold.ops.branches import absorb_map
 from bnfold.ops.maps import map_of
 from bnfold.ops.rows import ROWS
@@ -224,6 +225,14 @@ def test_weights_that_are_not_finite_stay(model):
     with pytest.raises(Refused) as refused:
         merged(model)
     assert refused.value.reason is Reason.NOT_FINITE
+
+
+@pytest.mark.parametrize("model", [images(), matrices()], ids=["convs", "gemms"])
+def test_a_product_that_takes_too_long_is_refused(model, monkeypatch):
+    """So that a plan is never a matter of minutes."""
+    monkeypatch.setattr(kernels, "_MOST_WORK", 100)
+    with pytest.raises(Refused, match="multiply-adds"):
+        merged(model)
 
 
 # --- beside a Conv -------------------------------------------------------------------------------------------
