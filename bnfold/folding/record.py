@@ -22,7 +22,7 @@ class Outcome(Enum):
     REDUCED = "reduced"  # a single Add or Mul stands in its place
     KEPT = "kept"  # it stays as it was
     REPLACED = "replaced"  # it found no place; a Mul and an Add, or a depthwise Conv, compute what it did
-    MERGED = "merged"  # not an affine node: a branch of a sum that went into a Conv beside it
+    MERGED = "merged"  # not an affine node: a linear operator that went into one beside it in a sum, or next to it
 
 
 class Ability(Enum):
