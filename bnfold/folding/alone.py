@@ -22,7 +22,8 @@ def made_alone(value: Value, scope: Scope, types: Container[str]) -> Op | None:
     op = value.producer
     if op is None or op.type not in types or op.is_kept or op.scope is not scope:
         return None
-    return op if is_read_once(value) else None
+    makes_more = any(other is not None and (other.readers or other.is_output) for other in op.outputs[1:])
+    return op if is_read_once(value) and not makes_more else None
 
 
 def passed_unchanged(value: Value) -> Value:

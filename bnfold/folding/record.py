@@ -24,7 +24,7 @@ class Outcome(Enum):
     CLEARED = "cleared"  # a norm: it stays, with a scale of 1 and no bias
     KEPT = "kept"  # it stays as it was
     REPLACED = "replaced"  # it found no place; a Mul and an Add, or a depthwise Conv, compute what it did
-    MERGED = "merged"  # not an affine node: a branch of a sum that went into a Conv beside it
+    MERGED = "merged"  # not an affine node: a linear operator that went into one beside it in a sum, or next to it
 
 
 class Ability(Enum):
