@@ -212,7 +212,7 @@ class _Planner:
 
     def _is_allowed(self, merger: tuple[Op, Way]) -> bool:
         try:
-            self._account.spent += max(self._price(merger[1].edits), 0)
+            self._pay(merger[1].edits)
         except Refused:
             return False
         return True
@@ -227,6 +227,10 @@ class _Planner:
         size = growth(edits, self._writer, counts_vectors=self._account.counts_vectors)
         self._account.refuse_beyond(size)
         return size
+
+    def _pay(self, edits: Sequence[Edit]) -> None:
+        """Counts what edits cost that will be made; refuses what may not be done."""
+        self._account.spent += max(self._price(edits), 0)
 
     def fold_affines(self, *, may_leave_one: bool = False) -> bool:
         """Decides for every affine node that is there; whether any could go.
@@ -252,14 +256,15 @@ class _Planner:
         if self._deadline.is_over:
             return False
         try:
-            affine, way = shed(op, self._price)
+            affine, way = shed(op, self._pay)
         except Refused as refused:
             self._keep_it(op, [refusal_of(refused, op)])
             return False
         if affine.is_identity:
             return False
         itself = Answer(op.label, op.type, Ability.SHED, RULES[op.type].sheds, affine.extent)
-        entry = _on_way(replace(self._entry(op, Outcome.CLEARED), answers=(itself,)), way)
+        entry = replace(self._entries.get(op) or self._entry(op, Outcome.CLEARED), outcome=Outcome.CLEARED, refusals=())
+        entry = _on_way(replace(entry, answers=(*entry.answers, itself)), way)
         changes = self._writer.merge(way)
         self._remains_of |= dict.fromkeys(changes.left, op)
         self._entries[op] = self._changed(entry, changes)
@@ -316,7 +321,7 @@ class _Planner:
         return True
 
     def _store(self, op: Op) -> bool:
-        way = stored(op, self._price)
+        way = stored(op, self._pay)
         entry = _on_way(self._entry(op, Outcome.FOLDED), way)
         self._entries[op] = self._changed(entry, self._writer.merge(way))
         remove_dead(self._graph)
