@@ -1,4 +1,4 @@
-"""BatchNormalization, read from a node of any opset. Nothing else in bnfold looks into one.
+"""BatchNormalization, read from a node of any opset. Nothing else in bnfold looks into one, unless it reads a constant.
 
 An inference-mode BatchNormalization is, along axis 1 of its input (Ioffe & Szegedy 2015, Algorithm 2):
 

@@ -22,12 +22,12 @@ from bnfold.reasons import Reason, Refused
 _NOTHING = Affine.identity(1)
 
 
-def stored(op: Op, price: Callable[[Sequence[Edit]], int]) -> Way:
+def stored(op: Op, pay: Callable[[Sequence[Edit]], None]) -> Way:
     """The way of a constant through all that only computes others from it, into what reads those.
 
     Args:
         op: What makes the constant.
-        price: How many bytes larger edits make the model; it refuses what may not be done.
+        pay: Counts how many bytes larger edits make the model, or refuses what may not be done; it is asked last.
 
     Raises:
         Refused: It is not finite, or an output, or something else that the operator makes is used.
@@ -57,7 +57,7 @@ def stored(op: Op, price: Callable[[Sequence[Edit]], int]) -> Way:
     refuse_shadowed(way.edits)
     refuse_unrepresentable(way.edits)
     refuse_change_of_kept(way.edits)
-    price(way.edits)
+    pay(way.edits)
     return way
 
 

@@ -20,12 +20,12 @@ from bnfold.ops.quantized import requantized
 from bnfold.reasons import Reason, Refused
 
 
-def shed(op: Op, price: Callable[[Sequence[Edit]], int]) -> tuple[Affine, Way]:
+def shed(op: Op, pay: Callable[[Sequence[Edit]], None]) -> tuple[Affine, Way]:
     """What a norm ends with, and the way of all of it into everything that reads the norm.
 
     Args:
         op: The norm.
-        price: How many bytes larger edits make the model; it refuses what may not be done.
+        pay: Counts how many bytes larger edits make the model, or refuses what may not be done; it is asked last.
 
     Raises:
         Refused: A reader does not take it, or it is no constant that varies on one axis.
@@ -46,5 +46,5 @@ def shed(op: Op, price: Callable[[Sequence[Edit]], int]) -> tuple[Affine, Way]:
         refuse_shadowed(way.edits)
         refuse_unrepresentable(way.edits, Scaling.of(op, way))
         refuse_change_of_kept(way.edits)
-        price(way.edits)
+        pay(way.edits)
     return affine, way

@@ -11,7 +11,7 @@ Each reader starts at the operator that gives a pattern away, and is the formula
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isclose, pi, prod, sqrt
 
@@ -41,14 +41,18 @@ class Pattern:
     flexible: tuple[Op, ...] = ()
 
 
+Reader = Callable[[Op], Pattern | None]
+
+
 class Patterns:
-    """The patterns of a graph, found before anything is folded."""
+    """The patterns of a graph, found before anything is folded; those of normalizations, if they are to stay whole."""
 
     def __init__(self, graph: Graph | None = None, *, norms: bool = True) -> None:
         self._fixed: dict[Op, Pattern] = {}
         self._flexible: dict[Op, Pattern] = {}
+        readers = {key: read for key, read in _READERS.items() if norms or read is not _normalization}
         for op in graph.ops() if graph is not None else ():
-            pattern = _pattern_at(op) if norms or op.type != "Sqrt" else None
+            pattern = _pattern_at(op, readers)
             if pattern is not None:
                 self._fixed |= dict.fromkeys(pattern.fixed, pattern)
                 self._flexible |= dict.fromkeys(pattern.flexible, pattern)
@@ -74,8 +78,8 @@ def _keeps_shape(edit: Edit) -> bool:
     return isinstance(edit, Assign) and edit.constant.shape == edit.op.constant(edit.index).shape
 
 
-def _pattern_at(op: Op) -> Pattern | None:
-    read = _READERS.get(op.type)
+def _pattern_at(op: Op, readers: Mapping[str, Reader]) -> Pattern | None:
+    read = readers.get(op.type)
     try:
         return read(op) if read is not None else None
     except Refused:  # a value that the pattern needs is not there
@@ -305,7 +309,7 @@ def _multiplies(op: Op, left: Value, right: Value) -> bool:
     return op.type == "Mul" and {op.data(0), op.data(1)} == {left, right}
 
 
-_READERS: dict[str, Callable[[Op], Pattern | None]] = {
+_READERS: dict[str, Reader] = {
     "Erf": _gelu,
     "Tanh": _fast_gelu,
     "Sigmoid": _quick_gelu,

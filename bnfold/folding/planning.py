@@ -237,6 +237,10 @@ class _Planner:
         self._account.refuse_beyond(size)
         return size
 
+    def _pay(self, edits: Sequence[Edit]) -> None:
+        """Counts what edits cost that will be made; refuses what may not be done."""
+        self._account.spent += max(self._price(edits), 0)
+
     def fold_affines(self, *, may_leave_one: bool = False) -> bool:
         """Decides for every affine node that is there; whether any could go.
 
@@ -261,14 +265,15 @@ class _Planner:
         if self._deadline.is_over:
             return False
         try:
-            affine, way = shed(op, self._price)
+            affine, way = shed(op, self._pay)
         except Refused as refused:
             self._keep_it(op, [refusal_of(refused, op)])
             return False
         if affine.is_identity:
             return False
         itself = Answer(op.label, op.type, Ability.SHED, RULES[op.type].sheds, affine.extent)
-        entry = _on_way(replace(self._entry(op, Outcome.CLEARED), answers=(itself,)), way)
+        entry = replace(self._entries.get(op) or self._entry(op, Outcome.CLEARED), outcome=Outcome.CLEARED, refusals=())
+        entry = _on_way(replace(entry, answers=(*entry.answers, itself)), way)
         changes = self._writer.merge(way)
         self._remains_of |= dict.fromkeys(changes.left, op)
         self._entries[op] = self._changed(entry, changes)
@@ -325,7 +330,7 @@ class _Planner:
         return True
 
     def _store(self, op: Op) -> bool:
-        way = stored(op, self._price)
+        way = stored(op, self._pay)
         entry = _on_way(self._entry(op, Outcome.FOLDED), way)
         self._entries[op] = self._changed(entry, self._writer.merge(way))
         remove_dead(self._graph)

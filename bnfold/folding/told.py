@@ -119,7 +119,7 @@ def _groups(entries: Iterable[Entry]) -> list[list[Entry]]:
         way = _way([entry]) if entry.is_batchnorm else ""
         left = tuple(left.op_type for left in entry.left)
         stays = kind_of(entry) or reasons
-        key = (entry.op_type, entry.outcome, way, left, stays, _assumed(entry))
+        key = (entry.op_type, entry.outcome, way, left, stays, assumed(entry))
         groups.setdefault(key, []).append(entry)
     outcomes = list(Outcome)
     return sorted(groups.values(), key=lambda g: (not g[0].is_batchnorm, outcomes.index(g[0].outcome), -len(g)))
@@ -128,7 +128,7 @@ def _groups(entries: Iterable[Entry]) -> list[list[Entry]]:
 def _together(group: list[Entry]) -> Row:
     first = group[0]
     notes = [] if first.outcome in _STAYED else [_way(group)]
-    notes += filter(None, [_assumed(first)])
+    notes += filter(None, [assumed(first)])
     notes += _shared_reasons(group)
     if first.outcome in (Outcome.REDUCED, Outcome.CLEARED) and first.left:
         notes.append(f"left: {first.left[0].op_type} {some([left.node for entry in group for left in entry.left])}")
@@ -140,7 +140,7 @@ def _together(group: list[Entry]) -> Row:
 def _alone(entry: Entry, plan: Plan) -> Row:
     """A row for one node, with all that is known of it."""
     left = ", ".join(f"{left.op_type} {left.node}" for left in entry.left)
-    notes = [_way([entry], by_name=True), _assumed(entry), left and f"left: {left}"]
+    notes = [_way([entry], by_name=True), assumed(entry), left and f"left: {left}"]
     notes += [f"{kind.name}: {kind.remedy}" if (kind := kind_of(entry)) is not None else ""]
     notes += (f"{refusal.reason.name}: {refusal.text}" for refusal in entry.refusals)
     notes += [f"{old} is now {new}" for old, new in plan.renamed(entry).items()]
@@ -160,7 +160,7 @@ def _way(group: list[Entry], *, by_name: bool = False) -> str:
     return " ".join(f"{word} {', '.join(dict.fromkeys(nodes))}" for word, nodes in ways if nodes)
 
 
-def _assumed(entry: Entry) -> str:
+def assumed(entry: Entry) -> str:
     """For which sizes alone a fold holds; empty if for all."""
     shapes = (f"{name} is {sizes_told(shape)}" for name, shape in entry.assumes.items())
     return f"only where {', '.join(shapes)}" if entry.assumes else ""

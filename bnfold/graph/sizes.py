@@ -38,7 +38,7 @@ def _sized(port: Port, given: Sequence[int] | None, dims: Mapping[str, int]) -> 
     if port.shape is not None:
         known = replace(port, shape=tuple(dims.get(dim, dim) if isinstance(dim, str) else dim for dim in port.shape))
     if given is not None:
-        if not known.accepts(replace(port, shape=tuple(given))):
+        if port.kind != "tensor" or not known.accepts(replace(port, shape=tuple(given))):
             raise ModelError(f"input {known} cannot have the shape {','.join(map(str, given))}")
         known = replace(port, shape=tuple(given))
     sizes = [dim for dim in known.shape or () if isinstance(dim, int)]

@@ -8,6 +8,7 @@ from itertools import islice
 
 from bnfold.folding import Entry, Outcome, Plan
 from bnfold.folding.record import Ability, Answer
+from bnfold.folding.told import assumed
 from bnfold.graph import Op
 from bnfold.ops.rule import equation_of
 from bnfold.report.bounds import MOST_DRAWINGS, MOST_SHOWN, Bounded, bounded
@@ -97,7 +98,7 @@ def kinds(plan: Plan, twins: Twins) -> Bounded[Kind]:
 def _likeness(entry: Entry) -> object:
     """Equal for folds whose drawings differ by names only."""
     steps = tuple((answer.op_type, answer.ability) for answer in entry.answers)
-    return entry.op_type, entry.outcome, steps, tuple(left.op_type for left in entry.left)
+    return entry.op_type, entry.outcome, steps, tuple(left.op_type for left in entry.left), assumed(entry)
 
 
 def _way(entry: Entry) -> str:
@@ -107,7 +108,7 @@ def _way(entry: Entry) -> str:
     )
     left = ", ".join(dict.fromkeys(left.op_type for left in entry.left))
     told = [f"into {into}" if into else "", f"through {through}" if through else "", f"leaves {left}" if left else ""]
-    return ", ".join(filter(None, told))
+    return ", ".join(filter(None, [*told, assumed(entry)]))
 
 
 def _fold(entry: Entry, twins: Twins) -> Fold:

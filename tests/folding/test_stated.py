@@ -1,6 +1,7 @@
 """Sizes that a user states: what folds for these alone is told, and nothing that folds without them rests on them."""
 
 import numpy as np
+import onnx
 import pytest
 from helpers import assert_close, folded, inputs_of, model_of, run
 
@@ -96,6 +97,15 @@ def test_sizes_that_do_not_fit(stated, message):
     assert str(error.value) == message
     with pytest.raises(ModelError):
         bnfold.check(summed(), node="bn", **stated)
+
+
+def test_an_input_that_is_no_tensor():
+    """It has no shape."""
+    proto = summed()
+    item = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None)
+    proto.graph.input.add(name="s").type.CopyFrom(onnx.helper.make_sequence_type_proto(item))
+    with pytest.raises(ModelError, match="input 's' sequence cannot have the shape 2"):
+        bnfold.plan(proto, shapes={"s": [2]})
 
 
 def test_a_size_is_an_integer():

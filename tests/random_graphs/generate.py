@@ -28,13 +28,17 @@ _WEIGHTS = [1.0] * (len(_KINDS) - 3) + [0.8, 0.5, 0.25]
 
 @dataclass(frozen=True, eq=False)
 class Case:
-    """A model, what to feed it, whether its own notes on shapes may be wrong, and whether it has shadowed names."""
+    """A model, what to feed it, whether its own notes on shapes may be wrong, and whether it has shadowed names.
+
+    Norms are folded of some, for all that has to hold anyway holds then, too.
+    """
 
     seed: int
     model: ModelProto
     feeds: list[dict[str, Array]]
     has_wrong_notes: bool
     shadows: bool = False
+    folds_norms: bool = False
 
     @property
     def dtype(self) -> str:
@@ -127,7 +131,7 @@ def _case(b: Builder, last: Tensor) -> Case:
         model = _annotated(b, model, wrong=notes == "wrong")
     if b.chance(0.1):
         _mention(b, model)
-    return Case(b.world.seed, model, _feeds(b), notes == "wrong", b.world.shadows)
+    return Case(b.world.seed, model, _feeds(b), notes == "wrong", b.world.shadows, b.world.seed % 4 == 0)
 
 
 def _mention(b: Builder, model: ModelProto) -> None:

@@ -66,14 +66,15 @@ def usable(case: Case) -> list[list[Array]]:
 def check(case: Case, expected: list[list[Array]], keep: Sequence[str] = ()) -> Checked:
     """Folds a model and looks at everything that has to hold."""
     before = case.model.SerializeToString()
+    options = FoldOptions(keep=keep, fold_norms=case.folds_norms)
     try:
-        made = plan(load(case.model), FoldOptions(keep=keep))
+        made = plan(load(case.model), options)
         folded = to_proto(made.model)
     except ModelError as error:
         return Checked(None, (f"refused as a whole: {error}",))
     except Exception as error:  # anything at all is a fault
         return Checked(None, (f"{type(error).__name__}: {error}",))
-    faults = [*_form(case, folded), *_values(case, folded, expected), *_stability(case.model, made, folded, keep)]
+    faults = [*_form(case, folded), *_values(case, folded, expected), *_stability(case.model, made, folded, options)]
     faults += [*_kept(case, folded, keep), *_report(case, made, folded)]
     if case.model.SerializeToString() != before:
         faults.append("the model that was given has changed")
@@ -240,7 +241,8 @@ def _report(case: Case, made: Plan, folded: ModelProto) -> Iterator[str]:
             is_new = answer.op_type in ("Mul", "Add", "Gemm")  # a fold before may have made that of it
             if answer.node in labels and (answer.node, answer.op_type) not in types and not is_new:
                 yield f"{answer.node!r} is called {answer.op_type}"
-        if (entry.outcome is Outcome.REDUCED) != bool(entry.left):
+        may_leave = entry.outcome is Outcome.CLEARED  # an Add behind a MatMul that had no bias
+        if (entry.outcome is Outcome.REDUCED) != bool(entry.left) and not may_leave:
             yield f"{entry.node!r} is {entry.outcome.value}, and what is left is {entry.left}"
         if bool(entry.refusals) != (entry.outcome in (Outcome.REDUCED, Outcome.KEPT)):
             yield f"{entry.node!r} is {entry.outcome.value} for the reasons {entry.refusals}"
@@ -255,7 +257,7 @@ def check_numbers(model: ModelProto) -> Iterator[str]:
     except Exception as error:  # anything at all is a fault
         yield f"{type(error).__name__}: {error}"
         return
-    yield from _stability(model, made, folded, ())
+    yield from _stability(model, made, folded, FoldOptions())
     if is_finite(model) and not is_finite(folded):
         yield "constants were finite, and are not any more"
 
@@ -268,12 +270,12 @@ def is_finite(model: ModelProto) -> bool:
         return all(np.isfinite(each.array()).all() for each in constants if each is not None and each.dtype.kind == "f")
 
 
-def _stability(model: ModelProto, made: Plan, folded: ModelProto, keep: Sequence[str]) -> Iterator[str]:
+def _stability(model: ModelProto, made: Plan, folded: ModelProto, options: FoldOptions) -> Iterator[str]:
     data = folded.SerializeToString()
-    if to_proto(plan(load(model), FoldOptions(keep=keep)).model).SerializeToString() != data:
+    if to_proto(plan(load(model), options).model).SerializeToString() != data:
         yield "folded twice from the start, it comes out differently"
     try:
-        again = plan(load(folded), FoldOptions(keep=keep))
+        again = plan(load(folded), options)
         if to_proto(again.model).SerializeToString() != data:
             changed = [entry.node for entry in again.entries if entry.outcome.value != "kept"]
             yield f"folding the result changes it again: {changed}"

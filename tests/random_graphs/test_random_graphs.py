@@ -35,6 +35,7 @@ def test_the_generator_makes_enough_usable_graphs(result: Result) -> None:
     print(statistics)
     assert statistics.graphs >= 2000
     assert statistics.changed >= 0.6 * statistics.graphs
+    assert statistics.outcomes["affine", "cleared"] >= 5
 
 
 def test_no_graph_comes_out_wrong(result: Result) -> None:
