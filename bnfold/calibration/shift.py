@@ -33,7 +33,6 @@ from bnfold.calibration.statistics.moments import Statistics
 from bnfold.calibration.statistics.sampling import kernel, unseen
 from bnfold.model_io import Model, ModelLike, load
 
-
 _LEAST = 1e-100  # of a variance: without an epsilon, a channel that never varies is very far, and not infinitely
 
 
