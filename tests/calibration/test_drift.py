@@ -151,6 +151,7 @@ def first_layer(x, here):
         pytest.param(lambda p: p, lambda p: p * 255, "divide by 255", id="255"),
         pytest.param(lambda p: p * 255, lambda p: p, "multiply by 255", id="1/255"),
         pytest.param(lambda p: p, lambda p: p[:, ::-1], "RGB for BGR", id="bgr"),
+        pytest.param(lambda p: (p - MEAN) / STD, lambda p: (p[:, ::-1] - MEAN) / STD, "under mean", id="bgr-imagenet"),
         pytest.param(lambda p: p, lambda p: p.transpose(0, 2, 3, 1).reshape(p.shape), "reshaped to NCHW", id="nhwc"),
         pytest.param(lambda p: p, lambda p: p.transpose(0, 1, 3, 2), "height and width", id="sides"),
         pytest.param(lambda p: 2 * p - 1, lambda p: p, "where the network takes -1 to 1", id="half"),

@@ -86,6 +86,13 @@ def _reversed(builder: Builder, x: str, shape: tuple[int, ...], dtype: np.dtype[
     return builder.node("Gather", [x, builder.constant(np.arange(shape[1])[::-1].copy())], axis=1)
 
 
+def _reversed_below(builder: Builder, x: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    """Of pixels that have been normalised since: (std' * x' + mean' - mean) / std, where ' is the other order."""
+    mean, std = np.array(_MEAN), np.array(_STD)
+    again = _times(tuple((std[::-1] / std).tolist()), tuple(((mean[::-1] - mean) / std).tolist()))
+    return again(builder, _reversed(builder, x, shape, dtype), shape, dtype)
+
+
 def _upright(builder: Builder, x: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
     return builder.node("Transpose", [x], perm=[0, 1, 3, 2])
 
@@ -100,6 +107,7 @@ FAULTS = (
     Fault("values are 255 times as large as the network takes them: divide by 255", _times((1 / 255,))),
     Fault("values are a 255th of what the network takes: multiply by 255", _times((255.0,))),
     Fault("channels are in the other order: RGB for BGR, or the reverse", _reversed, rank=4, channels=_RGB),
+    Fault("channels are in the other order, under mean and standard deviation of ImageNet", _reversed_below, 4, _RGB),
     Fault("images in NHWC were reshaped to NCHW: transpose them", _channels_first, rank=4),
     Fault("height and width are exchanged", _upright, rank=4),
     Fault("values from 0 to 1 where the network takes -1 to 1", _normalised(_HALF, _HALF)),

@@ -83,8 +83,10 @@ class Target:
             raise CalibrationError(f"{self.name}: holds no statistics: calibrate it first (bnfold calibrate)")
         if not (np.isfinite(self.mean).all() and np.isfinite(self.var).all()):
             raise CalibrationError(f"{self.name}: holds statistics that are not finite")
-        if not (self.var + batchnorm.epsilon(self.op) > 0).all():
-            raise CalibrationError(f"{self.name}: holds a variance of {self.var.min():.3g}")
+        epsilon = batchnorm.epsilon(self.op)
+        if not (self.var + epsilon > 0).all():
+            why = f"holds a variance of {self.var.min():.3g}, with an epsilon of {epsilon:g}"
+            raise CalibrationError(f"{self.name}: {why}")
 
     def type_of(self, mean: FloatArray, var: FloatArray) -> np.dtype[Any]:
         """The type that the model will hold these statistics in: float32 instead of float16 where they need it."""
