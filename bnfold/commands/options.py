@@ -35,7 +35,7 @@ class Growth(click.ParamType[int | str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """The number, or the percentage as it stands."""
         text = str(value)
-        if not re.fullmatch(r"\d+(\.\d+)?%|\d+", text):
+        if not re.fullmatch(r"\d{1,18}((\.\d+)?%)?", text):
             self.fail(f"{text!r} is neither a number of bytes nor a percentage such as 10%.", param, ctx)
         return text if text.endswith("%") else int(text)
 

@@ -1,0 +1,200 @@
+"""Models of a few bytes that ask for any amount of work: does every verb end in time, within its memory?
+
+    python benchmarks/bombs.py                       all of them, a quarter of an hour; Linux
+    python benchmarks/bombs.py loops tile --verbs check,verify
+    python benchmarks/bombs.py --write FOLDER        only makes the models
+
+Each bomb stands behind a Conv and a BatchNormalization that fold, and has such a pair behind it. The verbs get --timeout
+and --memory. They have failed if they take a second more than that beyond what they take for a model without a bomb (for
+`optimize` three times the time: it decides, compares and runs; for `verify` twice), or a tenth more memory in any of
+their processes; if they end with another code than 0, 1 or 2, or with more than a line of error; or if the first
+BatchNormalization is not folded. What takes too long is tried once more, since other work of the machine counts too.
+Exit status 1 if any failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+_ROOT = Path(__file__).resolve().parent.parent
+_CLI = [sys.executable, str(_ROOT / "cli.py")]
+_ASKED = {"check": 1, "optimize": 3, "fold": 1, "verify": 2, "calibrate": 1, "drift": 1}  # times --timeout
+_ENOUGH = 120.0  # seconds, then it is killed
+_LOOK = 0.02  # seconds between two looks at the processes
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: Its exit code.
+        seconds: How long it took.
+        largest: Megabytes of the largest of its processes.
+        together: Megabytes of all its processes together, pages that they share counted once.
+        said: Standard output.
+        lines: Of standard error.
+    """
+
+    code: int
+    seconds: float
+    largest: float
+    together: float
+    said: str
+    lines: list[str]
+
+
+def main() -> int:
+    """Exit status 1 if any limit was broken."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bombs", nargs="*", metavar="BOMB", help="beginnings of names; all by default")
+    parser.add_argument("--verbs", default=",".join(_ASKED))
+    parser.add_argument("--timeout", type=float, default=5.0)
+    parser.add_argument("--memory", type=float, default=1.0, help="gigabytes")
+    parser.add_argument("--write", type=Path, metavar="FOLDER", help="make the models there, and nothing else")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.write or Path(temporary)
+        names = _apart(_made, folder, options.bombs)
+        if options.write:
+            return 0
+        limits = options.timeout, options.memory
+        verbs = [verb for verb in _ASKED if verb in options.verbs.split(",")]
+        return _campaign(folder, ["nothing", *(name for name in names if name != "nothing")], verbs, *limits)
+
+
+def _campaign(folder: Path, names: Sequence[str], verbs: Sequence[str], timeout: float, memory: float) -> int:
+    usual: dict[str, Ended] = {}
+    faults = 0
+    print("| bomb | " + " | ".join(verbs) + " |\n" + "| --- " * (len(verbs) + 1) + "|")
+    for name in names:
+        cells = []
+        for verb in verbs:
+            ended, wrong = _tried(folder, name, verb, usual, timeout, memory)
+            usual.setdefault(verb, ended)
+            faults += bool(wrong)
+            cell = f"{ended.code}, {ended.seconds:.1f} s, {ended.largest:.0f} / {ended.together:.0f} MB"
+            cells.append(f"{cell} **{'; '.join(wrong)}**" if wrong else cell)
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    print(f"\n{len(names)} bombs, {faults} faults")
+    return int(faults > 0)
+
+
+def _tried(
+    folder: Path, name: str, verb: str, usual: dict[str, Ended], timeout: float, memory: float
+) -> tuple[Ended, list[str]]:
+    """How a verb ended, the second time if it took too long the first; and what is wrong with that."""
+    command = _command(folder, name, verb, timeout, memory)
+    for _ in range(2):
+        ended = _run(command, folder)
+        innocent = usual.get(verb, ended)
+        late = ended.seconds - innocent.seconds > _ASKED[verb] * timeout + 1
+        if not late:
+            break
+    wrong = ["late"] * late
+    wrong += ["memory"] * (ended.largest - innocent.largest > memory * 1024 * 1.1)
+    wrong += ["exit code"] * (ended.code not in (0, 1, 2))
+    wrong += [f"{len(ended.lines)} lines of error"] * (len(ended.lines) > 1)
+    wrong += ["good part"] * (not wrong and verb == "check" and not _good_folds(ended))
+    return ended, wrong
+
+
+def _good_folds(ended: Ended) -> bool:
+    if ended.code == 2:
+        return True  # refused as a whole, and says so
+    entries = json.loads(ended.said)["models"][0]["entries"]
+    return any(entry["node"] == "good" and entry["outcome"] == "folded" for entry in entries)
+
+
+def _command(folder: Path, name: str, verb: str, timeout: float, memory: float) -> list[str]:
+    model, folded = folder / f"{name}.onnx", folder / f"{name}.folded.onnx"
+    data = ["--data", str(folder / f"{name}.npy")]
+    rest = {
+        "check": ["check", model, "--format", "json"],
+        "optimize": ["optimize", model, "-o", folder / "out.onnx"],
+        "fold": ["optimize", model, "-o", folded, "--no-verify"],
+        "verify": ["verify", model, folded if folded.exists() else model],
+        "calibrate": ["calibrate", model, "-o", folder / "out.onnx", *data],
+        "drift": ["drift", model, *data],
+    }
+    return [*_CLI, *map(str, rest[verb]), "--timeout", str(timeout), "--memory", str(memory)]
+
+
+def _run(command: Sequence[str], folder: Path) -> Ended:
+    """Runs a command and looks at its processes until it ends."""
+    environment = os.environ | {"TMPDIR": str(folder)}
+    with tempfile.TemporaryFile(dir=folder) as out, tempfile.TemporaryFile(dir=folder) as error:
+        start = time.monotonic()
+        process = subprocess.Popen(command, stdout=out, stderr=error, env=environment, start_new_session=True)
+        together = 0.0
+        while not (done := os.wait4(process.pid, os.WNOHANG))[0]:
+            together = max(together, sum(map(_share, _tree(process.pid))))
+            time.sleep(_LOOK)
+            if time.monotonic() - start > _ENOUGH:
+                os.killpg(process.pid, signal.SIGKILL)
+        seconds = time.monotonic() - start
+        process.returncode = os.waitstatus_to_exitcode(done[1])
+        said, lines = (_read(file.fileno()) for file in (out, error))
+    return Ended(process.returncode, seconds, done[2].ru_maxrss / 1024, together, said, lines.splitlines())
+
+
+def _read(file: int) -> str:
+    os.lseek(file, 0, os.SEEK_SET)
+    with open(file, closefd=False, errors="replace") as text:
+        return text.read()
+
+
+def _tree(process: int) -> list[int]:
+    """A process and all that descend from it."""
+    found = [process]
+    for each in found:
+        try:
+            found += map(int, Path(f"/proc/{each}/task/{each}/children").read_text().split())
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def _share(process: int) -> float:
+    """Megabytes of a process; of pages that others have too its share."""
+    try:
+        lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
+
+
+# --- the bombs, in a process of their own: what a child takes at most is never less than what its parent has -------
+
+
+def _apart(*call: object) -> list[str]:
+    with get_context("fork").Pool(1) as pool:
+        made: list[str] = pool.apply(call[0], call[1:])
+    return made
+
+
+def _made(folder: Path, wanted: Sequence[str]) -> list[str]:
+    from benchmarks.bomb_models import BOMBS, write  # noqa: PLC0415 -- see above
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = [name for name in BOMBS if not wanted or name.startswith(tuple(wanted)) or name == "nothing"]
+    for name in names:
+        write(BOMBS[name], folder / name)
+    return names
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
