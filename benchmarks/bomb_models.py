@@ -128,7 +128,9 @@ def _attributes(model: onnx.ModelProto) -> None:
 
 
 def _strings(model: onnx.ModelProto) -> None:
-    model.graph.initializer.append(onnx.helper.make_tensor("words", onnx.TensorProto.STRING, [10**6], [b"a" * 60] * 10**6))
+    model.graph.initializer.append(
+        onnx.helper.make_tensor("words", onnx.TensorProto.STRING, [10**6], [b"a" * 60] * 10**6)
+    )
 
 
 def _name(model: onnx.ModelProto) -> None:
@@ -190,8 +192,12 @@ BOMBS: dict[str, Bomb] = {
         "z = own.F (a)", functions='<domain: "own", opset_import: ["" : 20, "own" : 1]> F (v) => (w) { w = own.F (v) }'
     ),
     "resize-1500": Bomb('k = Constant <value = float[4] {1, 1, 1500, 1500}> () z = Resize <mode = "nearest"> (a, , k)'),
-    "resize-10000": Bomb('k = Constant <value = float[4] {1, 1, 10000, 10000}> () z = Resize <mode = "cubic"> (a, , k)'),
-    "expand-16000": Bomb(f"k = Expand (one, n) p = GlobalAveragePool (a) z = Mul (p, k)", integers={"n": [1, 4, 16000, 16000]}),
+    "resize-10000": Bomb(
+        'k = Constant <value = float[4] {1, 1, 10000, 10000}> () z = Resize <mode = "cubic"> (a, , k)'
+    ),
+    "expand-16000": Bomb(
+        f"k = Expand (one, n) p = GlobalAveragePool (a) z = Mul (p, k)", integers={"n": [1, 4, 16000, 16000]}
+    ),
     "expand-of-data": Bomb("p = GlobalAveragePool (a) z = Expand (p, n)", integers={"n": [1, 4, 1 << 20, 1 << 20]}),
     "constant-27": Bomb(_MADE, integers={"n": [1, 4, 1 << 12, 1 << 13]}),
     "constant-33": Bomb(_MADE, integers={"n": [1, 4, 1 << 15, 1 << 16]}),
@@ -226,8 +232,10 @@ BOMBS: dict[str, Bomb] = {
         "v = Constant <value = float[2] {0, 1}> () o = OneHot (n, depth, v) k = ReduceMean (o) z = Mul (a, k)",
         integers={"n": [1, 2, 3, 4], "depth": 10**9},
     ),
-    "concat-lists": Bomb(f"{_doubled(40, 'Concat <axis = 0>', 'n')} k = Slice (v40, low, high) z = Reshape (a, k)",
-                         integers={"n": [1, 4, 8, 8], "low": [0], "high": [4]}),
+    "concat-lists": Bomb(
+        f"{_doubled(40, 'Concat <axis = 0>', 'n')} k = Slice (v40, low, high) z = Reshape (a, k)",
+        integers={"n": [1, 4, 8, 8], "low": [0], "high": [4]},
+    ),
     "concat-data": Bomb(f"{_doubled(40, 'Concat <axis = 3>', 'a')} z = Identity (v40)"),
     "concat-sizes": Bomb(
         f"s = Shape (a) {_doubled(32, 'Concat <axis = 0>', 's')} k = Slice (v32, low, high) z = Reshape (a, k)",
@@ -255,7 +263,7 @@ BOMBS: dict[str, Bomb] = {
         "z = AveragePool <kernel_shape = [20000, 20000], pads = [19999, 19999, 19999, 19999], count_include_pad = 1> (a)"
     ),
     "maxpool-dilated": Bomb(
-        "z = MaxPool <kernel_shape = [9, 9], dilations = [100000, 100000], pads = [8, 8, 8, 8], auto_pad = \"SAME_UPPER\"> (a)"
+        'z = MaxPool <kernel_shape = [9, 9], dilations = [100000, 100000], pads = [8, 8, 8, 8], auto_pad = "SAME_UPPER"> (a)'
     ),
     "conv-padded": Bomb("z = Conv <pads = [40000, 40000, 40000, 40000]> (a, second)"),
     "convtranspose": Bomb("z = ConvTranspose <strides = [10000, 10000]> (a, second)"),
@@ -274,8 +282,10 @@ BOMBS: dict[str, Bomb] = {
         "q, p = GRU <hidden_size = 20000> (s, k, r) v = ReduceMean (p) z = Mul (a, v)",
         integers={"n": [1, 60000, 8], "m": [1, 60000, 20000], "t": [32, 1, 8]},
     ),
-    "nonzero": Bomb("k = ConstantOfShape <value = int64[1] {1}> (n) v = NonZero (k) s = Shape (v) f = CastLike (s, a) m = ReduceMean (f) z = Mul (a, m)",
-                    integers={"n": [1 << 14, 1 << 15]}),
+    "nonzero": Bomb(
+        "k = ConstantOfShape <value = int64[1] {1}> (n) v = NonZero (k) s = Shape (v) f = CastLike (s, a) m = ReduceMean (f) z = Mul (a, m)",
+        integers={"n": [1 << 14, 1 << 15]},
+    ),
     "sequence": Bomb(
         """e0 = SequenceEmpty <dtype = 1> () s = Loop (trips, , e0) <body = b (int64 i, bool k, seq(float) v) => (bool l, seq(float) w)
            { l = Identity (k) w = SequenceInsert (v, a) }> z = ConcatFromSequence <axis = 3> (s)""",
@@ -295,7 +305,7 @@ BOMBS: dict[str, Bomb] = {
         edit=_strings,
     ),
     "string-concat": Bomb(
-        f"w = Constant <value = string[1] {{\"ab\"}}> () {_doubled(40, 'StringConcat', 'w')} q = Equal (v40, w) f = CastLike (q, a) z = Mul (a, f)"
+        f'w = Constant <value = string[1] {{"ab"}}> () {_doubled(40, "StringConcat", "w")} q = Equal (v40, w) f = CastLike (q, a) z = Mul (a, f)'
     ),
     "attributes": Bomb("z = Identity (a)", edit=_attributes),
     "name": Bomb("z = Identity (a)", edit=_name),
