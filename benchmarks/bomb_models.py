@@ -1,4 +1,4 @@
-"""The bombs of bombs.py, as ONNX text: `a` is the value behind the first BatchNormalization, `z` what the second comes to."""
+"""The bombs of bombs.py, as ONNX text: `a` is the value behind the first BatchNormalization, `z` goes to the second."""
 
 from __future__ import annotations
 
@@ -82,11 +82,12 @@ def _loop(level: int, inner: str) -> str:
     """A Loop of ``trips`` around nodes that make ``o`` of the last level out of ``s``."""
     ports = f"int64 i{level}, bool k{level}, float[1,4,8,8] s{level}) => (bool l{level}, float[1,4,8,8] o{level}"
     start = f"s{level + 1}"
-    return f"o{level + 1} = Loop (trips, , {start}) <body = b{level} ({ports}) {{ l{level} = Identity (k{level}) {inner} }}>"
+    nodes = f"l{level} = Identity (k{level}) {inner}"
+    return f"o{level + 1} = Loop (trips, , {start}) <body = b{level} ({ports}) {{ {nodes} }}>"
 
 
 def _loops(depth: int, inner: str) -> str:
-    """z of a, through Loops in each other."""
+    """Makes z of a, through Loops in each other."""
     return f"s{depth} = Identity (a) {_nest(depth, _loop, inner)} z = Identity (o{depth})"
 
 
@@ -97,7 +98,8 @@ def _if(level: int, inner: str) -> str:
 
 
 _ASK = "m = ReduceMean <keepdims = 0> (x) h = CastLike (trips, m) ask = Greater (m, h)"
-_BN = "p0 = Conv <pads = [1, 1, 1, 1]> (s0, second) q0 = BatchNormalization (p0, scale, shift, shift, scale) o0 = Tanh (q0)"
+_BN = """p0 = Conv <pads = [1, 1, 1, 1]> (s0, second) q0 = BatchNormalization (p0, scale, shift, shift, scale)
+         o0 = Tanh (q0)"""
 _GROWING = """s = Loop (trips, , a) <body = b (int64 i, bool k, float[1,4,8,n] v) => (bool l, float[1,4,8,n] w)
               { l = Identity (k) w = Concat <axis = 3> (v, v) }> z = Identity (s)"""
 
@@ -179,8 +181,9 @@ BOMBS: dict[str, Bomb] = {
     "ifs-many": Bomb(
         f"{_ASK} v0 = Identity (a) "
         + " ".join(
-            f"v{k + 1} = If (ask) <then_branch = t () => (float[1,4,8,8] p{k}) {{ p{k} = BatchNormalization (v{k}, scale, "
-            f"shift, shift, scale) }}, else_branch = e () => (float[1,4,8,8] q{k}) {{ q{k} = Relu (v{k}) }}>"
+            f"v{k + 1} = If (ask) <then_branch = t () => (float[1,4,8,8] p{k}) "
+            f"{{ p{k} = BatchNormalization (v{k}, scale, shift, shift, scale) }}, "
+            f"else_branch = e () => (float[1,4,8,8] q{k}) {{ q{k} = Relu (v{k}) }}>"
             for k in range(200)
         )
         + " z = Identity (v200)",
@@ -196,7 +199,7 @@ BOMBS: dict[str, Bomb] = {
         'k = Constant <value = float[4] {1, 1, 10000, 10000}> () z = Resize <mode = "cubic"> (a, , k)'
     ),
     "expand-16000": Bomb(
-        f"k = Expand (one, n) p = GlobalAveragePool (a) z = Mul (p, k)", integers={"n": [1, 4, 16000, 16000]}
+        "k = Expand (one, n) p = GlobalAveragePool (a) z = Mul (p, k)", integers={"n": [1, 4, 16000, 16000]}
     ),
     "expand-of-data": Bomb("p = GlobalAveragePool (a) z = Expand (p, n)", integers={"n": [1, 4, 1 << 20, 1 << 20]}),
     "constant-27": Bomb(_MADE, integers={"n": [1, 4, 1 << 12, 1 << 13]}),
@@ -216,7 +219,8 @@ BOMBS: dict[str, Bomb] = {
         integers={"low": 0, "high": 1 << 30, "step": 1},
     ),
     "range-data": Bomb(
-        "s = Shape (a) t = ReduceProd <keepdims = 0> (s) h = Mul (t, high) r = Range (low, h, step) f = CastLike (r, a) "
+        "s = Shape (a) t = ReduceProd <keepdims = 0> (s) h = Mul "
+        "(t, high) r = Range (low, h, step) f = CastLike (r, a) "
         "k = ReduceMean (f) z = Mul (a, k)",
         integers={"low": 0, "high": 1 << 34, "step": 1},
     ),
@@ -257,13 +261,16 @@ BOMBS: dict[str, Bomb] = {
         integers={"n": [2, 3]},
     ),
     "einsum-outer": Bomb(
-        'q = Einsum <equation = "abcd,abef,abgh,abij,abkl,abmn->abcefh"> (a, a, a, a, a, a) r = ReduceMean (q) z = Mul (a, r)'
+        "q = Einsum <equation = "
+        '"abcd,abef,abgh,abij,abkl,abmn->abcefh"> (a, a, a, a, a, a) r = ReduceMean (q) z = Mul (a, r)'
     ),
     "averagepool": Bomb(
-        "z = AveragePool <kernel_shape = [20000, 20000], pads = [19999, 19999, 19999, 19999], count_include_pad = 1> (a)"
+        "z = AveragePool <kernel_shape = [20000, 20000], pads = "
+        "[19999, 19999, 19999, 19999], count_include_pad = 1> (a)"
     ),
     "maxpool-dilated": Bomb(
-        'z = MaxPool <kernel_shape = [9, 9], dilations = [100000, 100000], pads = [8, 8, 8, 8], auto_pad = "SAME_UPPER"> (a)'
+        "z = MaxPool <kernel_shape = [9, 9], dilations = [100000, "
+        '100000], pads = [8, 8, 8, 8], auto_pad = "SAME_UPPER"> (a)'
     ),
     "conv-padded": Bomb("z = Conv <pads = [40000, 40000, 40000, 40000]> (a, second)"),
     "convtranspose": Bomb("z = ConvTranspose <strides = [10000, 10000]> (a, second)"),
@@ -283,12 +290,15 @@ BOMBS: dict[str, Bomb] = {
         integers={"n": [1, 60000, 8], "m": [1, 60000, 20000], "t": [32, 1, 8]},
     ),
     "nonzero": Bomb(
-        "k = ConstantOfShape <value = int64[1] {1}> (n) v = NonZero (k) s = Shape (v) f = CastLike (s, a) m = ReduceMean (f) z = Mul (a, m)",
+        "k = ConstantOfShape <value = int64[1] {1}> (n) v = NonZero (k) s "
+        "= Shape (v) f = CastLike (s, a) m = ReduceMean (f) z = Mul (a, m)",
         integers={"n": [1 << 14, 1 << 15]},
     ),
     "sequence": Bomb(
-        """e0 = SequenceEmpty <dtype = 1> () s = Loop (trips, , e0) <body = b (int64 i, bool k, seq(float) v) => (bool l, seq(float) w)
-           { l = Identity (k) w = SequenceInsert (v, a) }> z = ConcatFromSequence <axis = 3> (s)""",
+        """e0 = SequenceEmpty <dtype = 1> ()
+           s = Loop (trips, , e0) <body = b (int64 i, bool k, seq(float) v) => (bool l, seq(float) w)
+             { l = Identity (k) w = SequenceInsert (v, a) }>
+           z = ConcatFromSequence <axis = 3> (s)""",
         integers={"trips": 1 << 26},
     ),
     "reshape": Bomb("z = Reshape (a, n)", integers={"n": [1, 4, 1 << 31, 1 << 31]}),
@@ -300,12 +310,14 @@ BOMBS: dict[str, Bomb] = {
         'v = RegexFullMatch <pattern = "(a+)+"> (u) f = CastLike (v, a) z = Mul (a, f)'
     ),
     "strings": Bomb(
-        'u = Gather (words, n) v = Constant <value = string[1] {"b"}> () q = Equal (u, v) f = CastLike (q, a) z = Mul (a, f)',
+        "u = Gather (words, n) v = Constant <value = string[1] "
+        '{"b"}> () q = Equal (u, v) f = CastLike (q, a) z = Mul (a, f)',
         integers={"n": [0]},
         edit=_strings,
     ),
     "string-concat": Bomb(
-        f'w = Constant <value = string[1] {{"ab"}}> () {_doubled(40, "StringConcat", "w")} q = Equal (v40, w) f = CastLike (q, a) z = Mul (a, f)'
+        'w = Constant <value = string[1] {"ab"}> () '
+        f"{_doubled(40, 'StringConcat', 'w')} q = Equal (v40, w) f = CastLike (q, a) z = Mul (a, f)"
     ),
     "attributes": Bomb("z = Identity (a)", edit=_attributes),
     "name": Bomb("z = Identity (a)", edit=_name),

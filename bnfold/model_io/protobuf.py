@@ -16,13 +16,28 @@ def parse(data: bytes) -> onnx.ModelProto:
 
     Raises:
         ModelError: it is no model.
+        MemoryError: there was not enough.
     """
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(data)
     except DecodeError as error:
+        if "alloc failed" in str(error):
+            raise MemoryError(str(error)) from error
         raise ModelError("is damaged, or is not an ONNX model") from error
     return proto
+
+
+def copied(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same once more. protobuf's own CopyFrom takes the process along where memory ends; what is parsed does not.
+
+    Raises:
+        MemoryError: there was not enough.
+    """
+    try:
+        return parse(proto.SerializeToString())
+    except EncodeError as error:
+        raise MemoryError(str(error)) from error
 
 
 def serialize(proto: onnx.ModelProto) -> bytes:
