@@ -122,7 +122,8 @@ def _laughs(depth: int) -> str:
 
 
 def _relu(model: onnx.ModelProto) -> onnx.NodeProto:
-    return model.graph.node[2]
+    node: onnx.NodeProto = model.graph.node[2]
+    return node
 
 
 def _attributes(model: onnx.ModelProto) -> None:
@@ -131,7 +132,7 @@ def _attributes(model: onnx.ModelProto) -> None:
 
 def _strings(model: onnx.ModelProto) -> None:
     model.graph.initializer.append(
-        onnx.helper.make_tensor("words", onnx.TensorProto.STRING, [10**6], [b"a" * 60] * 10**6)
+        onnx.helper.make_tensor("words", onnx.TensorProto.STRING, [10**6], ["a" * 60] * 10**6)
     )
 
 
@@ -219,9 +220,8 @@ BOMBS: dict[str, Bomb] = {
         integers={"low": 0, "high": 1 << 30, "step": 1},
     ),
     "range-data": Bomb(
-        "s = Shape (a) t = ReduceProd <keepdims = 0> (s) h = Mul "
-        "(t, high) r = Range (low, h, step) f = CastLike (r, a) "
-        "k = ReduceMean (f) z = Mul (a, k)",
+        "s = Shape (a) t = ReduceProd <keepdims = 0> (s) h = Mul (t, high) r = Range (low, h, step) "
+        "f = CastLike (r, a) k = ReduceMean (f) z = Mul (a, k)",
         integers={"low": 0, "high": 1 << 34, "step": 1},
     ),
     "tile": Bomb("z = Tile (a, n)", integers={"n": [1, 1, 20000, 20000]}),
@@ -290,8 +290,8 @@ BOMBS: dict[str, Bomb] = {
         integers={"n": [1, 60000, 8], "m": [1, 60000, 20000], "t": [32, 1, 8]},
     ),
     "nonzero": Bomb(
-        "k = ConstantOfShape <value = int64[1] {1}> (n) v = NonZero (k) s "
-        "= Shape (v) f = CastLike (s, a) m = ReduceMean (f) z = Mul (a, m)",
+        "k = ConstantOfShape <value = int64[1] {1}> (n) v = NonZero (k) "
+        "s = Shape (v) f = CastLike (s, a) m = ReduceMean (f) z = Mul (a, m)",
         integers={"n": [1 << 14, 1 << 15]},
     ),
     "sequence": Bomb(

@@ -74,7 +74,8 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.write or Path(temporary)
-        names = _apart(_made, folder, options.bombs)
+        with get_context("fork").Pool(1) as pool:  # what a child takes at most is never less than what its parent has
+            names = pool.apply(_made, (folder, options.bombs))
         if options.write:
             return 0
         limits = _Limits(options.timeout, options.memory, options.patience)
@@ -189,17 +190,8 @@ def _share(process: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("Pss:")), 0.0)
 
 
-# --- the bombs, in a process of their own: what a child takes at most is never less than what its parent has -------
-
-
-def _apart(*call: object) -> list[str]:
-    with get_context("fork").Pool(1) as pool:
-        made: list[str] = pool.apply(call[0], call[1:])
-    return made
-
-
 def _made(folder: Path, wanted: Sequence[str]) -> list[str]:
-    from benchmarks.bomb_models import BOMBS, write  # noqa: PLC0415 -- see above
+    from benchmarks.bomb_models import BOMBS, write  # noqa: PLC0415 -- in the process that makes them
 
     folder.mkdir(parents=True, exist_ok=True)
     names = [name for name in BOMBS if not wanted or name.startswith(tuple(wanted)) or name == "nothing"]
