@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import onnx
 from onnx import TensorProto
 
 from bnfold.model_io import Model
 from bnfold.model_io.payload import exact_chunks
-from bnfold.model_io.protobuf import serialize
+from bnfold.model_io.protobuf import copied, serialize
 from bnfold.model_io.tensors import DATA_FIELDS, all_tensors
 
 
@@ -38,8 +37,7 @@ def _kind(tensor: TensorProto) -> tuple[str, int, tuple[int, ...]]:
 
 
 def _without_data(model: Model) -> bytes:
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = copied(model.proto)
     for tensor in all_tensors(proto):
         for field in (*DATA_FIELDS, "raw_data", "external_data", "data_location"):
             tensor.ClearField(field)

@@ -121,6 +121,7 @@ def program(debug: bool) -> None:
 
 def main() -> None:
     """The entry point `bnfold`."""
+    _open_closed_streams()
     # Starting a thread per core costs numpy more than the vectors of a fold could gain from them.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     for stream in (sys.stdout, sys.stderr):  # where the locale has no arrow, it is spelt out
@@ -130,6 +131,18 @@ def main() -> None:
     warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of numbers that a model holds: no news for a user
     gc.disable()  # a short process full of small objects, none of them in cycles
     program(prog_name="bnfold")
+
+
+def _open_closed_streams() -> None:
+    """Puts something in the place of streams that a shell closed (`>&-`), else a model would be opened as one of them.
+
+    Reading finds nothing, errors go nowhere, and writing to standard output fails.
+    """
+    for number, (name, mode) in enumerate({"stdin": os.O_RDONLY, "stdout": os.O_RDONLY, "stderr": os.O_WRONLY}.items()):
+        if getattr(sys, name) is None:
+            os.dup2(os.open(os.devnull, mode), number)
+            raw = io.FileIO(number, "w" if number else "r", closefd=False)  # no buffer, which would fail again at exit
+            setattr(sys, name, io.TextIOWrapper(raw, encoding="utf-8", write_through=True))
 
 
 def _terminate(_number: int, _frame: object) -> None:

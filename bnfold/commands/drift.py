@@ -15,7 +15,7 @@ import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, samples
 from bnfold.commands.sections import Sectioned
-from bnfold.commands.show import deliver, report_to
+from bnfold.commands.show import deliver, refuse_taken, report_to
 from bnfold.limits import held_to
 
 
@@ -67,13 +67,16 @@ def drift(
     Exit codes: 0 done; 1 the score is above --fail-above, or time or memory did not suffice; 2 usage or input error.
     """
     from bnfold.calibration.picture import drift_svg  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.model_io import write_text  # noqa: PLC0415
     from bnfold.page import render  # noqa: PLC0415
 
+    if plot is not None:
+        refuse_taken(plot, model, *given["data"])
     write_report = report_to(report, also, model, *([str(plot)] if plot is not None else []), *given["data"])
     with held_to(given["memory"]), arguments(given, quiet=quiet) as resolved:
         result = bnfold.drift(sys.stdin.buffer.read() if model == "-" else model, **resolved)
     if plot is not None:
-        plot.write_text(drift_svg(result), encoding="utf-8")
+        write_text(plot, drift_svg(result))
     write_report(result)
     result = replace(result, limit=fail_above)
     deliver(partial(render, result, "drift", verbose=verbose), report_format, also, quiet=quiet)

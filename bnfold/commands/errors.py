@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import traceback
 from typing import TYPE_CHECKING
@@ -17,8 +18,9 @@ _MOST = 1000  # characters of a line
 
 
 def complain(what: str) -> None:
-    """Prints a line that says what went wrong."""
-    click.echo(escape.line(f"bnfold: {' '.join(what.split())}", _MOST), err=True)
+    """Prints a line that says what went wrong; where it cannot be printed, the exit code says as much."""
+    with contextlib.suppress(OSError):
+        click.echo(escape.line(f"bnfold: {' '.join(what.split())}", _MOST), err=True)
 
 
 def tell(error: Exception, line: str) -> None:

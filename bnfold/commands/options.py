@@ -21,7 +21,10 @@ class Number(click.FloatRange):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """The number."""
-        number: float = super().convert(value, param, ctx)
+        try:
+            number: float = super().convert(value, param, ctx)
+        except OverflowError:  # an integer of a pyproject.toml
+            number = math.inf
         if not math.isfinite(number):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
         return number
@@ -35,7 +38,7 @@ class Growth(click.ParamType[int | str]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | str:
         """The number, or the percentage as it stands."""
         text = str(value)
-        if not re.fullmatch(r"\d+(\.\d+)?%|\d+", text):
+        if not re.fullmatch(r"\d{1,18}((\.\d+)?%)?", text):
             self.fail(f"{text!r} is neither a number of bytes nor a percentage such as 10%.", param, ctx)
         return text if text.endswith("%") else int(text)
 

@@ -66,7 +66,7 @@ def _table(folder: Path) -> tuple[Path, Mapping[str, Any]]:
     for place in (folder, *folder.parents):
         path = place / "pyproject.toml"
         try:
-            text = path.read_bytes()
+            text = path.read_bytes() if path.is_file() else b""  # a device or a pipe might never end
         except OSError:
             continue
         if b"bnfold" in text and (table := _parsed(path, text)) is not None:
@@ -77,7 +77,7 @@ def _table(folder: Path) -> tuple[Path, Mapping[str, Any]]:
 def _parsed(path: Path, text: bytes) -> Mapping[str, Any] | None:
     try:
         table = tomllib.loads(text.decode()).get("tool", {}).get("bnfold")
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:  # of the reader of TOML, or a `tool` that is no table
         raise click.UsageError(f"{path}: {error}") from error
     if table is not None and not isinstance(table, dict):
         raise click.UsageError(f"{path}: bnfold in [tool] is no table")

@@ -31,9 +31,9 @@ def report_to(path: str | None, also: Sequence[tuple[str, str]], *others: str | 
     """
     if path is None and not also:
         return lambda *_: None
-    from bnfold.model_io import check_text, files_of  # noqa: PLC0415 -- imports onnx, which --help must not
+    from bnfold.model_io import check_text  # noqa: PLC0415 -- imports onnx, which --help must not
 
-    taken = [file for other in others if other is not None and other != "-" for file in files_of(other)]
+    taken = _taken(others)
     pages = [path] if path is not None else []
     for number, (_, file) in enumerate(also):
         written = (other for _, other in also[:number] if os.path.isfile(other) or not os.path.exists(other))
@@ -43,6 +43,23 @@ def report_to(path: str | None, also: Sequence[tuple[str, str]], *others: str | 
     from bnfold.report import Draft  # noqa: PLC0415
 
     return Draft(path, taken).write
+
+
+def refuse_taken(path: Path, *others: str) -> None:
+    """Refuses, before any work is done, a file that cannot be written, or stands for one of the others.
+
+    Raises:
+        ModelError: It is one of these.
+    """
+    from bnfold.model_io import check_text  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    check_text(path, _taken(others))
+
+
+def _taken(others: Sequence[str | None]) -> list[str]:
+    from bnfold.model_io import files_of  # noqa: PLC0415 -- imports onnx, which --help must not
+
+    return [file for other in others if other is not None and other != "-" for file in files_of(other)]
 
 
 def show(

@@ -6,6 +6,7 @@ A sample is one index along axis 0 of every input.
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,9 @@ from onnx import numpy_helper
 
 from bnfold.model_io import ModelError
 
-_DAMAGED = ValueError, KeyError, EOFError, TypeError, RuntimeError, zlib.error, zipfile.BadZipFile
+# numpy reads the head of an array as Python
+_UNREADABLE = SyntaxError, tokenize.TokenError, OverflowError, ValueError, KeyError, EOFError, TypeError, RuntimeError
+_DAMAGED = *_UNREADABLE, zlib.error, zipfile.BadZipFile
 Array = npt.NDArray[Any]
 Feed = dict[str, Array]
 Indices = npt.NDArray[np.int64]

@@ -15,6 +15,7 @@ from bnfold.graph.functions import are_bounded
 from bnfold.graph.index import Graph
 from bnfold.graph.op import Op, Value
 from bnfold.model_io import Model, ModelError
+from bnfold.model_io.protobuf import copied
 from bnfold.model_io.tensors import all_tensors, type_name
 
 _PASSES_INDICES = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose"})
@@ -162,8 +163,7 @@ def mistyped(model: Model) -> str:
 
 def _computed_outputs(model: Model) -> list[Port]:
     """The outputs as their operators make them; nothing is said of what cannot be told."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = copied(model.proto)
     if not are_bounded(proto):
         del proto.functions[:]
     for entry in proto.graph.output:
@@ -183,8 +183,7 @@ def _no_false_scalars(model: Model) -> list[Port]:
 
 def invalid(model: Model) -> str:
     """What onnx.checker finds wrong with a model, empty if nothing; it need not look at the large tensors."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
+    proto = copied(model.proto)
     for tensor in all_tensors(proto):
         if model.payload(tensor) is not None:
             for name in ("dims", "raw_data", "external_data", "data_location"):

@@ -23,6 +23,7 @@ from bnfold.graph.facts import FEW_SIZES, Dim, Shape, knowledge, shape_of
 from bnfold.graph.functions import are_bounded
 from bnfold.graph.notes import channel_notes, reshape_notes, take_notes
 from bnfold.graph.op import Index, Op, Value
+from bnfold.model_io.protobuf import parse
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies, type_name
 from bnfold.reasons import Refused
 
@@ -96,7 +97,7 @@ class Shapes:
 
     def _copy(self) -> onnx.ModelProto:
         """The model as it came, without what inference is not to believe."""
-        model: onnx.ModelProto = onnx.ModelProto.FromString(self._snapshot)
+        model = parse(self._snapshot)
         if not are_bounded(model):  # inference follows every call
             del model.functions[:]
         for number, graph in enumerate(_graphs(model.graph)):
@@ -204,7 +205,7 @@ def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
         # data_prop follows the shapes that exporters compute: Shape, Gather, Concat, Reshape
         inferred = onnx.shape_inference.infer_shapes(data, data_prop=follows)
     except Exception:  # it has many: for an opset or a domain that it does not know, for what it finds invalid
-        inferred = onnx.ModelProto.FromString(data)
+        inferred = parse(data)
     shared: dict[bytes, TypeProto] = {}
     return [_types(graph, shared) for graph in _graphs(inferred.graph)]
 

@@ -16,7 +16,7 @@ from bnfold.model_io.error import ModelError
 from bnfold.model_io.external import DataFiles, ExternalRange, external_range
 from bnfold.model_io.forms import ModelLike, plain
 from bnfold.model_io.payload import File, Memory, Payload, Range, Source, exact_chunks
-from bnfold.model_io.protobuf import parse, serialize
+from bnfold.model_io.protobuf import copied, parse, serialize
 from bnfold.model_io.tensors import DATA_FIELDS, all_tensors, is_external, is_packed
 from bnfold.model_io.validate import check_model
 from bnfold.model_io.wire import Piece, Splicer
@@ -148,9 +148,7 @@ class Model:
 
     def copy(self) -> Model:
         """The same model once more; what is done to one does not show in the other."""
-        proto = onnx.ModelProto()
-        proto.CopyFrom(self.proto)
-        model = Model(proto, self.source, dict(self._payloads))
+        model = Model(copied(self.proto), self.source, dict(self._payloads))
         model.has_data_files, model._data_files = self.has_data_files, self._data_files
         return model
 

@@ -13,6 +13,7 @@ import onnx
 from onnx import GraphProto, NodeProto
 
 from bnfold.graph.shapes import sizes_are_few
+from bnfold.model_io.protobuf import copied
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 
 Sizes = Mapping[str, tuple[int, ...]]
@@ -73,8 +74,7 @@ _COUNTED: dict[str, Callable[[NodeProto, Sizes], int]] = {
 
 def _sizes(model: onnx.ModelProto) -> Sizes:
     """The shapes of all values that are known whole."""
-    asked = onnx.ModelProto()
-    asked.CopyFrom(model)
+    asked = copied(model)
     _one_sample(asked.graph)
     try:
         graph = onnx.shape_inference.infer_shapes(asked, data_prop=sizes_are_few(asked.graph)).graph

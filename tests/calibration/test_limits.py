@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -45,6 +46,33 @@ def huge() -> onnx.ModelProto:
     model.graph.node.insert(0, onnx.helper.make_node("Expand", ["x", "sizes"], ["z"]))
     model.graph.node[1].input[0] = "z"
     return model
+
+
+def test_what_onnx_runtime_raises_it_does_not_print(capfd):
+    """It would, in colours: of a size that overflows, say."""
+    model = bn_model()
+    model.graph.initializer.append(numpy_helper.from_array(np.array([1, 1, 1 << 31, 1 << 31]), "sizes"))
+    model.graph.node.insert(0, onnx.helper.make_node("Resize", ["x", "", "", "sizes"], ["z"]))
+    model.graph.node[1].input[0] = "z"
+    with pytest.raises(bnfold.ModelError, match="ONNX Runtime failed"):
+        drift(model, X)
+    assert capfd.readouterr().err == ""
+
+
+def test_more_workers_than_there_can_be(monkeypatch):
+    """Is said, and those that were started are gone."""
+    started = threading.Thread.start
+
+    def start(self):
+        if threading.active_count() > 3:
+            raise RuntimeError("can't start new thread")
+        started(self)
+
+    before = threading.active_count()
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(bnfold.ModelError, match="99 workers"):
+        drift(bn_model(), X, workers=99)
+    assert threading.active_count() == before
 
 
 @pytest.mark.parametrize("verb", [calibrate, drift])

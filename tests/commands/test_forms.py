@@ -176,6 +176,8 @@ ALSO_TAKEN = {
         *("optimize", "net.onnx", "other.onnx", "--output-dir", "d", "--no-verify", "--also", "json=other.onnx"),
     ),
     "the plot": ("drift", "net.onnx", "--data", "x.npy", "--plot", "p.svg", "--also", "json=p.svg"),
+    "data as a plot": ("drift", "net.onnx", "--data", "x.npy", "--plot", "x.npy"),
+    "the model as a plot": ("drift", "net.onnx", "--data", "x.npy", "--plot", "net.onnx"),
     "data as an output": ("calibrate", "net.onnx", "--data", "x.npy", "-o", "x.npy"),
     "data of a fold as an output": ("optimize", "net.onnx", "--calibrate", "x.npy", "-o", "x.npy"),
     "no folder": ("optimize", "net.onnx", "-o", "out.onnx", "--also", "json=nowhere/x"),

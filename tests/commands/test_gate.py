@@ -1,6 +1,7 @@
 """`check --fail-on`, `--allow`, `optimize --require-none`, and the table in pyproject.toml."""
 
 import json
+import os
 
 import onnx
 import pytest
@@ -172,6 +173,9 @@ def test_the_table_is_for_optimize_too(table, run, training):
         pytest.param("output = 'x'", "takes no 'output'", id="writes-something"),
         pytest.param("fail-on = ['all']", "'all' is none of", id="value"),
         pytest.param("= 3", "pyproject.toml: ", id="no-toml"),
+        pytest.param("timeout = 1" + "0" * 400, "is not a finite number", id="no-float"),
+        pytest.param("timeout = 1" + "0" * 5000, "pyproject.toml: ", id="digits"),
+        pytest.param("keep = " + "[" * 9000, "pyproject.toml: ", id="nested"),
     ],
 )
 def test_a_table_that_makes_no_sense(text, words, table, run, model):
@@ -181,6 +185,14 @@ def test_a_table_that_makes_no_sense(text, words, table, run, model):
     assert result.exit_code == 2
     assert len(result.stderr.splitlines()) == 1
     assert words in result.stderr
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_what_is_no_file_holds_no_table(make, table, run, model, tmp_path):
+    """It is not opened: it might never begin, or never end."""
+    table("allow = ['*']")
+    make(tmp_path / "below" / "pyproject.toml")
+    assert run("check", model).exit_code == 0
 
 
 def test_a_table_of_others_is_not_read(table, run, model, tmp_path):

@@ -213,6 +213,14 @@ def test_malformed_sizes_are_usage_errors(option, run, model):
     assert "is not of the form NAME=" in result.stderr
 
 
+@pytest.mark.parametrize("growth", ["much", "-1", "1e3", "9" * 5000, "9" * 5000 + "%"])
+def test_malformed_growth_is_a_usage_error(growth, run, model):
+    """So is a number of more digits than Python reads."""
+    result = run("optimize", model, "--max-growth", growth)
+    assert result.exit_code == 2
+    assert "is neither a number of bytes nor a percentage" in result.stderr
+
+
 def test_json(run, model):
     """Standard output is one JSON document."""
     result = run("optimize", model, "--format", "json")

@@ -58,6 +58,30 @@ def test_launcher(model, tmp_path):
     assert (tmp_path / "net.folded.onnx").exists()
 
 
+@pytest.mark.parametrize(
+    ("args", "closed", "code", "words"),
+    [
+        pytest.param("check net.onnx", ">&-", 2, "Bad file descriptor", id="nothing-to-print-on"),
+        pytest.param("check net.onnx", "2>&-", 1, "", id="no-errors"),
+        pytest.param("check net.onnx --quiet", "<&- >&- 2>&-", 1, "", id="none"),
+        pytest.param("check -", "<&-", 2, "is empty", id="nothing-to-read"),
+        pytest.param("optimize net.onnx --no-verify -o -", ">&-", 2, "Bad file descriptor", id="nowhere-to-write"),
+        pytest.param("optimize net.onnx --no-verify --quiet", "<&- >&- 2>&-", 0, "", id="a-file-to-write"),
+        pytest.param("check absent.onnx", "2>/dev/full", 2, "", id="an-error-that-cannot-be-told"),
+    ],
+)
+def test_streams_that_are_closed(args, closed, code, words, model):
+    """A shell may close them. What needs one says so, and no file is opened in its place and written to by others."""
+    command = f'exec "$0" "$1" {args} {closed}'
+    result = subprocess.run(
+        ["bash", "-c", command, sys.executable, ROOT / "cli.py"], cwd=model.parent, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == code
+    assert words in result.stderr
+    assert len(result.stderr.splitlines()) == bool(words)
+
+
 def test_version(run):
     """The version is that of the package."""
     assert run("--version").stdout == f"bnfold {bnfold.__version__}\n"

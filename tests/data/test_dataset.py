@@ -176,6 +176,17 @@ def test_rows_of_a_zipped_array_are_those_of_the_array(tmp_path):
     assert [len(array) for array in whole.values()] == [3, 4]
 
 
+@pytest.mark.parametrize(
+    "head", ["(" * 100, "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 4)}", "'", "{", "1_"]
+)
+def test_a_head_that_makes_no_sense_is_one_line(head, tmp_path):
+    """It is Python, and wrong in as many ways."""
+    path = tmp_path / "x.npy"
+    path.write_bytes(b"\x93NUMPY\x01\x00" + (118).to_bytes(2, "little") + head.ljust(117).encode() + b"\n" + bytes(64))
+    with pytest.raises(DataError, match="damaged or no array"):
+        open_data([path], ["x"])
+
+
 def test_what_is_wrong_with_a_zipped_array_is_one_line(tmp_path):
     """A header that promises more than there is, bytes that were damaged, pickles."""
     path = tmp_path / "x.npz"

@@ -161,6 +161,16 @@ def test_work_that_is_held_to_limits():
         confined(lambda _: np.ones(1 << 36), Limits(memory=GIGABYTE), silent)
 
 
+def test_a_copy_that_memory_does_not_suffice_for(monkeypatch):
+    """Is an error of Python's, and not the end of the process, as protobuf's own copy is."""
+    monkeypatch.setattr("bnfold.limits._LEAST", 0)
+    model = nested(1)
+    model.graph.node[0].attribute.extend(onnx.helper.make_attribute(f"a{k}", k) for k in range(100_000))
+    held = load(model)
+    with pytest.raises(Exhausted, match="not enough memory"):
+        confined(lambda _: bool(held.copy()), Limits(memory=1 << 20), silent)
+
+
 # --- that they ran out is no verdict -------------------------------------------------------------------------
 
 

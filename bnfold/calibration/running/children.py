@@ -19,8 +19,13 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
+import onnxruntime as ort
+
 from bnfold import malloc, telemetry
+from bnfold.calibration.error import CalibrationError
 from bnfold.limits import held_to
+
+_FATAL = 4
 
 
 class WorkerDied(Exception):
@@ -47,8 +52,13 @@ class Children(Executor):
         self._tasks: SimpleQueue[tuple[Future[Any], bytes] | None] = SimpleQueue()
         self._children = [_Child(memory) for _ in range(count)]
         self._threads = [threading.Thread(target=self._serve, args=(child,), daemon=True) for child in self._children]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError as error:
+            self._threads = [thread for thread in self._threads if thread.is_alive()]
+            self.shutdown()
+            raise CalibrationError(f"the system does not let {count} workers start") from error
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Runs `fn`, which has to be importable by name, in a child."""
@@ -144,6 +154,7 @@ def _how(code: int) -> str:
 def serve(memory: int | None) -> None:
     """What a child does: answers calls until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends it
+    ort.set_default_logger_severity(_FATAL)  # what is less is raised, and it would print it too, in colours
     calls: SimpleQueue[bytes] = SimpleQueue()
     threading.Thread(target=_listen, args=(calls,), daemon=True).start()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

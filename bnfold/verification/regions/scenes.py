@@ -18,6 +18,7 @@ import onnx.shape_inference
 
 from bnfold.graph import Graph, Value, are_bounded
 from bnfold.graph.ports import Port, required_inputs
+from bnfold.graph.shapes import sizes_are_few
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import type_name
@@ -233,7 +234,7 @@ def _empty(model: Model, shapes: Mapping[str, Shape]) -> float:
         proto = _with_inputs(model, shapes).proto
         if not are_bounded(proto):
             del proto.functions[:]
-        inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(proto, strict_mode=True, data_prop=sizes_are_few(proto.graph))
     except Exception:  # its error types are not public
         return math.inf
     shapes_found = (entry.type.tensor_type.shape.dim for entry in inferred.graph.value_info)
