@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -131,9 +132,8 @@ def _attributes(model: onnx.ModelProto) -> None:
 
 
 def _strings(model: onnx.ModelProto) -> None:
-    model.graph.initializer.append(
-        onnx.helper.make_tensor("words", onnx.TensorProto.STRING, [10**6], ["a" * 60] * 10**6)
-    )
+    words: Any = ["a" * 60] * 10**6
+    model.graph.initializer.append(onnx.helper.make_tensor("words", onnx.TensorProto.STRING, [10**6], words))
 
 
 def _name(model: onnx.ModelProto) -> None:

@@ -77,7 +77,7 @@ class Shapes:
 
     def assume(self, shapes: Mapping[str, Shape]) -> None:
         """Takes shapes of the model's inputs for known."""
-        model = onnx.ModelProto.FromString(self._snapshot)
+        model = parse(self._snapshot)
         for entry in model.graph.input:
             if entry.name in shapes:
                 elem_type = entry.type.tensor_type.elem_type
