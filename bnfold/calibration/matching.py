@@ -26,7 +26,8 @@ from bnfold.calibration.measuring.sequential import sequential
 from bnfold.calibration.measuring.targets import ALL, Selection, Skipped
 from bnfold.calibration.place import RunOptions, Workplace, workplace
 from bnfold.calibration.reference.bias import added, bias_of
-from bnfold.calibration.reference.layers import Layer, Unfit, layers, reason
+from bnfold.calibration.reference.forms import Unfit
+from bnfold.calibration.reference.layers import Layer, layers, reason
 from bnfold.calibration.reference.probes import mean_and_var, probed
 from bnfold.calibration.reference.twins import Pair, pairs
 from bnfold.calibration.reference.write import Correction, why_not_scaled, with_corrections

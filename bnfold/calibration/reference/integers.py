@@ -7,6 +7,8 @@ MatMulNBits                  rows of W, packed in blocks that have a scale each
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 import numpy.typing as npt
 
@@ -45,11 +47,16 @@ def unpacked(op: Op) -> FloatArray | None:
     inner, outer = op.attribute("K", 0), op.attribute("N", 0)
     if bits not in (2, 4, 8) or not (block and inner and outer) or op.input(GROUP_INDEX) is not None:
         return None
-    levels = _levels(op.constant(1).array().reshape(outer, -1), bits)
     blocks = -(-inner // block)
-    scales, zeros = op.constant(SCALES).float64().reshape(outer, blocks), op.optional_constant(ZERO_POINTS)
+    packed, steps, zeros = op.constant(1), op.constant(SCALES), op.optional_constant(ZERO_POINTS)
+    sizes = [prod(packed.shape) * _BYTE, prod(steps.shape)]
+    if packed.dtype != np.uint8 or sizes != [outer * blocks * block * bits, outer * blocks]:
+        return None
+    levels, scales = _levels(packed.array().reshape(outer, -1), bits), steps.float64().reshape(outer, blocks)
     if zeros is None:
         zero = np.full((outer, blocks), 2.0 ** (bits - 1))
+    elif prod(zeros.shape) != outer * (-(-blocks * bits // _BYTE) if zeros.dtype == np.uint8 else blocks):
+        return None
     elif zeros.dtype == np.uint8:
         zero = _levels(zeros.array().reshape(outer, -1), bits)[:, :blocks]
     else:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from enum import Enum
 from math import prod
 from typing import Any
 
@@ -17,71 +16,27 @@ import numpy as np
 
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
-from bnfold.calibration.reference.integers import OWN_BIAS, SCALES, real, scaling, unpacked
+from bnfold.calibration.reference.forms import (
+    FORMS,
+    UNKNOWN,
+    WITHOUT_BIAS,
+    Form,
+    Kind,
+    Unfit,
+    end_of,
+    group_of,
+    shape_of,
+    weight_axis_of,
+    weights_of,
+)  # fmt: skip
+from bnfold.calibration.reference.integers import SCALES
 from bnfold.graph import Constant, Dequantized, Graph, Op, Quantized, Use, Value, is_dequantize, is_quantize
 from bnfold.reasons import Refusal, Refused
 
-W_SCALE, W_ZERO_POINT = 4, 5  # of operators on integers
-_ZERO_POINT_OF_SCALED = 3  # of those that are scaled behind
 _SUFFIXES = ("_quantized", "_quant", "_Q2", "_Q4", "_Q8")  # what ONNX Runtime's quantizer adds to names
 _MAKES_WEIGHTS = ("Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze")
 _MOST_STEPS = 8
-_OF_TWO = ("MatMul", "MatMulInteger")  # both of which may be computed
 _OF_A_GEMM = 2  # the rank of what it makes
-
-
-class Kind(Enum):
-    """What a layer computes."""
-
-    CONVOLUTION = "convolution"
-    TRANSPOSED = "transposed convolution"
-    DENSE = "matrix product"
-
-
-@dataclass(frozen=True)
-class Form:
-    """Where an operator has its weights and its bias.
-
-    Attributes:
-        kind: of layer.
-        weight: the input.
-        bias: the input; None if it has none.
-        result: of an operator on integers, the input that is the scale of its output; the zero point comes next.
-        axis: of the channels in its output.
-        is_scaled_behind: whether it gives integers, which a Mul behind it makes numbers of.
-        is_packed: whether its weights are some bits each.
-    """
-
-    kind: Kind
-    weight: int = 1
-    bias: int | None = 2
-    result: int | None = None
-    axis: int = 1
-    is_scaled_behind: bool = False
-    is_packed: bool = False
-
-
-FORMS = {
-    "Conv": Form(Kind.CONVOLUTION),
-    "QLinearConv": Form(Kind.CONVOLUTION, 3, 8, result=6),
-    "ConvTranspose": Form(Kind.TRANSPOSED),
-    "Gemm": Form(Kind.DENSE),
-    "com.microsoft::QGemm": Form(Kind.DENSE, 3, 6, result=7),
-    "MatMul": Form(Kind.DENSE, bias=None, axis=-1),
-    "ConvInteger": Form(Kind.CONVOLUTION, bias=None, is_scaled_behind=True),
-    "MatMulInteger": Form(Kind.DENSE, bias=None, axis=-1, is_scaled_behind=True),
-    "com.microsoft::MatMulNBits": Form(Kind.DENSE, bias=None, axis=-1, is_packed=True),
-}
-UNKNOWN = frozenset(
-    {"QLinearMatMul"}
-    | {f"com.microsoft::{name}" for name in ("FusedConv", "FusedMatMul", "FusedGemm")}
-    | {f"com.microsoft::{name}" for name in ("QLinearConv", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")}
-)
-"""Layers that nothing is corrected in."""
-WITHOUT_BIAS = (
-    "has no bias, and an Add would take it out of its integer kernel: quantize after ONNX Runtime's quant_pre_process, "
-    "which makes one Gemm of a MatMul and its Add"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +79,7 @@ class Layer:
     @property
     def shape(self) -> tuple[int, ...]:
         """Of its weights."""
-        return _shape(self.op, self.form)
+        return shape_of(self.op, self.form)
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -150,12 +105,12 @@ class Layer:
     @property
     def group(self) -> int:
         """Of a transposed convolution, which has a row of weights for the channels of a group only."""
-        return _group(self.op)
+        return group_of(self.op)
 
     @property
     def weight_axis(self) -> int:
         """Of the channels in its weights; of a group of them in a transposed convolution."""
-        return _weight_axis(self.op)
+        return weight_axis_of(self.op)
 
     def weights(self, depth: int) -> FloatArray:
         """What it multiplies its input by, `[C, …]`, the first few steps included."""
@@ -174,10 +129,6 @@ class Layer:
             yield "node", _bare(self.op.node.name)
         yield "weights", _bare(_origin(self.op.data(self.form.weight)).name)
         yield "output", _bare(self.end.output.name)
-
-
-class Unfit(Exception):
-    """Nothing can be corrected in a layer. Its text says why, in words that follow the layer's name."""
 
 
 def reason(error: Unfit | Refused) -> str:
@@ -209,65 +160,16 @@ def layer_of(op: Op) -> Layer | None:
     if op.type in UNKNOWN:
         raise Unfit(WITHOUT_BIAS if op.type == "QLinearMatMul" else f"is a {op.type}, which is not known here")
     form = FORMS[op.type]
-    if op.type in ("MatMul", "MatMulInteger") and not any(
-        op.graph.constant(value) for value in op.inputs if value is not None
-    ):
+    if form.axis < 0 and not any(op.graph.constant(value) for value in op.inputs[:2] if value is not None):
         return None
     if op.scope.parent is not None or op.scope.is_function:
         raise Unfit("is in a function, or in the body of an If, Loop or Scan, where it may run any number of times")
-    shape = _shape(op, form)
+    shape = shape_of(op, form)
     is_wrong = len(shape) != 2 if form.kind is Kind.DENSE else len(shape) < 3
-    if is_wrong or not prod(shape) or shape[0] % _group(op):
+    if is_wrong or not prod(shape) or shape[0] % group_of(op):
         raise Unfit(f"has weights of shape {list(shape)}")
-    layer = Layer(op, form, shape[_weight_axis(op)] * _group(op), _end(op, form))
+    layer = Layer(op, form, shape[weight_axis_of(op)] * group_of(op), end_of(op, form))
     return layer if form.result is not None else replace(layer, steps=tuple(_steps(layer)))
-
-
-def _shape(op: Op, form: Form) -> tuple[int, ...]:
-    if form.is_packed:
-        return int(op.attribute("K", 0)), int(op.attribute("N", 0))
-    return op.constant(form.weight).shape
-
-
-def _end(op: Op, form: Form) -> Op:
-    """The node that makes the output of a layer.
-
-    Raises:
-        Unfit: what it makes of integers is not known.
-    """
-    if form.is_packed and (unpacked(op) is None or op.input(OWN_BIAS) is not None):
-        raise Unfit("has weights that are packed or ordered in another way than ONNX Runtime's quantizer does it")
-    if not form.is_scaled_behind:
-        return op
-    if (found := scaling(op)) is None:
-        raise Unfit("gives integers that are not cast and scaled as ONNX Runtime's quantizer does it")
-    return found[0]
-
-
-def _group(op: Op) -> int:
-    return int(op.attribute("group", 1)) if op.type == "ConvTranspose" else 1
-
-
-def _weight_axis(op: Op) -> int:
-    if FORMS[op.type].kind is Kind.DENSE:
-        return 0 if op.attribute("transB", 0) else 1
-    return 1 if op.type == "ConvTranspose" else 0
-
-
-def weights_of(op: Op, form: Form) -> FloatArray:
-    """The weights as they count, float64."""
-    if form.is_packed:
-        weights = unpacked(op)
-        assert weights is not None
-        return weights
-    weights = op.constant(form.weight).float64()
-    if form.is_scaled_behind:
-        found = scaling(op)
-        assert found is not None
-        return real(weights, found[1], op.optional_constant(_ZERO_POINT_OF_SCALED), _weight_axis(op))
-    if form.result is None:
-        return weights
-    return real(weights, op.constant(W_SCALE), op.optional_constant(W_ZERO_POINT), _weight_axis(op))
 
 
 def _steps(layer: Layer) -> Iterator[Step]:

@@ -19,7 +19,8 @@ from onnx import NodeProto, helper, numpy_helper
 from bnfold.affine import FloatArray
 from bnfold.calibration.measuring.targets import Survey, Target, survey_of
 from bnfold.calibration.reference.bias import bias_of
-from bnfold.calibration.reference.layers import Kind, Layer, layer_of, weights_of
+from bnfold.calibration.reference.forms import Kind, weights_of
+from bnfold.calibration.reference.layers import Layer, layer_of
 from bnfold.graph import Graph, Op, Value
 from bnfold.model_io import Model
 

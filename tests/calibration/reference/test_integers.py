@@ -146,3 +146,16 @@ def test_a_packing_that_is_not_known():
         CalibrationError, match="packed or ordered in another way than ONNX Runtime's quantizer does it"
     ):
         calibrate(model, DATA, reference=net(), only=["*_Q4"], executor=Here())
+
+
+@pytest.mark.parametrize(("attribute", "value"), [("K", 10**9), ("block_size", 0), ("bits", 5), ("N", 7)])
+def test_sizes_that_do_not_fit(attribute, value):
+    """A model that says other sizes of packed weights than they have is no error of ours."""
+    model = packed()
+    for node in model.graph.node:
+        for entry in node.attribute:
+            if node.op_type == "MatMulNBits" and entry.name == attribute:
+                entry.i = value
+    for op in Graph(load(model)).ops():
+        if op.type.endswith("MatMulNBits"):
+            assert unpacked(op) is None
