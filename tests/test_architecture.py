@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "bnfold"
 MAY_IMPORT = {
     # plain values
     "affine": set(),
+    "blas": set(),
     "escape": set(),
     "explanations": {"reasons"},
     "limits": set(),
@@ -50,6 +51,7 @@ MAY_IMPORT = {
     },
     "verification": {
         "affine",
+        "blas",
         "data",
         "escape",
         "graph",

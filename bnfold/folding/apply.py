@@ -185,7 +185,7 @@ def _suffixed(name: str) -> str:
     return (stem if is_made else name) + _SUFFIX
 
 
-def _set_attribute(op: Op, name: str, value: int | float | None) -> None:
+def _set_attribute(op: Op, name: str, value: int | float | tuple[int, ...] | None) -> None:
     node = op.node
     kept = [attribute for attribute in node.attribute if attribute.name != name]
     del node.attribute[:]

@@ -22,6 +22,7 @@ from bnfold.folding.norms import shed
 from bnfold.folding.options import FoldOptions
 from bnfold.folding.patterns import Patterns
 from bnfold.folding.record import Ability, Answer, Entry, Outcome, Plan, Remnant, followed
+from bnfold.folding.rows import row_ending_in
 from bnfold.folding.spelt import spelt_out
 from bnfold.folding.stated import stated_shapes
 from bnfold.folding.stored import store_constants
@@ -193,15 +194,15 @@ class _Planner:
     def fold_all(self) -> None:
         """Folds and merges until nothing goes any more."""
         # a fold can open the way for one that was refused before; leaving an Add or Mul is the last resort
-        while self.fold_affines() or self.merge_sums() or self.fold_affines(may_leave_one=True) or self.clear_norms():
+        while self.fold_affines() or self.merge() or self.fold_affines(may_leave_one=True) or self.clear_norms():
             remove_dead(self._graph)
 
-    def merge_sums(self) -> bool:
-        """Merges branches of sums into Convs beside them; whether there were any."""
+    def merge(self) -> bool:
+        """Merges operators in a row, and branches of sums into those beside them; whether there were any."""
         progress = False
-        for add in [op for op in self._graph.ops() if completes_sum(op)]:
-            while not (add.is_removed or self._deadline.is_over):
-                merger = next(filter(self._is_allowed, mergers(add)), None)
+        for op in list(self._graph.ops()):
+            while not (op.is_removed or self._deadline.is_over):
+                merger = self._merger_at(op)
                 if merger is None:
                     break
                 guest, way = merger
@@ -210,11 +211,19 @@ class _Planner:
                 progress = True
         return progress
 
-    def _is_allowed(self, merger: tuple[Op, Way]) -> bool:
+    def _merger_at(self, op: Op) -> tuple[Op, Way] | None:
+        if completes_sum(op):
+            return next((merger for merger in mergers(op) if self._is_allowed(merger[1])), None)
+        return next((merger for merger in row_ending_in(op) if self._is_allowed(merger[1], may_grow=False)), None)
+
+    def _is_allowed(self, way: Way, *, may_grow: bool = True) -> bool:
         try:
-            self._pay(merger[1].edits)
+            size = self._price(way.edits)
         except Refused:
             return False
+        if size > 0 and not may_grow:
+            return False
+        self._account.spent += max(size, 0)
         return True
 
     def _price(self, edits: Sequence[Edit]) -> int:

@@ -59,7 +59,7 @@ def besides(plan: Plan) -> tuple[str, ...]:
     if (others := _others(plan)) and (batchnorms or spelt_out):
         also.append(f"{plural(others, 'other affine')} folded")
     if merged := plan.count(Outcome.MERGED, batchnorms=False):
-        also.append(f"{plural(merged, 'parallel node')} merged")
+        also.append(f"{plural(merged, 'node')} merged")
     told += [f"also {', '.join(also)}"] if also else []
     if cleared := plan.count_norms(Outcome.CLEARED):
         told.append(f"scale and bias of {cleared} of {plural(cleared + plan.count_norms(Outcome.KEPT), 'norm')} folded")

@@ -26,7 +26,7 @@ from bnfold.graph.op import Index, Op, Value
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies, type_name
 from bnfold.reasons import Refused
 
-_MAX_REFINEMENTS = 64  # each block of an attention net may need one or two
+_MAX_REFINEMENTS = 64  # where sizes are computed from those of what is sliced, say, and not of what is reshaped
 _FEW_REFINEMENTS = 8
 _REFINED_NODES = 100_000  # that inference goes through in all of them, beyond the first few
 _NEAR = 32  # operators between a value and the Conv that tells its rank
@@ -141,7 +141,9 @@ class Shapes:
     def _notes(self, graph: GraphProto, values: dict[str, Value]) -> Iterator[bool]:
         """Notes what inference leaves out; for each graph, whether that is news."""
         for number, (part, types) in enumerate(zip(_graphs(graph), self._inferred or (), strict=True)):
-            yield take_notes(part, [*channel_notes(part, types), *(() if number else reshape_notes(types, values))])
+            yield take_notes(
+                part, [*channel_notes(part, types), *(() if number else reshape_notes(part, types, values))]
+            )
 
     def _from_neighbours(self, value: Value) -> Shape | None:
         """What a Conv on either side says of a value: its rank and channels, be it in a function."""

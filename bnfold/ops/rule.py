@@ -40,7 +40,7 @@ class SetAttribute:
 
     op: Op
     name: str
-    value: int | float | None
+    value: int | float | tuple[int, ...] | None
 
 
 @dataclass(frozen=True, eq=False)

@@ -183,7 +183,8 @@ def _calibrated(model: Model, data: Data, options: Mapping[str, Any], asked: Fol
 
     if stray := {"model", "data", "output", "in_place"} & options.keys():
         raise TypeError(f"calibration takes no {min(stray)!r}: that is an argument of its own")
-    return replace(calibrate(model, data, **options), source=name)
+    found: Calibration = calibrate(model, data, **options)
+    return replace(found, source=name)
 
 
 def _compared(before: Path | Model, after: Path | Model, **options: Any) -> Verification:

@@ -18,6 +18,7 @@ from bnfold.verification.conclusion import conclusion
 from bnfold.verification.confined import Exhausted, Progress, confined
 from bnfold.verification.evidence import Evidence, refuse_occupied, write
 from bnfold.verification.float64.evaluate import CannotEvaluate, OutOfTime
+from bnfold.verification.float64.kept import Kept
 from bnfold.verification.regions.alignment import Comparison, compare_regions
 from bnfold.verification.regions.judge import Judge
 from bnfold.verification.regions.scenes import scenes
@@ -235,7 +236,7 @@ def _regions(
 
     def compared(progress: Progress) -> Comparison:
         stage = scenes(pair.before, generator.candidates(), ports, deadline)
-        judge = Judge(pair.before, pair.after, stage, seed, deadline)
+        judge = Judge(pair.before, pair.after, stage, seed, deadline, Kept.within(limits.allowed))
         try:
             found = compare_regions(pair.before, pair.after, pair.names, judge, progress)
             return replace(found, evidence=_evidence(judge, found)) if shown else found

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, Pipe
 from typing import Any, TypeVar
 
+from bnfold.blas import use_one_thread
 from bnfold.limits import Deadline, Limits, held_to
 
 Progress = Callable[[str, int, int], None]
@@ -83,6 +84,7 @@ def _serve(work: Callable[[Progress], Any], limits: Limits, pipe: Connection) ->
     """The life of the child: nothing that it has from its parent is closed, flushed or deleted."""
     try:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        use_one_thread()
         try:
             with held_to(limits.allowed):
                 answer: tuple[str, Any] = "result", work(lambda *done: pipe.send(("progress", done)))

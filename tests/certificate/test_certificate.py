@@ -400,12 +400,14 @@ def test_what_verify_needs():
 
 
 def test_two_files_are_needed(folder):
-    """Not in place, not in memory, not over the model or the output."""
+    """Not in place, not in memory, not of what is calibrated first, not over the model or the output."""
     before, certificate = folder / "net.onnx", folder / "new.json"
     with pytest.raises(bnfold.ModelError, match="in place"):
         bnfold.optimize(before, in_place=True, certificate=certificate)
     with pytest.raises(bnfold.ModelError, match="two files"):
         bnfold.optimize(onnx.load(before), certificate=certificate)
+    with pytest.raises(bnfold.ModelError, match="knows nothing of data: calibrate first, into a file of its own"):
+        bnfold.optimize(before, folder / "out.onnx", calibrate=MODELS / "digits_train.npz", certificate=certificate)
     with pytest.raises(bnfold.ModelError, match="is a model, data or another output itself"):
         bnfold.optimize(before, folder / "out.onnx", certificate=before)
     with pytest.raises(bnfold.ModelError, match="there is no folder"):

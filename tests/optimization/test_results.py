@@ -175,7 +175,7 @@ def test_verbose_tells_all_of_a_node():
         ),
         pytest.param(
             [folded("bn", "conv1"), Entry("conv2", "Conv", Outcome.MERGED, ("conv1",))],
-            ["FOUND  net.onnx  1 of 1 BatchNormalization would fold", "  also 1 parallel node merged"],
+            ["FOUND  net.onnx  1 of 1 BatchNormalization would fold", "  also 1 node merged"],
             id="merged",
         ),
         pytest.param(

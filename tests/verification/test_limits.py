@@ -18,6 +18,7 @@ from bnfold.model_io import load, to_proto
 from bnfold.verification import Outcome, Verdict, Verification, verify
 from bnfold.verification.conclusion import conclusion
 from bnfold.verification.confined import Exhausted, confined
+from bnfold.verification.float64.kept import Kept
 from bnfold.verification.regions.alignment import Comparison, compare_regions
 from bnfold.verification.regions.judge import Judge
 from bnfold.verification.regions.scenes import scenes
@@ -194,7 +195,7 @@ def compared(left: Graph, right: Graph, looks: int) -> Comparison:
     """Region by region, where time runs out at some operator."""
     deadline = Countdown(looks)
     candidates = Generator(left, {}, {}, 0).candidates()
-    judge = Judge(left, right, scenes(left, candidates), 0, deadline)
+    judge = Judge(left, right, scenes(left, candidates), 0, deadline, Kept())
     names = {entry.name: entry.name for entry in left.model.proto.graph.output}
     return compare_regions(left, right, names, judge, silent)
 

@@ -42,8 +42,11 @@ class Rounding(NamedTuple):
     def of(self, x: Array) -> FloatArray:
         """How far each number may be from what was rounded to it: half the distance to its neighbour."""
         x = np.asarray(x, np.float64)
-        power = (x.view(np.uint64) & _EXPONENT).view(np.float64)  # the power of two below, of subnormal numbers 0
-        return np.asarray(np.maximum(self.u * np.where(np.isfinite(x), power, 0.5), self.eta))
+        step = np.bitwise_and(x.view(np.uint64), _EXPONENT, out=np.empty(x.shape, np.uint64)).view(np.float64)
+        if not np.isfinite(step.max(initial=0.0)):
+            step = np.where(np.isfinite(x), step, 0.5)
+        step *= self.u
+        return np.maximum(step, self.eta, out=step)
 
     def times(self, factor: float) -> Rounding:
         return Rounding(factor * self.u, factor * self.eta)

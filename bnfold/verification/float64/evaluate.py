@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,7 +19,8 @@ from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.verification.float64.carried import Call, Num, Rounding, distance, rounding_to
 from bnfold.verification.float64.control import REPEATING, Repeat, body, trips
-from bnfold.verification.float64.how import AS_IT_IS, Coverage, How, Result
+from bnfold.verification.float64.how import AS_IT_IS, NOTHING, Coverage, How, Result
+from bnfold.verification.float64.kept import Kept
 from bnfold.verification.float64.kernel import Array, NotComputed, as_real
 from bnfold.verification.float64.kernels import KERNELS, RANDOM, unrounded
 from bnfold.verification.float64.rules import RULES, carried
@@ -43,11 +46,18 @@ class OutOfTime(CannotEvaluate):
 
 
 class Evaluator:
-    """Evaluates operators of one model. Weights are kept until `forget`."""
+    """Evaluates operators of one model. Weights are kept until `forget`.
 
-    def __init__(self, model: Model, deadline: Deadline = NEVER) -> None:
+    Args:
+        model: The model.
+        deadline: When it has to have ended.
+        kept: Where to keep what operators make of values that are given, for others who give the same arrays.
+    """
+
+    def __init__(self, model: Model, deadline: Deadline = NEVER, kept: Kept | None = None) -> None:
         self._store = Store(model)
         self._deadline = deadline
+        self._kept = kept
         self.constant, self.forget = self._store.constant, self._store.forget
 
     def evaluate(self, ops: Iterable[Op], known: Mapping[Value, Array], target: Value, how: How = AS_IT_IS) -> Result:
@@ -56,7 +66,7 @@ class Evaluator:
         Raises:
             CannotEvaluate: An operator is unknown, or does not fit its inputs.
         """
-        run = _Run(self._store, self._deadline, known, how)
+        run = _Run(self._store, self._deadline, known, how, self._kept)
         for _ in run.steps(ops):
             pass
         num = run.num(target)
@@ -114,21 +124,22 @@ class _Run:
         values: What is known by now.
     """
 
-    def __init__(self, store: Store, deadline: Deadline, known: Mapping[Value, Array], how: How = AS_IT_IS) -> None:
+    def __init__(
+        self,
+        store: Store,
+        deadline: Deadline,
+        known: Mapping[Value, Array],
+        how: How = AS_IT_IS,
+        kept: Kept | None = None,
+    ) -> None:
         self.values: Known = {value: Num(array) for value, array in known.items()}
-        self._store, self._deadline = store, deadline
+        self.coverage = NOTHING
+        self._store, self._deadline, self._kept = store, deadline, kept
         self._how = how
         self._fixed = {value for value in known if is_stored(value)}
         self._iterations = 0
         self._nest = 1  # iterations of the Loops and Scans around an operator, multiplied
-        self._taken: set[tuple[Op, str]] = set()
-        self._referred: set[Op] = set()
-        self._estimated: set[str] = set()
-        self._blind = False
-
-    @property
-    def coverage(self) -> Coverage:
-        return Coverage(frozenset(self._taken), frozenset(self._referred), frozenset(self._estimated), self._blind)
+        self._origins = {} if kept is None else {value: _origin(value, array, kept) for value, array in known.items()}
 
     def num(self, value: Value | None) -> Num:
         """A value that is known by now."""
@@ -147,23 +158,45 @@ class _Run:
                 self._store.forget(done.get(number, ()))
 
     def _step(self, op: Op, values: Known) -> None:
-        """Runs an operator. What a body makes counts as data."""
+        """Runs an operator, unless what it makes of these values is known. What a body makes counts as data."""
         if all(value is None or value in values for value in op.outputs):
             return  # a constant that the caller has given
-        self._run(op, values)
         reads = op.inputs[:1] if op.type == "CastLike" else op.inputs  # the other one says its type and no more
-        if not op.bodies and all(map(self._is_fixed, reads)):
+        is_fixed = not op.bodies and all(map(self._is_fixed, reads))
+        make = partial(self._made, op, values, is_fixed=is_fixed)
+        key = self._key(op) if values is self.values else None  # in a body, values change
+        if key is None or self._kept is None:
+            made = make()
+        else:
+            made = self._kept.get(key, make, _nbytes)
+            self._origins.update((value, (made.serial, place)) for place, value in enumerate(op.outputs) if value)
+        self.coverage |= made.coverage
+        values.update((value, num) for value, num in zip(op.outputs, made.nums, strict=False) if value is not None)
+        if is_fixed:
             self._fixed.update(value for value in op.outputs if value is not None)
-            self._round(op, values)
+
+    def _key(self, op: Op) -> Hashable:
+        """All that the results of an operator depend on; None if that cannot be told."""
+        origins = [self._origins.get(value) or self._stored_origin(value) if value else () for value in op.inputs]
+        return None if op.bodies or None in origins else (op, self._how.of(op), *origins)
+
+    def _stored_origin(self, value: Value) -> Hashable:
+        return (value, self._how.rounded.get(value)) if is_stored(value) else None
+
+    def _made(self, op: Op, values: Known, *, is_fixed: bool) -> _Made:
+        met, self.coverage = self.coverage, NOTHING
+        nums = self._run(op, values)
+        made = _Made(self._rounded(op, nums) if is_fixed else nums, self.coverage)
+        self.coverage = met
+        return made
 
     def _is_fixed(self, value: Value | None) -> bool:
         """Whether it depends on no data."""
         return value is None or value in self._fixed or is_stored(value)
 
-    def _round(self, op: Op, values: Known) -> None:
+    def _rounded(self, op: Op, nums: Sequence[Num]) -> Sequence[Num]:
         """Rounds a constant that is cast to a narrower type; data is not rounded, as it stands for real numbers."""
-        value, narrow = op.outputs[0], _cast_type(op)
-        num = Num(None) if value is None else values[value]
+        value, narrow, num = op.outputs[0], _cast_type(op), nums[0]
         if value is not None and narrow and isinstance(num.value, np.ndarray) and num.value.dtype == np.float64:
             try:
                 rounded = cast(num.value, narrow, saturates=saturates(op))
@@ -171,15 +204,17 @@ class _Run:
                 raise CannotEvaluate(
                     f"{op.type} {op.label!r}: runtimes differ in what it makes of {narrow.name}"
                 ) from error
-            values[value] = num._replace(value=rounded.astype(np.float64))
+            nums = [num._replace(value=rounded.astype(np.float64)), *nums[1:]]
         if self._how.folds and _is_cast_of_stored(value):
-            return  # whoever folds constants gets it exactly
-        for output in op.outputs:
-            dtype = None if output is None or not self._how.folds or op.type == "Constant" else op.graph.dtype(output)
-            if output is not None and dtype is not None and is_float(dtype):
-                values[output] = _off(values[output], rounding_to(dtype))
-            if output is not None and output in self._how.rounded:
-                values[output] = _off(values[output], self._how.rounded[output])
+            return nums  # whoever folds constants gets it exactly
+        return [self._off(op, output, num) for output, num in zip(op.outputs, nums, strict=False)]
+
+    def _off(self, op: Op, output: Value | None, num: Num) -> Num:
+        """A computed constant, off by the roundings that it is granted."""
+        dtype = None if output is None or not self._how.folds or op.type == "Constant" else op.graph.dtype(output)
+        if dtype is not None and is_float(dtype):
+            num = _off(num, rounding_to(dtype))
+        return num if output is None or output not in self._how.rounded else _off(num, self._how.rounded[output])
 
     def _num(self, value: Value | None, values: Known) -> Num:
         if value is None:
@@ -190,11 +225,11 @@ class _Run:
             values[value] = self._store.rounded(value, self._how.rounded.get(value))
         return values[value]
 
-    def _run(self, op: Op, values: Known) -> None:
+    def _run(self, op: Op, values: Known) -> Sequence[Num]:
         if self._deadline.is_over:
             raise OutOfTime
         try:
-            results = self._results(op, values)
+            return self._results(op, values)
         except CannotEvaluate:
             raise
         except NotComputed as error:
@@ -204,7 +239,6 @@ class _Run:
         except Exception as error:  # whatever a foreign kernel does with arrays that do not fit
             text = " ".join(str(error).split())[:200]
             raise CannotEvaluate(f"{op.type} {op.label!r}: {type(error).__name__}: {text}") from error
-        values.update((value, num) for value, num in zip(op.outputs, results, strict=False) if value is not None)
 
     def _results(self, op: Op, values: Known) -> Sequence[Num]:
         if op.type == "Constant":
@@ -215,10 +249,9 @@ class _Run:
         if repeat := REPEATING.get(op.type):
             return self._repeated(op, inputs, repeat, values)
         arrays = [num.value for num in inputs]
-        self._blind = self._blind or not sees_all(op, arrays)
         outputs, is_referred = self._computed(op, arrays)
-        if is_referred and not all(map(self._is_fixed, op.inputs)):
-            self._referred.add(op)
+        referred = {op} if is_referred and not all(map(self._is_fixed, op.inputs)) else ()
+        self.coverage |= Coverage(referred=frozenset(referred), blind=not sees_all(op, arrays))
         return self._carried(op, inputs, outputs)
 
     def _carried(self, op: Op, inputs: Sequence[Num], outputs: Sequence[Any]) -> Sequence[Num]:
@@ -226,7 +259,7 @@ class _Run:
         unit = 0.0 if all(map(self._is_fixed, op.inputs)) and not op.bodies else self._how.unit
         call = Call(op, inputs, outputs, lambda arrays: self._computed(op, arrays)[0], unit)
         if op.type not in RULES and any(num.error is not None for num in inputs):
-            self._estimated.add(op.type)
+            self.coverage |= Coverage(estimated=frozenset({op.type}))
         results = carried(call)
         if op not in self._how.retuned:
             return results
@@ -267,7 +300,7 @@ class _Run:
             raise NotComputed("rounding decides which branch it takes")
         chosen = "then_branch" if bool(np.asarray(condition.value).reshape(-1)[0]) else "else_branch"
         chosen = self._how.forced.get(op, chosen)
-        self._taken.add((op, chosen))
+        self.coverage |= Coverage(taken=frozenset({(op, chosen)}))
         return self._run_body(body(op, chosen), [], values)
 
     def _repeated(self, op: Op, inputs: Sequence[Num], repeat: Repeat, values: Known) -> Sequence[Num]:
@@ -294,6 +327,30 @@ class _Run:
         for op in scope.live_ops():
             self._step(op, inner)
         return [self._num(scope.lookup(entry.name), inner) for entry in scope.proto.output]
+
+
+_SERIALS = itertools.count()
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What an operator made, what was met, and a number that nothing else has."""
+
+    nums: Sequence[Num]
+    coverage: Coverage
+    serial: int = field(default_factory=lambda: next(_SERIALS))
+
+
+def _nbytes(made: _Made) -> int:
+    """As if a part of an array were all of it, which it keeps in memory."""
+    arrays = (array for num in made.nums for array in (num.value, num.error) if isinstance(array, np.ndarray))
+    return sum(getattr(array.base, "nbytes", array.nbytes) for array in arrays)
+
+
+def _origin(value: Value, array: Array, kept: Kept) -> Hashable:
+    """Of a value that is given: another for each array, as long as that is kept."""
+    serial, _ = kept.get(id(array), lambda: (next(_SERIALS), array), lambda _: array.nbytes)
+    return serial, is_stored(value)
 
 
 def _aligned(op: Op, inputs: list[Num]) -> list[Num]:

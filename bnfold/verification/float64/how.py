@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -29,6 +29,11 @@ class How:
     retuned: frozenset[Op] = frozenset()
     folds: bool = False
     unit: float = 0.0
+
+    def of(self, op: Op) -> Hashable:
+        """All of it that matters to an operator without bodies, given its inputs."""
+        roundings = (self.rounded.get(output) for output in op.outputs if output is not None)
+        return self.rounds, op in self.retuned, self.folds, self.unit, *roundings
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ where rounded weights enter a sum, each rounded on its own, the bound is statist
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -120,28 +121,32 @@ def _ball(num: Num, unit: float) -> Ball:
     return Ball(num.value, 0.0 if num.error is None else num.error, unit)
 
 
-def bilinear(multiply: Callable[[Call, Any, Any], Any], factor: Callable[[Op], float] = lambda op: 1.0) -> Rule:
-    """(a + d)(b + e) - ab  =  d (b + e) + a e, summed up; what is added to that comes third"""
+def bilinear(
+    multiply: Callable[[Call, Any, Any], Any],
+    factor: Callable[[Op], float] = lambda op: 1.0,
+    terms: Callable[[Call], float] = lambda call: math.inf,
+) -> Rule:
+    """(a + d)(b + e) - ab  =  d (b + e) + a e, summed up over no more than so many terms; see `_plus`"""
 
     def rule(call: Call) -> Sequence[Any]:
-        a, b = (np.abs(num.value) for num in call.inputs[:2])
         scale = abs(factor(call.op))
+
+        def product(place: int, p: Any, q: Any) -> FloatArray:
+            return np.asarray(np.abs(multiply(call, *((p, q) if place == 0 else (q, p)))))
 
         def entering(place: int, other: FloatArray) -> FloatArray:
             """Sum of e |x|; of what was rounded on its own K standard deviations will do, where e/√3 is one of an e"""
-
-            def product(p: Any, q: Any) -> FloatArray:
-                return np.asarray(np.abs(multiply(call, *((p, q) if place == 0 else (q, p)))))
-
             error = call.error(place)
-            worst = product(error, other)
-            if not call.inputs[place].fresh:
+            worst = product(place, error, other)
+            if not call.inputs[place].fresh or terms(call) <= K**2 / 3:  # then it is less, by Cauchy and Schwarz
                 return worst
-            usual = K * np.sqrt(scale * product(error**2, other**2) / 3)
+            usual = K * np.sqrt(scale * product(place, error**2, other**2) / 3)
             return np.where(usual > _SQUARES, np.minimum(worst, usual), worst)
 
-        parts = [entering(1, a)] * call.is_off(1) + [entering(0, b + call.error(1))] * call.is_off(0)
-        parts += [np.abs(multiply(call, call.unit * a, b))] * bool(call.unit)
+        a, b = (call.inputs[place].value for place in range(2))
+        parts = [entering(1, np.abs(a))] if call.is_off(1) else []
+        parts += [entering(0, np.abs(b) + call.error(1))] if call.is_off(0) else []
+        parts += [product(0, call.unit * np.abs(a), np.abs(b))] if call.unit else []
         return [sum(parts)]
 
     return rule
@@ -157,7 +162,10 @@ def _plus(rule: Rule, added: Callable[[Call], Any]) -> Rule:
 
 
 _conv = _plus(
-    bilinear(lambda call, p, q: windows.conv(call.op, [p, q])[0]),
+    bilinear(
+        lambda call, p, q: windows.conv(call.op, [p, q])[0],
+        terms=lambda call: math.prod(call.value(1).shape[1:]),
+    ),
     lambda call: channels(call.error(2), call.outputs[0].ndim),
 )
 

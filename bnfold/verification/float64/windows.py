@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from bnfold.graph import Op
 from bnfold.verification.float64.kernel import Array, NotComputed, channels, optional, present
 
 _BLOCK = 1 << 18  # numbers that are written out at a time, which a processor's cache holds
+
+_WIDE = 64  # positions; with fewer, samples are better multiplied together
 
 
 def conv(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
@@ -24,6 +27,9 @@ def conv(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     count, out = x.shape[0], windows.shape[2 : 2 + rank]
     y = np.empty((weight.shape[0], count, *out))
     flat = weight.reshape(groups, weight.shape[0] // groups, -1)
+    if math.prod(kernel) == 1 and math.prod(out) >= _WIDE:  # then there is nothing to write out
+        y = np.matmul(flat, windows.reshape(count, *flat.shape[::2], -1)).reshape(count, -1, *out)
+        return [y if bias is None else y + channels(bias, y.ndim)]
     rows = max(1, _BLOCK * out[0] // max(1, windows.size))
     for start in range(0, out[0], rows):
         block = slice(start, start + rows)

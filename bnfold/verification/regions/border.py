@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from bnfold.affine import FloatArray
 from bnfold.graph import Graph, Value
 from bnfold.graph.ports import index_range
 from bnfold.verification.float64.evaluate import CannotEvaluate
+from bnfold.verification.float64.kept import Kept
 from bnfold.verification.float64.kernel import as_real
 from bnfold.verification.regions.numbering import Number
 from bnfold.verification.regions.scenes import Scene
@@ -67,7 +69,7 @@ class Trial:
 
 
 def made_up(
-    graph: Graph, scene: Scene, border: Mapping[Number, Value], hints: Hints, seed: int, tries: int
+    graph: Graph, scene: Scene, border: Mapping[Number, Value], hints: Hints, seed: int, tries: int, kept: Kept
 ) -> Iterator[Trial]:
     """Values for a border, one set for each trial.
 
@@ -85,6 +87,7 @@ def made_up(
         hints: What else to try.
         seed: Same seed, same values.
         tries: How often at least.
+        kept: Where to keep them, so that a value is made up alike, and once, for all regions that start from it.
 
     Raises:
         CannotEvaluate: A value is of a kind that cannot be made up.
@@ -97,9 +100,10 @@ def made_up(
     usual = len(kinds)
     kinds += [_Kind("normal", 0.0)] * (rows < _CYCLE - 1)
     dtypes = [scene.dtype(value) for value in border.values()]
+    known = list(zip(shapes.items(), dtypes, strict=True))
+    conditions = [number for (number, shape), dtype in known if dtype == np.bool_ and shape in ((), (1,))]
     turns = max(tries, _TRUTHS if np.dtype(np.bool_) in dtypes else 1)
-    known = zip(shapes.values(), dtypes, strict=True)
-    if integers := [shape for shape, dtype in known if dtype is not None and dtype.kind in "iu"]:
+    if integers := [shape for (_, shape), dtype in known if dtype is not None and dtype.kind in "iu"]:
         kinds += [_Kind("normal", choices=range(_MANY_CHOICES)), _Kind("normal", choices=range(-_MANY_CHOICES, 3))]
         kinds += [_Kind("normal", choices=hints.choices)] * bool(hints.choices)
         # a single one, as the number of an iteration: each in turn
@@ -112,14 +116,14 @@ def made_up(
     for places, peak in ((hints.winners, _LARGE), (hints.losers, -_LARGE)):
         kinds += [_Kind("normal", peak=peak, places=places[k : k + rows]) for k in range(0, len(places), max(1, rows))]
     for turn, (place, kind) in itertools.product(range(turns), enumerate(kinds)):
-        random = np.random.default_rng([seed, turn, place])
         # of two conditions every combination, of more some
         more = np.random.default_rng([seed, turn]).random(len(border)) < 0.5
-        truths = iter([turn % 2 == 0, turn // 2 % 2 == 0, *more.tolist()])
-        given = {
-            number: _values(random, graph, scene, value, shapes[number], kind, truths)
-            for number, value in border.items()
-        }
+        truths = dict(zip(conditions, [turn % 2 == 0, turn // 2 % 2 == 0, *more.tolist()], strict=False))
+        given: dict[Number, Array] = {}
+        for number, value in border.items():
+            key = (seed, turn, place, number)
+            make = partial(_values, key, graph, scene, value, shapes[number], kind, truths.get(number))
+            given[number] = kept.get((scene, key, kind, truths.get(number)), make, _nbytes)
         yield Trial(given, is_daring=place >= usual, is_zero=not kind.size)
 
 
@@ -138,6 +142,10 @@ class _Kind:
     places: Sequence[int] = ()
 
 
+def _nbytes(array: Array) -> int:
+    return array.nbytes
+
+
 def _shape(scene: Scene, value: Value) -> tuple[int, ...]:
     shape = scene.shape(value)
     if shape is None:
@@ -146,17 +154,19 @@ def _shape(scene: Scene, value: Value) -> tuple[int, ...]:
 
 
 def _values(
-    random: np.random.Generator,
+    seed: Sequence[int],
     graph: Graph,
     scene: Scene,
     value: Value,
     shape: tuple[int, ...],
     kind: _Kind,
-    truths: Iterator[bool],
+    truth: bool | None,
 ) -> Array:
-    dtype = scene.dtype(value)
+    random, dtype = np.random.default_rng(seed), scene.dtype(value)
+    if truth is not None:
+        return np.full(shape, truth)
     if dtype == np.bool_:
-        return np.full(shape, next(truths)) if not shape or shape == (1,) else random.random(shape) < 0.5
+        return random.random(shape) < 0.5
     if dtype is not None and as_real(dtype) != np.float64:
         if dtype.kind not in "iu" or value.producer is not None:
             raise CannotEvaluate(f"{value.name!r} is neither a number nor an index")

@@ -16,6 +16,7 @@ from bnfold.reasons import Refused
 from bnfold.verification.evidence import Evidence
 from bnfold.verification.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime, is_stored
 from bnfold.verification.float64.how import Coverage, How
+from bnfold.verification.float64.kept import Kept
 from bnfold.verification.float64.kernel import Array, as_real
 from bnfold.verification.regions.blame import changed_operators, culprit
 from bnfold.verification.regions.border import Hints, made_up
@@ -42,13 +43,17 @@ class Judge:
         scenes: The shapes to try, small ones first; the last are the declared ones, for what fits no others.
         seed: Of the values at the borders.
         deadline: Of all comparisons together; what is left then is not evaluated.
+        kept: Where regions overlap, an operator is evaluated for the first of them alone.
 
     Attributes:
         is_late: Whether something was not evaluated for want of time.
     """
 
-    def __init__(self, before: Graph, after: Graph, scenes: Sequence[Scene], seed: int, deadline: Deadline) -> None:
-        self._before, self._after = Evaluator(before.model, deadline), Evaluator(after.model, deadline)
+    def __init__(
+        self, before: Graph, after: Graph, scenes: Sequence[Scene], seed: int, deadline: Deadline, kept: Kept
+    ) -> None:
+        self._kept = kept
+        self._before, self._after = (Evaluator(graph.model, deadline, self._kept) for graph in (before, after))
         self.is_late = False
         self._graph = before
         self._after_graph = after
@@ -214,7 +219,7 @@ class Judge:
         """The first trial in which the sides differ, else the worst of them; with the values at the border for it."""
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
-        for trial in made_up(self._graph, scene, border, tips, self._seed, tries):
+        for trial in made_up(self._graph, scene, border, tips, self._seed, tries, self._kept):
             refused = ""
             try:
                 given, old, met = _suited(left, trial.given)

@@ -11,15 +11,12 @@ from contextlib import suppress
 from math import prod
 
 import numpy as np
-import onnx
-import onnx.checker
-import onnx.defs
-import onnx.shape_inference
 from onnx import TensorProto, TypeProto, helper, numpy_helper
 
 from bnfold.graph import Graph, Op, Value
 from bnfold.graph.evaluate import EVALUATORS, NotEvaluated
 from bnfold.graph.facts import FEW_SIZES, Array, shape_of
+from bnfold.graph.notes import types_made
 from bnfold.model_io.tensors import STANDARD_DOMAINS, holds_real_numbers
 from bnfold.verification.float64.evaluate import CannotEvaluate, Evaluator
 from bnfold.verification.float64.kernel import as_real
@@ -116,14 +113,9 @@ class _Walk:
             for value in op.inputs
             if value in self._numbers
         }
-        try:
-            schema = onnx.defs.get_schema(op.node.op_type, op.opset)
-        except onnx.defs.SchemaError:
-            raise _Unknown from None
-        try:
-            found = onnx.shape_inference.infer_node_outputs(schema, op.node, dict(types), data)
-        except onnx.checker.ValidationError:  # a type that the operator's definition does not have: bfloat16, say
-            raise _Unknown from None
+        found = types_made(op.node, op.opset, types, data)
+        if not found:
+            raise _Unknown
         for value in op.outputs:
             if value is not None and value.name in found:
                 self.types[value] = found[value.name]

@@ -55,35 +55,44 @@ def run_both(
     setup = _Setup(before, after, varied, names, providers)
     problems: list[str] = []
     for float64 in (False, True):
+        run = Run()
         try:
-            samples = list(data) or _samples(runner, setup, generator, distributions, float64=float64)
+            chosen = [list(data)] if data else _samples(runner, setup, generator, distributions, float64=float64)
+            for samples in chosen:
+                run = _compared(runner, setup, samples, tolerance, float64=float64)
+                if run.was_run:
+                    return run
         except CannotGenerate as error:
             return Run(problem=str(error))
-        if isinstance(samples, str):
-            problems.append(samples)
-            continue
-        run = _compared(runner, setup, samples, tolerance, float64=float64)
-        if run.was_run:
-            return run
+        except _NothingFits as error:
+            run = Run(problem=str(error))
         problems.append(run.problem)
     return Run(problem=f"ONNX Runtime: {problems[0]}; in float64: {problems[1]}")
 
 
+class _NothingFits(Exception):
+    """BEFORE takes inputs of none of the shapes that were tried."""
+
+
 def _samples(
     runner: Runner, setup: _Setup, generator: Generator, distributions: Sequence[str], *, float64: bool
-) -> list[Sample] | str:
-    """Inputs of the first shapes that BEFORE accepts, or why there are none."""
+) -> Iterator[list[Sample]]:
+    """Inputs of the most sensible shapes; then, which is seldom needed, of the first that BEFORE accepts."""
     shapes = list(itertools.islice(generator.candidates(), _MOST_CANDIDATES))
-    fitting = shapes[0]
+    yield _of_shapes(shapes[0], generator, distributions)
     if len(shapes) > 1:
         feeds = [generator.sample(shape, "normal").feed for shape in shapes]
-        job = Job(setup.before, feeds, providers=setup.providers, float64=float64, first=True)
-        found = runner.run([job])[0]
+        found = runner.run([Job(setup.before, feeds, providers=setup.providers, float64=float64, first=True)])[0]
         if found[-1].error:
-            return f"{found[0].error}; its shape was guessed: --shape {generator.guessed}=… gives it"
-        fitting = shapes[len(found) - 1]
-    samples = [generator.sample(fitting, name) for name in distributions]
-    for number, variant in enumerate(generator.batch_variants(fitting)):
+            raise _NothingFits(f"{found[0].error}; its shape was guessed: --shape {generator.guessed}=… gives it")
+        yield _of_shapes(shapes[len(found) - 1], generator, distributions)
+
+
+def _of_shapes(
+    shapes: Mapping[str, tuple[int, ...]], generator: Generator, distributions: Sequence[str]
+) -> list[Sample]:
+    samples = [generator.sample(shapes, name) for name in distributions]
+    for number, variant in enumerate(generator.batch_variants(shapes)):
         sample = generator.sample(variant, "normal", salt=number + 1)
         samples.append(replace(sample, name=f"normal, batch {next(iter(variant.values()))[0]}"))
     return samples
@@ -91,9 +100,10 @@ def _samples(
 
 def _compared(runner: Runner, setup: _Setup, samples: Sequence[Sample], tolerance: Tolerance, *, float64: bool) -> Run:
     feeds = [sample.feed for sample in samples]
-    moved = [moved_by_an_ulp(feed) for feed in feeds]
-    base = Job(setup.before, [*feeds, *moved], providers=setup.providers, float64=float64)
+    least = min(range(len(samples)), key=lambda number: sum(array.size for array in feeds[number].values()))
+    base = Job(setup.before, [*feeds, moved_by_an_ulp(feeds[least])], providers=setup.providers, float64=float64)
     before, after = runner.run([base, replace(base, model=setup.after, feeds=feeds)])
+    usual = noise(before[least], before[len(samples) :])  # of the others it is not much else, until it matters
     varied: set[str] = set()
     how = _how(setup, sum(not outputs.error for outputs in before[: len(samples)]), float64=float64)
     ran = [number for number in range(len(samples)) if not before[number].error]
@@ -103,9 +113,9 @@ def _compared(runner: Runner, setup: _Setup, samples: Sequence[Sample], toleranc
     if failed := [number for number in usable if after[number].error]:
         return Run(failure=after[failed[0]].error, failed_on=samples[failed[0]], how=how)
     pairs = [Pair(samples[number], before[number], after[number]) for number in usable]
-    variants = {samples[number].name: [before[len(samples) + number]] for number in usable}
+    originals = {pair.sample.name: pair.before for pair in pairs}
+    floors = dict.fromkeys(originals, usual)
     while True:
-        floors = {pair.sample.name: noise(pair.before, variants[pair.sample.name]) for pair in pairs}
         run = held_against(pairs, setup.names, floors, tolerance, how)
         unknown = [dispute.sample for dispute in run.disputes if dispute.sample.name not in varied]
         if not unknown or tolerance.is_given:
@@ -113,13 +123,14 @@ def _compared(runner: Runner, setup: _Setup, samples: Sequence[Sample], toleranc
         # only now is it worth the time to know the noise well, and only of these samples
         varied |= {sample.name for sample in unknown}
         for sample, outputs in zip(unknown, _varied(runner, setup, base, unknown), strict=True):
-            variants[sample.name] += outputs
+            floors[sample.name] = noise(originals[sample.name], outputs)
 
 
 def _varied(runner: Runner, setup: _Setup, base: Job, samples: Sequence[Sample]) -> Iterator[Sequence[Outputs]]:
     """For each sample, what variations that change nothing make of it."""
     alone = replace(base, feeds=[sample.feed for sample in samples])
-    changes = [replace(alone, model=setup.varied())]
+    moved = replace(base, feeds=[moved_by_an_ulp(sample.feed) for sample in samples])
+    changes = [moved, replace(alone, model=setup.varied())]
     if not base.float64:  # which nothing of the runtime changes
         changes += [replace(alone, optimize=True), replace(alone, threads=1)]
     yield from zip(*runner.run(changes), strict=True)
