@@ -28,7 +28,11 @@ def row_ending_in(second: Op) -> Iterator[tuple[Op, Way]]:
     """
     if second.type not in ROWS or second.is_kept:
         return
-    for row in _rows(second):
+    try:
+        rows = list(_rows(second))
+    except Refused:  # one of them lacks what it has to read
+        return
+    for row in rows:
         try:
             with malformed_is_refused(second):
                 yield _merged(row, second)
