@@ -173,7 +173,8 @@ def _is_still(given: Given, rows: int) -> npt.NDArray[np.bool_]:
 
 def _worst(old: FloatArray, new: FloatArray, bound: FloatArray) -> Finding:
     error = np.abs(old - new)
-    ratio = np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0)
+    with np.errstate(over="ignore"):
+        ratio = np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0)
     # of what is too far off, what is furthest off: near zero, the ratio says more of the bound than of the error
     wrong = ratio > 1
     place = np.unravel_index(int((np.where(wrong, error, 0.0) if wrong.any() else ratio).argmax()), ratio.shape)
