@@ -165,7 +165,7 @@ class _Alignment:
         signature = self._after.signature(op)
         alike = (old for old in twin.live_ops() if hides(old) and self._before.signature(old) == signature)
         free = [old for old in alike if self._before.keys(old)[0] not in self._after.values]
-        for old in sorted(free, key=lambda old: old.outputs[0].name != op.outputs[0].name)[:_OPENINGS]:
+        for old in sorted(free, key=lambda old: old.node.output[:1] != op.node.output[:1])[:_OPENINGS]:
             results = self._read_by(old, op)
             if wrong := next((result for result in results if result.outcome is Outcome.DIFFERENT), None):
                 self._unlike.setdefault(op, wrong)

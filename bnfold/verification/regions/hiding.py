@@ -39,8 +39,9 @@ def _below(op: Op, value: Value) -> Value | None:
     if made.type in _RISING or (made.type in ("Softmax", "LogSoftmax") and _is_along(made, op)):
         return made.data(0)
     if made.type in ("Add", "Sub", "Mul", "Div"):
-        number = made.graph.constant(made.data(1))
-        if number is not None and number.array().size == 1 and (made.type in ("Add", "Sub") or number.array().item() > 0):
+        constant = made.graph.constant(made.data(1))
+        array = None if constant is None else constant.array()
+        if array is not None and array.size == 1 and (made.type in ("Add", "Sub") or array.item() > 0):
             return made.data(0)
     return None
 
@@ -49,6 +50,8 @@ def _is_along(softmax: Op, op: Op) -> bool:
     """Whether a Softmax of new versions is along the axis of the operator that chooses behind it."""
     shape = softmax.graph.shape(softmax.data(0))
     default = -1 if op.type == "Hardmax" else 0
-    return shape is not None and softmax.opset >= 13 and softmax.attribute("axis", -1) % len(shape) == (
-        op.attribute("axis", default) % len(shape)
+    return (
+        shape is not None
+        and softmax.opset >= 13
+        and softmax.attribute("axis", -1) % len(shape) == (op.attribute("axis", default) % len(shape))
     )

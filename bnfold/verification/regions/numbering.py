@@ -177,7 +177,7 @@ class Numbering:
     def signature(self, op: Op) -> Hashable:
         """What an op does, apart from its inputs and bodies."""
         version = since_version(op.node.domain, op.node.op_type, op.opset)
-        own = op.outputs[0].name if op.type in RANDOM and op.outputs[0] is not None else ""
+        own = op.outputs[0].name if _is_random(op) and op.outputs[0] is not None else ""
         outputs = sum(value is not None for value in op.outputs) if op.type in _OUTPUTS_MATTER else 0
         functions = self._functions if op.type.startswith("function ") else b""
         return (op.type, version, tuple(self._attributes(op, version)), own, outputs, functions)
@@ -204,6 +204,11 @@ class Numbering:
 def _roles(op: Op) -> list[str]:
     """The attribute that holds each body of an op."""
     return [attribute.name for attribute in op.node.attribute for _ in attribute_graphs(attribute)]
+
+
+def _is_random(op: Op) -> bool:
+    """Whether two that are alike may make different things of the same input."""
+    return op.type in RANDOM or (op.type == "Dropout" and (op.input(2) is not None or op.opset < 7))
 
 
 def effective_attributes(op: Op) -> dict[str, bytes]:

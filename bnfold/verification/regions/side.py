@@ -44,6 +44,7 @@ class Side:
         region: What there is to evaluate.
         changed: Its weights that the other side does not have.
         alone: Where its operators read constants that no operator of the other side reads.
+        sizes: The same of integers that say where or how much.
         retuned: Its operators with floating-point attributes that no operator of the other side has.
         decided: Its Ifs that take the same branch whatever the inputs hold.
         conditions: The number of what each of its Ifs goes by.
@@ -54,6 +55,7 @@ class Side:
     region: Region
     changed: tuple[Value, ...]
     alone: tuple[Read, ...]
+    sizes: tuple[Read, ...]
     retuned: frozenset[Op]
     decided: frozenset[Op]
     conditions: Mapping[Op, Number | None]
@@ -110,18 +112,24 @@ def changed_weights(region: Region, numbering: Numbering, other: Region, others:
     )
 
 
-def lone_reads(region: Region, numbering: Numbering, other: Region, others: Numbering) -> tuple[Read, ...]:
-    """Where operators read constants that no operator of the other side reads: numbers, and integers beside data."""
-    theirs = {others.numbers.get(read.value) for read in _constant_reads(other, others)}
-    return tuple(read for read in _constant_reads(region, numbering) if numbering.numbers.get(read.value) not in theirs)
+def lone_reads(
+    region: Region, numbering: Numbering, other: Region, others: Numbering, *, sizes: bool = False
+) -> tuple[Read, ...]:
+    """Where operators read constants that no operator of the other side reads.
+
+    Numbers, and integers beside data; or those that are sizes.
+    """
+    theirs = {others.numbers.get(read.value) for read in _constant_reads(other, others, sizes=sizes)}
+    ours = _constant_reads(region, numbering, sizes=sizes)
+    return tuple(read for read in ours if numbering.numbers.get(read.value) not in theirs)
 
 
-def _constant_reads(region: Region, numbering: Numbering) -> list[Read]:
+def _constant_reads(region: Region, numbering: Numbering, *, sizes: bool) -> list[Read]:
     return [
         Read(op, index, value)
         for op in all_ops(region.ops)
         for index, value in enumerate(op.inputs)
-        if value is not None and value in numbering.constants and not _is_size(op, index, value, numbering)
+        if value is not None and value in numbering.constants and _is_size(op, index, value, numbering) == sizes
     ]
 
 
