@@ -43,6 +43,29 @@ def test_the_right_one_of_several_is_held_against_it():
     assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
 
 
+def test_a_comparison_may_be_turned_round():
+    """And one of scores that are off stays one."""
+    model = "n (float[N, 16] x) => (bool[N, 10] y) <float half = {0.5}> { @ y = Not (~n) }"
+    ways = [
+        f"{scores} ~n = {test}"
+        for scores, test in zip(
+            [SCORES[0], "~a = Gemm (x, ws, shift)", SCORES[1]],
+            ["Greater (~a, half)", "Less (half, ~a)", "Less (half, ~a)"],
+            strict=True,
+        )
+    ]
+    case = Rewriting("", model, *ways, tensors=TENSORS)
+    assert not verify(*case.wrongly(), run=False).passed
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
+
+
+def test_an_axis_may_be_counted_from_the_end():
+    """What it is counted from is no setting that differs."""
+    model = "n (float[N, 16] x) => (float[N, 3] y, int64[N, 3] i) <int64[1] k = {3}> { @ }"
+    case = Rewriting("", model, "y, i = TopK <axis = 1> (x, k)", "", "y, i = TopK (x, k)")
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
+
+
 @pytest.mark.parametrize(
     ("before", "after"),
     [

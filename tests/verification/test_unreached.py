@@ -17,6 +17,10 @@ NUMBERS = {"none": np.int64(0), "one": np.int64(1), "half": np.float32(0.5), "ze
 NUMBERS |= {"far": np.int64(1000), "farther": np.int64(1200), "batch": np.array([4, 8]), "ratio": np.float32(0.5)}
 NUMBERS |= {"start": np.array([0]), "end": np.array([1000]), "axis": np.array([1]), "yes": np.bool_(True)}
 NUMBERS |= {"high": np.full((1, 8), 1e6, np.float32), "two": np.float32(2), "double": np.int64(2)}
+NUMBERS |= {"seven": np.int64(7), "eight": np.int64(8), "whole": np.array([6, 6, 6, 6]), "rare": np.float32(7.125)}
+NUMBERS |= {"part": np.array([6, 5, 6, 6])}
+BATCH = "~c = Cast <to = 1> (~e) ~m = Mul (x, ~c) y = Add (x, ~m)"
+DEAD = "~d = Relu (~s) y = Add (x, ~d)"
 
 
 def case(what: str, model: str, before: str, wrong: str, right: str, opset: int = 17) -> Rewriting:
@@ -43,6 +47,45 @@ CASES = [
         f"{POSITIONS} ~m = Less (~r, far) ~c = Cast <to = 1> (~m) y = Mul (x, ~c)",
         "y = Identity (x)",
         f"{POSITIONS} ~m = Greater (far, ~r) ~c = Cast <to = 1> (~m) y = Mul (x, ~c)",
+    ),
+    case(
+        "many samples",
+        PLAIN,
+        *(
+            "y = Slice (x, start, end, start)",
+            "y = Identity (x)",
+            "~a = Identity (x) y = Slice (~a, start, end, start)",
+        ),
+    ),
+    case(
+        "so many samples",
+        PLAIN,
+        f"~h = Shape (x) ~l = Gather (~h, none) ~e = Equal (~l, seven) {BATCH}",
+        f"~h = Shape (x) ~l = Gather (~h, none) ~e = Equal (~l, eight) {BATCH}",
+        f"~h = Shape (x) ~l = Gather (~h, none) ~e = Equal (seven, ~l) {BATCH}",
+    ),
+    case(
+        "lengths of sequences",
+        "n (float[6, 4] x) => (float[6, 4] y) { @ }",
+        *(
+            "y = ReverseSequence (x, whole)",
+            "y = ReverseSequence (x, part)",
+            "y = ReverseSequence <batch_axis = 1> (x, whole)",
+        ),
+    ),
+    case(
+        "shift of channels",
+        PLAIN,
+        f"~s = Sub (x, high) {DEAD}",
+        "y = Identity (x)",
+        f"~n = Neg (high) ~s = Add (x, ~n) {DEAD}",
+    ),
+    case(
+        "a single number",
+        PLAIN,
+        "~e = Equal (x, rare) y = Where (~e, zero, x)",
+        "y = Identity (x)",
+        "~e = Equal (rare, x) y = Where (~e, zero, x)",
     ),
     case(
         "band of a matrix",

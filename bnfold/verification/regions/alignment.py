@@ -13,7 +13,7 @@ from itertools import zip_longest
 
 from bnfold.graph import Graph, Op, Scope, Shape, Value
 from bnfold.verification.evidence import Evidence
-from bnfold.verification.regions.hiding import decisive, hides
+from bnfold.verification.regions.hiding import counterpart, decisive, hides
 from bnfold.verification.regions.judge import Judge
 from bnfold.verification.regions.numbering import Number, Numbering, Table
 from bnfold.verification.regions.regions import Region, balanced, confined_border, dependent_border, named
@@ -162,8 +162,9 @@ class _Alignment:
         """The numbers of an operator of BEFORE that hides what it reads as this one does, if that is equal."""
         if twin is None or not hides(op) or self._after.keys(op)[0] in self._before.values:
             return []
-        signature = self._after.signature(op)
-        alike = (old for old in twin.live_ops() if hides(old) and self._before.signature(old) == signature)
+        kind, settings = counterpart(op)[0], self._after.signature(op)[1:]
+        alike = (old for old in twin.live_ops() if hides(old) and counterpart(old)[0] == kind)
+        alike = (old for old in alike if self._before.signature(old)[1:] == settings)
         free = [old for old in alike if self._before.keys(old)[0] not in self._after.values]
         for old in sorted(free, key=lambda old: old.node.output[:1] != op.node.output[:1])[:_OPENINGS]:
             results = self._read_by(old, op)
@@ -178,7 +179,8 @@ class _Alignment:
     def _read_by(self, old: Op, op: Op) -> list[RegionResult]:
         """What two operators read is compared; nothing if some of it is no number that data makes."""
         numbers = self._before.numbers, self._after.numbers
-        pairs = [(a, b) for a, b in zip_longest(old.inputs, op.inputs) if a and b and numbers[0][a] != numbers[1][b]]
+        reads = op.inputs if counterpart(old)[1] == counterpart(op)[1] else op.inputs[::-1]
+        pairs = [(a, b) for a, b in zip_longest(old.inputs, reads) if a and b and numbers[0][a] != numbers[1][b]]
         fixed = self._before.constants | self._after.constants
         if not all(self._judge.may_cut(a) for a, b in pairs) or any({a, b} & fixed for a, b in pairs):
             return []

@@ -14,6 +14,7 @@ _HIDING = _CHOOSING | {
     *("TopK", "NonMaxSuppression", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
     *("Floor", "Ceil", "Round", "Sign"),
 }
+_TURNED = {"Less": "Greater", "LessOrEqual": "GreaterOrEqual"}
 _RISING = frozenset({"Identity", "Sigmoid", "Tanh", "Exp", "Softsign", "Erf"})
 
 
@@ -22,6 +23,12 @@ def hides(op: Op) -> bool:
     if op.type == "Cast":
         return not is_float(helper.tensor_dtype_to_np_dtype(op.attribute("to")))
     return op.type in _HIDING
+
+
+def counterpart(op: Op) -> tuple[str, bool]:
+    """The type by which such an operator is looked for, and whether its inputs then stand the other way round."""
+    turned = _TURNED.get(op.type)
+    return (op.type, False) if turned is None else (turned, True)
 
 
 def decisive(op: Op, value: Value) -> Value:

@@ -18,7 +18,7 @@ from bnfold.verification.float64.rules import is_continuous
 from bnfold.verification.regions.border import Hints
 from bnfold.verification.regions.numbering import Number, Numbering
 from bnfold.verification.regions.regions import Region
-from bnfold.verification.regions.side import Side, is_made_of_constants
+from bnfold.verification.regions.side import COMPARING, Side, is_made_of_constants
 
 _MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
 # What these do at one size, and at one place, they do at every other.
@@ -27,9 +27,10 @@ UNIFORM = _MOVING | {
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
 }
 _SAMPLE_BY_SAMPLE = UNIFORM - {"Gemm", "MatMul"}
-COMPARING = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
-_PLACING = COMPARING | {"Slice", "Trilu", "Min", "Max", "Mod", "Clip"}
+_PLACING = COMPARING | {"Slice", "Trilu", "Min", "Max", "Mod", "Clip", "Range", "ReverseSequence", "LSTM", "GRU", "RNN"}
 _ENDLESS = 1 << 30  # integers from here on stand for the end, however far it is
+_REACHING = frozenset({"Min", "Max", "Add", "Sub", "Conv", "Gemm", "BatchNormalization"})
+_MOST_BOUNDS = 1 << 12
 _REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
 _ODD = {"IsNaN": (math.nan,), "IsInf": (math.inf, -math.inf)}
 _MOST_ROWS = 32
@@ -122,10 +123,10 @@ def _bounds(side: Side) -> Iterator[float]:
 
 
 def _vectors(side: Side, op: Op) -> Iterator[Array]:
-    """The bounds of a Min or a Max, and the scales of a QuantizeLinear."""
-    reads = {"Min": op.inputs, "Max": op.inputs, "QuantizeLinear": op.inputs[1:2]}.get(op.type, [])
-    for value in reads:
-        if value in side.region.constants and (array := side.weight(value)).dtype == np.float64:
+    """The bounds of a Min or a Max, what is added, and the scales of a QuantizeLinear."""
+    for value in op.inputs[1:2] if op.type == "QuantizeLinear" else op.inputs if op.type in _REACHING else ():
+        few = value is not None and value.tensor is not None and math.prod(value.tensor.dims) <= _MOST_BOUNDS
+        if value in side.region.constants and few and (array := side.weight(value)).dtype == np.float64:
             yield array
 
 

@@ -175,8 +175,10 @@ class Judge:
         """The declared shapes, but as long as the tables of which rows were not read, and beyond a place."""
         tables = [len(rival.other) for rival in seen.idle if rival.other.ndim]
         length = max([*tables, *([place + 1] if place else [])], default=0)
-        scene = stretched(self._graph, self._scenes[-1], length) if length else None
-        return [scene] if scene is not None else self._scenes[-1:] if place else []
+        declared = self._scenes[-1]
+        longer = [stretched(self._graph, declared, length)] * bool(length)
+        longer += [stretched(self._graph, declared, rows, samples=True) for rows in (place, place + 1) if place]
+        return [scene for scene in longer if scene is not None] or ([declared] if place else [])
 
     def _tried(
         self, left: Side, right: Side, result: RegionResult, seen: Seen, tries: int, scenes: Sequence[Scene] = ()
@@ -185,7 +187,7 @@ class Judge:
         problem, refused, saw_all = "", "", False
         one_is_enough, tips = is_uniform(left.region, right.region), hints(left, right)
         for scene in scenes or self._scenes:
-            if saw_all and (one_is_enough or not scene.is_small):
+            if not scenes and saw_all and (one_is_enough or not scene.is_small):
                 break
             try:
                 found, given, now = self._found(left, right, scene, tips, seen, tries)

@@ -26,6 +26,26 @@ _TYPE_ONLY = {"CastLike": 1, "Shape": 0, "Size": 0}  # so many inputs of these o
 _OUTPUTS_MATTER = frozenset({"BatchNormalization", "Dropout", "Split"})
 
 
+# Of which the axis is one of the first input.
+_ALONG = frozenset(
+    {
+        *(
+            "ArgMax",
+            "ArgMin",
+            "TopK",
+            "Softmax",
+            "LogSoftmax",
+            "Hardmax",
+            "Concat",
+            "Split",
+            "Gather",
+            "GatherElements",
+        ),
+        *("ScatterElements", "Compress", "LpNormalization", "LayerNormalization", "QuantizeLinear", "DequantizeLinear"),
+    }
+)
+
+
 class Table:
     """Hands out numbers: the same for the same key."""
 
@@ -196,8 +216,8 @@ class Numbering:
             if attribute.HasField("t"):
                 yield (attribute.name, self._content(attribute.t))
                 continue
-            plain = _serialized(attribute)
-            if plain != defaults.get(attribute.name):
+            plain, default = _told(op, attribute), defaults.get(attribute.name)
+            if default is None or plain != _told(op, onnx.AttributeProto.FromString(default)):
                 yield (attribute.name, plain)
 
 
@@ -214,7 +234,18 @@ def _is_random(op: Op) -> bool:
 def effective_attributes(op: Op) -> dict[str, bytes]:
     """The attributes of an op, with the defaults of those that it does not have."""
     defaults = _defaults(op.node.domain, op.node.op_type, since_version(op.node.domain, op.node.op_type, op.opset))
-    return {**defaults, **{attribute.name: _serialized(attribute) for attribute in op.node.attribute}}
+    attributes = [*map(onnx.AttributeProto.FromString, defaults.values()), *op.node.attribute]
+    return {attribute.name: _told(op, attribute) for attribute in attributes}
+
+
+def _told(op: Op, attribute: onnx.AttributeProto) -> bytes:
+    """An attribute, its axis counted from the first one."""
+    shape = None
+    if attribute.name == "axis" and attribute.i < 0 and op.type in _ALONG:
+        shape = op.graph.shape(op.data(0))
+    if shape is None:
+        return _serialized(attribute)
+    return _serialized(onnx.helper.make_attribute("axis", attribute.i + len(shape)))
 
 
 @cache

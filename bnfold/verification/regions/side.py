@@ -22,6 +22,7 @@ from bnfold.verification.regions.regions import Region, all_ops
 Array = npt.NDArray[Any]
 Given = Mapping[Number, Array]
 
+COMPARING = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _BIAS_STEP = 1.0  # of the bias of a quantised operator: it is in units of products of scales, which are rounded too
 _ON_THE_WAY = 4.0  # roundings of a BatchNormalization's parameter until it is in a weight: of v + eps, √, s / √ and s W
 
@@ -95,8 +96,11 @@ class Side:
         more than one, of what is computed of them on the way.
         """
         roundings = {value: rounding_of(value) for value in self.changed}
-        if folds:
-            roundings = {v: r.times(_ON_THE_WAY) if _is_parameter(v) else r for v, r in roundings.items()}
+        if folds:  # what data is only held against is in no weight
+            held = {read.value for read in self.alone if read.op.type in COMPARING}
+            roundings = {
+                v: r.times(_ON_THE_WAY) if _is_parameter(v) else r for v, r in roundings.items() if v not in held
+            }
         return replace(self.how, rounded=roundings, retuned=self.retuned, folds=folds)
 
 
