@@ -162,9 +162,9 @@ class _Alignment:
         """The numbers of an operator of BEFORE that hides what it reads as this one does, if that is equal."""
         if twin is None or not hides(op) or self._after.keys(op)[0] in self._before.values:
             return []
-        kind, settings = counterpart(op)[0], self._after.signature(op)[1:]
+        kind, settings = counterpart(op)[0], self._after.settings(op)
         alike = (old for old in twin.live_ops() if hides(old) and counterpart(old)[0] == kind)
-        alike = (old for old in alike if self._before.signature(old)[1:] == settings)
+        alike = (old for old in alike if self._before.settings(old) == settings)
         free = [old for old in alike if self._before.keys(old)[0] not in self._after.values]
         for old in sorted(free, key=lambda old: old.node.output[:1] != op.node.output[:1])[:_OPENINGS]:
             results = self._read_by(old, op)

@@ -28,7 +28,7 @@ UNIFORM = _MOVING | {
 }
 _SAMPLE_BY_SAMPLE = UNIFORM - {"Gemm", "MatMul"}
 _PLACING = COMPARING | {"Slice", "Trilu", "Min", "Max", "Mod", "Clip", "Range", "ReverseSequence", "LSTM", "GRU", "RNN"}
-_ENDLESS = 1 << 30  # integers from here on stand for the end, however far it is
+_NEAR, _ENDLESS = 4, 1 << 30  # places up to here are met anyway, integers from here on stand for the end
 _REACHING = frozenset({"Min", "Max", "Add", "Sub", "Conv", "Gemm", "BatchNormalization"})
 _MOST_BOUNDS = 1 << 12
 _REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
@@ -75,7 +75,7 @@ def furthest(left: Side, right: Side) -> int:
     arrays = [side.weight(value) for side, value in reads if is_made_of_constants(value)]
     places = {int(place) for array in arrays if array.dtype.kind in "iu" for place in array.ravel()[:_MOST_ROWS]}
     places |= _written(left) ^ _written(right)
-    return max((abs(place) for place in places if abs(place) < _ENDLESS), default=0)
+    return max((abs(place) for place in places if _NEAR < abs(place) < _ENDLESS), default=0)
 
 
 def _written(side: Side) -> set[int]:

@@ -196,11 +196,15 @@ class Numbering:
 
     def signature(self, op: Op) -> Hashable:
         """What an op does, apart from its inputs and bodies."""
+        return (op.type, self.settings(op))
+
+    def settings(self, op: Op) -> Hashable:
+        """The same, whatever its type."""
         version = since_version(op.node.domain, op.node.op_type, op.opset)
         own = op.outputs[0].name if _is_random(op) and op.outputs[0] is not None else ""
         outputs = sum(value is not None for value in op.outputs) if op.type in _OUTPUTS_MATTER else 0
         functions = self._functions if op.type.startswith("function ") else b""
-        return (op.type, version, tuple(self._attributes(op, version)), own, outputs, functions)
+        return (version, tuple(self._attributes(op, version)), own, outputs, functions)
 
     @cached_property
     def _functions(self) -> bytes:
