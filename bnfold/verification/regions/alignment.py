@@ -181,8 +181,8 @@ class _Alignment:
         numbers = self._before.numbers, self._after.numbers
         reads = op.inputs if counterpart(old)[1] == counterpart(op)[1] else op.inputs[::-1]
         pairs = [(a, b) for a, b in zip_longest(old.inputs, reads) if a and b and numbers[0][a] != numbers[1][b]]
-        fixed = self._before.constants | self._after.constants
-        if not all(self._judge.may_cut(a) for a, b in pairs) or any({a, b} & fixed for a, b in pairs):
+        fixed = (a in self._before.constants or b in self._after.constants for a, b in pairs)
+        if any(fixed) or not all(self._judge.may_cut(a) for a, _ in pairs):
             return []
         doubted, in_vain = set(self._found.doubted), self._in_vain
         results = [self._compared(decisive(old, a), decisive(op, b))[0] for a, b in pairs]

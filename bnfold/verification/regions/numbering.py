@@ -29,19 +29,9 @@ _OUTPUTS_MATTER = frozenset({"BatchNormalization", "Dropout", "Split"})
 # Of which the axis is one of the first input.
 _ALONG = frozenset(
     {
-        *(
-            "ArgMax",
-            "ArgMin",
-            "TopK",
-            "Softmax",
-            "LogSoftmax",
-            "Hardmax",
-            "Concat",
-            "Split",
-            "Gather",
-            "GatherElements",
-        ),
-        *("ScatterElements", "Compress", "LpNormalization", "LayerNormalization", "QuantizeLinear", "DequantizeLinear"),
+        *("ArgMax", "ArgMin", "TopK", "Softmax", "LogSoftmax", "Hardmax", "Concat", "Split", "Compress"),
+        *("Gather", "GatherElements", "ScatterElements", "LpNormalization", "LayerNormalization"),
+        *("QuantizeLinear", "DequantizeLinear"),
     }
 )
 
