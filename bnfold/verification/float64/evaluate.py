@@ -174,7 +174,7 @@ class _Run:
             values[value] = num._replace(value=rounded.astype(np.float64))
         if self._how.folds and _is_cast_of_stored(value):
             return  # whoever folds constants gets it exactly
-        for output in op.outputs:
+        for output in [output for output in op.outputs if output in values]:  # kernels leave out what nothing reads
             dtype = None if output is None or not self._how.folds or op.type == "Constant" else op.graph.dtype(output)
             if output is not None and dtype is not None and is_float(dtype):
                 values[output] = _off(values[output], rounding_to(dtype))
