@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 
 from bnfold.verification.regions.alignment import Comparison
 from bnfold.verification.result import Outcome, OutputFigures, Verdict, Verification
-from bnfold.verification.running.outputs import Run
+from bnfold.verification.running.outputs import GROSS, Run
 from bnfold.verification.running.referee import Ruling
 
 _DROWNED = 0.5  # of max |y|: noise beside which an output tells nothing
-_GROSS = 0.05  # of max |y|: what is believed to be rounding where the models cannot be run in float64
 
 
 def conclusion(
@@ -35,7 +34,7 @@ def conclusion(
     beyond = [output for output in ran.outputs if not output.passed]
     nothing = [output for output in ran.outputs if output.tolerance > _DROWNED or not output.compared]
     is_off = beyond and (ran.is_final or not _is_rounding(beyond, rulings, complete=complete))
-    is_open = bool(is_off and late) and not any(output.misplaced or output.max_rel > _GROSS for output in beyond)
+    is_open = bool(is_off) and not any(output.misplaced for output in beyond) and _is_unclear(beyond, rulings, late)
     is_wrong = different and not ran.is_final
     if ran.failure or (is_off and not is_open) or is_wrong:
         verdict = Verdict.DIFFERENT
@@ -47,7 +46,7 @@ def conclusion(
         verdict = Verdict.NOT_VERIFIED
     reasons = [str(region) for region in different]
     reasons += _of_the_run(ran, beyond, rulings, verdict)
-    reasons += [f"not told from rounding: {late}"] * is_open
+    reasons += [f"not told from rounding: {late or 'neither run is near to float64'}"] * is_open
     reasons += [f"not compared region by region: {found.problem}"] * bool(found.problem)
     reasons += [str(region) for region in unknown]
     reasons += [*map(_silent, nothing), *notes]
@@ -68,8 +67,15 @@ def _is_rounding(beyond: Sequence[OutputFigures], rulings: Sequence[Ruling] | No
     if any(output.misplaced for output in beyond):
         return False
     if rulings is None:
-        return complete and all(output.max_rel <= _GROSS for output in beyond)
+        return complete and all(output.max_rel <= GROSS for output in beyond)
     return all(ruling.is_rounding for ruling in rulings)
+
+
+def _is_unclear(beyond: Sequence[OutputFigures], rulings: Sequence[Ruling] | None, late: str) -> bool:
+    """Whether float64 has not told, though what is beyond its tolerance may be rounding."""
+    if rulings is None:
+        return bool(late) and all(output.max_rel <= GROSS for output in beyond)
+    return all(ruling.may_be_rounding for ruling in rulings)
 
 
 def _of_the_run(

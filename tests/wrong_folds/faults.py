@@ -54,7 +54,8 @@ def content(tensor: onnx.TensorProto) -> bytes:
 def mutants(before: onnx.ModelProto, after: onnx.ModelProto, operators: int, seed: int = 0) -> Iterator[Mutant]:
     """Every fault that applies, in turn, to some of the folded operators spread over the model."""
     folded = folded_operators(before, after)
-    chosen = [folded[number] for number in sorted({int(at) for at in np.linspace(0, len(folded) - 1, operators)})]
+    places = sorted({int(at) for at in np.linspace(0, len(folded) - 1, operators)}) if folded else []
+    chosen = [folded[number] for number in places]
     random = np.random.default_rng(seed)
     for node in chosen:
         alike = tuple(added_to(after, node))

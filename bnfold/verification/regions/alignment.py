@@ -13,6 +13,7 @@ from itertools import zip_longest
 
 from bnfold.graph import Graph, Op, Scope, Shape, Value
 from bnfold.verification.evidence import Evidence
+from bnfold.verification.regions.hiding import counterpart, decisive, hides
 from bnfold.verification.regions.judge import Judge
 from bnfold.verification.regions.numbering import Number, Numbering, Table
 from bnfold.verification.regions.regions import Region, balanced, confined_border, dependent_border, named
@@ -114,6 +115,7 @@ class _Alignment:
         self._suspects = suspects
         self._tainted: set[Value] = set()  # values that mean something else than their namesakes, in the second pass
         self._open: dict[Value, RegionResult] = {}  # those of them that nothing has made up for yet
+        self._unlike: dict[Op, RegionResult] = {}  # of AFTER, that hide what they read: where that is something else
         self._gave_up = False
         self._in_vain = 0  # openings that did not help: two models that differ everywhere need no more of them
         self._found = Comparison()
@@ -146,7 +148,8 @@ class _Alignment:
                 if body is not None:
                     self._walk(body, other, progress)
             self._after.note_constant(op)
-            numbers = [number for value, number in zip(op.outputs, self._after.keys(op), strict=True) if value]
+            keys = self._matched(op, twin) or self._after.keys(op)
+            numbers = [number for value, number in zip(op.outputs, keys, strict=True) if value]
             values = [value for value in op.outputs if value is not None]
             is_shared = all(number in self._before.values for number in numbers)
             self._found.layers.append(Layer(named(op), ", ".join(value.name for value in values), is_shared))
@@ -154,6 +157,37 @@ class _Alignment:
                 if number not in self._before.values and (claimed := self._claimed(value, twin)) is not None:
                     number = claimed  # noqa: PLW2901 -- it has the number of its counterpart
                 self._after.assign(value, number)
+
+    def _matched(self, op: Op, twin: Scope | None) -> list[Number]:
+        """The numbers of an operator of BEFORE that hides what it reads as this one does, if that is equal."""
+        if twin is None or not hides(op) or self._after.keys(op)[0] in self._before.values:
+            return []
+        kind, settings = counterpart(op)[0], self._after.settings(op)
+        alike = (old for old in twin.live_ops() if hides(old) and counterpart(old)[0] == kind)
+        alike = (old for old in alike if self._before.settings(old) == settings)
+        free = [old for old in alike if self._before.keys(old)[0] not in self._after.values]
+        for old in sorted(free, key=lambda old: old.node.output[:1] != op.node.output[:1])[:_OPENINGS]:
+            results = self._read_by(old, op)
+            if wrong := next((result for result in results if result.outcome is Outcome.DIFFERENT), None):
+                self._unlike.setdefault(op, wrong)
+            elif results and all(result.outcome is Outcome.EQUAL for result in results):
+                for result in results:
+                    self._record(result)
+                return self._before.keys(old)
+        return []
+
+    def _read_by(self, old: Op, op: Op) -> list[RegionResult]:
+        """What two operators read is compared; nothing if some of it is no number that data makes."""
+        numbers = self._before.numbers, self._after.numbers
+        reads = op.inputs if counterpart(old)[1] == counterpart(op)[1] else op.inputs[::-1]
+        pairs = [(a, b) for a, b in zip_longest(old.inputs, reads) if a and b and numbers[0][a] != numbers[1][b]]
+        fixed = (a in self._before.constants or b in self._after.constants for a, b in pairs)
+        if any(fixed) or not all(self._judge.may_cut(a) for a, _ in pairs):
+            return []
+        doubted, in_vain = set(self._found.doubted), self._in_vain
+        results = [self._compared(decisive(old, a), decisive(op, b))[0] for a, b in pairs]
+        self._found.doubted, self._in_vain = doubted, in_vain  # nothing is claimed yet
+        return results
 
     def _claimed(self, value: Value, twin: Scope | None) -> int | None:
         """The number of the value of the same name, if the two may be taken for equal from here on."""
@@ -223,8 +257,10 @@ class _Alignment:
             if self._judge.is_late:
                 return result, regions[0]
             first = first or (result, regions[0])
+            if result.outcome is Outcome.EQUAL:
+                return self._unless_hidden(result, regions[1]), regions[0]
             if result.outcome is not Outcome.DIFFERENT:
-                return (result, regions[0]) if result.outcome is Outcome.EQUAL else first
+                return first
             self._found.doubted.add(left.name)
             unfit = dependent_border(self._before, regions[0])
             if unfit is None and self._in_vain < _PATIENCE:
@@ -233,6 +269,14 @@ class _Alignment:
                 self._in_vain += bool(opened)
                 return first
             opened.add(unfit)
+
+    def _unless_hidden(self, result: RegionResult, region: Region) -> RegionResult:
+        """A region that is equal, unless that says little: an operator in it is known to read something else."""
+        if (op := next((op for op in region.ops if op in self._unlike), None)) is None:
+            return result
+        apart = f"{self._unlike[op].difference:.2g} of max |y| apart"
+        detail = f"what {named(op)} reads is {apart}, and nothing that was tried shows it"
+        return replace(result, outcome=Outcome.NOT_EXERCISED, detail=detail)
 
     def _refuse_masks(self, left: Value, region: Region) -> None:
         if left.name not in self._suspects and any(v in self._tainted for op in region.ops for v in op.outputs):

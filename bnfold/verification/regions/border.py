@@ -28,6 +28,8 @@ _CYCLE = 4  # kinds of samples, the last of which is zero
 _DECADES = 1.5  # by which the sizes of channels go up and down
 _TRUTHS = 4  # trials where a condition is to be made up
 _MANY_CHOICES = 10
+_BESIDE = 1.0, -2.0, 3.0  # numbers beside what is none
+_WORD = "word"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class Hints:
         winners: Places to make the largest one, for an ArgMax whose labels differ there.
         losers: Places to make the smallest one.
         meet: Whether an operator may bring together what is in different samples.
+        extremes: Integers to try that a narrower type does not hold.
+        odd: What is no number, if an operator asks for that.
+        words: Texts to try.
     """
 
     reach: float = 0.0
@@ -51,6 +56,9 @@ class Hints:
     winners: tuple[int, ...] = ()
     losers: tuple[int, ...] = ()
     meet: bool = True
+    extremes: tuple[int, ...] = ()
+    odd: tuple[float, ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +113,7 @@ def made_up(
     turns = max(tries, _TRUTHS if np.dtype(np.bool_) in dtypes else 1)
     if integers := [shape for (_, shape), dtype in known if dtype is not None and dtype.kind in "iu"]:
         kinds += [_Kind("normal", choices=range(_MANY_CHOICES)), _Kind("normal", choices=range(-_MANY_CHOICES, 3))]
-        kinds += [_Kind("normal", choices=hints.choices)] * bool(hints.choices)
+        kinds += [_Kind("normal", choices=some) for some in (hints.choices, hints.extremes) if some]
         # a single one, as the number of an iteration: each in turn
         single = [*range(_MANY_CHOICES), *hints.choices[-_MANY_CHOICES:]] if () in integers else []
         kinds += [_Kind("normal", choices=(k,)) for k in single]
@@ -113,6 +121,7 @@ def made_up(
     if hints.levels:
         singles = [_Kind("normal", levels=(level,)) for level in hints.levels] if () in shapes.values() else []
         kinds += [_Kind("normal", levels=hints.levels), *singles]
+    kinds += [_Kind("normal", levels=(*hints.odd, *_BESIDE))] * bool(hints.odd)
     for places, peak in ((hints.winners, _LARGE), (hints.losers, -_LARGE)):
         kinds += [_Kind("normal", peak=peak, places=places[k : k + rows]) for k in range(0, len(places), max(1, rows))]
     for turn, (place, kind) in itertools.product(range(turns), enumerate(kinds)):
@@ -122,8 +131,8 @@ def made_up(
         given: dict[Number, Array] = {}
         for number, value in border.items():
             key = (seed, turn, place, number)
-            make = partial(_values, key, graph, scene, value, shapes[number], kind, truths.get(number))
-            given[number] = kept.get((scene, key, kind, truths.get(number)), make, _nbytes)
+            make = partial(_values, key, graph, scene, value, shapes[number], kind, truths.get(number), hints.words)
+            given[number] = kept.get((scene, key, kind, truths.get(number), hints.words), make, _nbytes)
         yield Trial(given, is_daring=place >= usual, is_zero=not kind.size)
 
 
@@ -161,8 +170,11 @@ def _values(
     shape: tuple[int, ...],
     kind: _Kind,
     truth: bool | None,
+    words: Sequence[str],
 ) -> Array:
     random, dtype = np.random.default_rng(seed), scene.dtype(value)
+    if dtype == np.object_ and value.producer is None:
+        return np.asarray(random.choice(np.array([*words, _WORD], object), shape))
     if truth is not None:
         return np.full(shape, truth)
     if dtype == np.bool_:
@@ -186,8 +198,8 @@ def _numbers(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> 
     if math.prod(shape) > _MOST:
         raise MemoryError  # numpy says that in many ways
     x = random.standard_normal(shape)
-    if kind == "coarse":
-        return np.rint(2 * x)
+    if kind == "coarse":  # whole numbers, and those between two of them
+        return np.rint(2 * x) / 2
     if kind == "normal" or not shape:
         return x
     large = _LARGE * x

@@ -14,8 +14,8 @@ import numpy as np
 from bnfold.verification.float64.evaluate import CannotEvaluate
 from bnfold.verification.float64.kernel import Array
 from bnfold.verification.float64.kernels import KERNELS
-from bnfold.verification.regions.hints import COMPARING, ROUNDED, UNIFORM, stray_rows
-from bnfold.verification.regions.side import Given, Read, Side, is_made_of_constants
+from bnfold.verification.regions.hints import ROUNDED, UNIFORM, stray_rows
+from bnfold.verification.regions.side import COMPARING, Given, Read, Side, is_made_of_constants
 
 _LOOKING_UP = frozenset({"Gather", "GatherElements", "GatherND"})
 

@@ -13,12 +13,16 @@ import numpy.typing as npt
 
 from bnfold.affine import FloatArray
 from bnfold.verification.float64.carried import NOISE, distance
-from bnfold.verification.float64.evaluate import CannotEvaluate
+from bnfold.verification.float64.evaluate import CannotEvaluate, OutOfTime
 from bnfold.verification.float64.how import Coverage
 from bnfold.verification.regions.side import Array, Given, Side
 
 _LAST_DIGITS = 1e-13  # of a number itself: the noise of float64 where nothing cancels
 _TELLING, _TELLING_UNITS = 1e-3, 100.0  # of max |y|, or so many roundings of its type: a larger bound tells nothing
+
+
+class NotTaken(CannotEvaluate):
+    """AFTER does not take what BEFORE takes."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,15 @@ def compared(left: Side, right: Side, given: Given, old: Array) -> tuple[Finding
         The comparison, and what was met on the right side.
 
     Raises:
-        CannotEvaluate: A side cannot be evaluated, or nothing that says anything comes of it.
+        NotTaken: The right side cannot be evaluated.
+        CannotEvaluate: Nothing that says anything comes of it, or there is no time.
     """
-    (new, error, _), coverage = right.evaluate(given, right.rounded())
+    try:
+        (new, error, _), coverage = right.evaluate(given, right.rounded())
+    except OutOfTime:
+        raise
+    except CannotEvaluate as problem:
+        raise NotTaken(str(problem)) from problem
     if old.shape != new.shape:
         detail = f"shape {list(new.shape)} in the place of {list(old.shape)}"
         return Finding(np.inf, np.inf, 0.0, detail=detail), coverage
@@ -173,7 +183,8 @@ def _is_still(given: Given, rows: int) -> npt.NDArray[np.bool_]:
 
 def _worst(old: FloatArray, new: FloatArray, bound: FloatArray) -> Finding:
     error = np.abs(old - new)
-    ratio = np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0)
+    with np.errstate(over="ignore"):
+        ratio = np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0)
     # of what is too far off, what is furthest off: near zero, the ratio says more of the bound than of the error
     wrong = ratio > 1
     place = np.unravel_index(int((np.where(wrong, error, 0.0) if wrong.any() else ratio).argmax()), ratio.shape)

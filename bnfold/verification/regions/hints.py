@@ -18,7 +18,7 @@ from bnfold.verification.float64.rules import is_continuous
 from bnfold.verification.regions.border import Hints
 from bnfold.verification.regions.numbering import Number, Numbering
 from bnfold.verification.regions.regions import Region
-from bnfold.verification.regions.side import Side, is_made_of_constants
+from bnfold.verification.regions.side import COMPARING, Side, is_made_of_constants
 
 _MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
 # What these do at one size, and at one place, they do at every other.
@@ -27,8 +27,12 @@ UNIFORM = _MOVING | {
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
 }
 _SAMPLE_BY_SAMPLE = UNIFORM - {"Gemm", "MatMul"}
-COMPARING = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+_PLACING = COMPARING | {"Slice", "Trilu", "Min", "Max", "Mod", "Clip", "Range", "ReverseSequence", "LSTM", "GRU", "RNN"}
+_NEAR, _ENDLESS = 4, 1 << 30  # places up to here are met anyway, integers from here on stand for the end
+_REACHING = frozenset({"Min", "Max", "Add", "Sub", "Conv", "Gemm", "BatchNormalization"})
+_MOST_BOUNDS = 1 << 12
 _REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
+_ODD = {"IsNaN": (math.nan,), "IsInf": (math.inf, -math.inf)}
 _MOST_ROWS = 32
 _MOST_LEVELS = 16
 ROUNDED = 1e-6  # of themselves, by which two constants differ that are the same but for rounding
@@ -51,7 +55,33 @@ def hints(left: Side, right: Side) -> Hints:
     winners, losers = (rows if end in wanted else () for end in ("largest", "smallest"))
     meet = any(op.type not in _SAMPLE_BY_SAMPLE for side in (left, right) for op in side.region.ops)
     levels = _levels(left, right)
-    return Hints(max(bounds, default=0.0), is_smooth, (*rows, *integers), levels, winners, losers, meet)
+    return Hints(
+        max(bounds, default=0.0),
+        is_smooth,
+        (*rows, *integers),
+        levels,
+        winners,
+        losers,
+        meet,
+        extremes=tuple({end for side in (left, right) for end in _extremes(side)}),
+        odd=tuple({number for side in (left, right) for op in side.region.ops for number in _ODD.get(op.type, ())}),
+        words=tuple(dict.fromkeys(word for side in (left, right) for word in _words(side))),
+    )
+
+
+def furthest(left: Side, right: Side) -> int:
+    """The largest place that only one side knows: where a Slice ends, or what places are held against. 0 if none."""
+    reads = [(side, read.value) for side in (left, right) for read in side.sizes if read.op.type in _PLACING]
+    arrays = [side.weight(value) for side, value in reads if is_made_of_constants(value)]
+    places = {int(place) for array in arrays if array.dtype.kind in "iu" for place in array.ravel()[:_MOST_ROWS]}
+    places |= _written(left) ^ _written(right)
+    return max((abs(place) for place in places if _NEAR < abs(place) < _ENDLESS), default=0)
+
+
+def _written(side: Side) -> set[int]:
+    """The places that a Slice of old versions has as attributes."""
+    slices = [op for op in side.region.ops if op.type == "Slice"]
+    return {place for op in slices for name in ("starts", "ends") for place in op.attribute(name) or ()}
 
 
 def grids(region: Region, numbering: Numbering) -> Counter[tuple[Number | None, ...]]:
@@ -87,6 +117,24 @@ def _bounds(side: Side) -> Iterator[float]:
         if op.type == "Cast" and (kind := onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))).kind in "iu":
             yield float(np.iinfo(kind).max if kind.itemsize < 4 else 0)
         yield from (attribute.f for attribute in op.node.attribute if attribute.type == onnx.AttributeProto.FLOAT)
+        for array in _vectors(side, op):
+            bound = float(np.abs(array[np.isfinite(array)]).max(initial=0.0))
+            yield bound * (_steps(op) if op.type == "QuantizeLinear" else 1)
+
+
+def _vectors(side: Side, op: Op) -> Iterator[Array]:
+    """The bounds of a Min or a Max, what is added, and the scales of a QuantizeLinear."""
+    for value in op.inputs[1:2] if op.type == "QuantizeLinear" else op.inputs if op.type in _REACHING else ():
+        few = value is not None and value.tensor is not None and math.prod(value.tensor.dims) <= _MOST_BOUNDS
+        if value in side.region.constants and few and (array := side.weight(value)).dtype == np.float64:
+            yield array
+
+
+def _steps(op: Op) -> int:
+    """How many there are in the type of a QuantizeLinear."""
+    zero = op.input(2)
+    dtype = None if zero is None else op.graph.dtype(zero)
+    return 1 << 8 * (1 if dtype is None else dtype.itemsize)
 
 
 def _levels(left: Side, right: Side) -> tuple[float, ...]:
@@ -109,6 +157,25 @@ def _integers(side: Side) -> Iterator[int]:
     for constant in _single_numbers(side):
         if constant.dtype.kind in "iu":
             yield int(constant.reshape(()))
+
+
+def _extremes(side: Side) -> Iterator[int]:
+    """Integers that are cast to a narrower type, which does not hold them."""
+    for op in side.region.ops:
+        if op.type == "Cast" and (kind := onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))).kind in "iu":
+            source = op.graph.dtype(op.data(0))
+            if source is not None and source.kind in "iu" and source.itemsize > kind.itemsize:
+                yield from (np.iinfo(kind).max + 1, np.iinfo(kind).min - 1)
+
+
+def _words(side: Side) -> Iterator[str]:
+    """Texts that others are held against."""
+    for op in side.region.ops:
+        for attribute in op.node.attribute:
+            yield from (text.decode(errors="replace") for text in attribute.strings)
+    for value in side.region.constants:
+        if value.tensor is not None and value.tensor.data_type == onnx.TensorProto.STRING:
+            yield from (text.decode(errors="replace") for text in value.tensor.string_data)
 
 
 def _single_numbers(side: Side) -> Iterator[Array]:

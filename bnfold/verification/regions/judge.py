@@ -21,9 +21,9 @@ from bnfold.verification.float64.kernel import Array, as_real
 from bnfold.verification.regions.blame import changed_operators, culprit
 from bnfold.verification.regions.border import Hints, made_up
 from bnfold.verification.regions.exercise import rivals
-from bnfold.verification.regions.explain import Finding, compared, is_mostly_finite
+from bnfold.verification.regions.explain import Finding, NotTaken, compared, is_mostly_finite
 from bnfold.verification.regions.extract import evidence
-from bnfold.verification.regions.hints import grids, hints, is_uniform
+from bnfold.verification.regions.hints import furthest, grids, hints, is_uniform
 from bnfold.verification.regions.numbering import Numbering
 from bnfold.verification.regions.regions import Region, named
 from bnfold.verification.regions.scenes import Scene, stretched
@@ -129,6 +129,7 @@ class Judge:
             region,
             changed_weights(region, numbering, other, others),
             lone_reads(region, numbering, other, others),
+            lone_reads(region, numbering, other, others, sizes=True),
             retuned_operators(region, other),
             frozenset(decided),
             {op: numbering.numbers.get(op.data(0)) for op in region.ops if op.type == "If"},
@@ -161,7 +162,8 @@ class Judge:
         if result.outcome is Outcome.EQUAL and (sides := forced(left, right, seen)):
             left, right = sides
             result, seen = self._tried(left, right, result, seen, _TRIES)
-        if result.outcome is Outcome.EQUAL and (longer := self._longer(seen)):
+        place = furthest(left, right)
+        if result.outcome is Outcome.EQUAL and (longer := self._longer(seen, place)):
             result, seen = self._tried(left, right, result, seen, tries, longer)
         if result.outcome is not Outcome.EQUAL:
             return result
@@ -174,20 +176,23 @@ class Judge:
             result = replace(result, detail=f"{result.detail}, " * bool(result.detail) + f"error of {names} estimated")
         return result
 
-    def _longer(self, seen: Seen) -> list[Scene]:
-        """The declared shapes, but as long as the tables of which rows were not read."""
-        length = max((len(rival.other) for rival in seen.idle if rival.other.ndim), default=0)
-        scene = stretched(self._graph, self._scenes[-1], length) if length else None
-        return [] if scene is None else [scene]
+    def _longer(self, seen: Seen, place: int) -> Sequence[Scene]:
+        """The declared shapes, but as long as the tables of which rows were not read, and beyond a place."""
+        tables = [len(rival.other) for rival in seen.idle if rival.other.ndim]
+        length = max([*tables, *([place + 1] if place else [])], default=0)
+        declared = self._scenes[-1]
+        longer = [stretched(self._graph, declared, length)] * bool(length)
+        longer += [stretched(self._graph, declared, rows, samples=True) for rows in (place, place + 1) if place]
+        return [scene for scene in longer if scene is not None] or ([declared] if place else [])
 
     def _tried(
         self, left: Side, right: Side, result: RegionResult, seen: Seen, tries: int, scenes: Sequence[Scene] = ()
     ) -> tuple[RegionResult, Seen]:
         """What the scenes say, the worst of them; as many as it takes to see all of the region."""
-        problem, saw_all = "", False
+        problem, refused, saw_all = "", "", False
         one_is_enough, tips = is_uniform(left.region, right.region), hints(left, right)
         for scene in scenes or self._scenes:
-            if saw_all and (one_is_enough or not scene.is_small):
+            if not scenes and saw_all and (one_is_enough or not scene.is_small):
                 break
             try:
                 found, given, now = self._found(left, right, scene, tips, seen, tries)
@@ -195,6 +200,7 @@ class Judge:
                 raise
             except CannotEvaluate as error:
                 problem = problem or str(error)
+                refused = refused or (str(error) if scene.is_allowed and isinstance(error, NotTaken) else "")
                 continue
             except MemoryError:
                 problem = problem or "it takes more memory than there is"
@@ -211,7 +217,7 @@ class Judge:
                 return (result if op is None else replace(result, suspect=named(op))), seen
         if result.outcome is Outcome.NOT_EVALUATED:
             result = replace(result, detail=problem)
-        return result, seen
+        return result, replace(seen, refused=seen.refused or refused)
 
     def _found(
         self, left: Side, right: Side, scene: Scene, tips: Hints, seen: Seen, tries: int
@@ -220,16 +226,15 @@ class Judge:
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
         for trial in made_up(self._graph, scene, border, tips, self._seed, tries, self._kept):
-            refused = ""
             try:
                 given, old, met = _suited(left, trial.given)
-                refused = "AFTER"
                 found, also_met = compared(left, right, given, old)
             except CannotEvaluate as error:
                 if not trial.is_daring or isinstance(error, OutOfTime):
                     raise
                 blind = replace(seen.left, blind=True)  # which another scene may not be
-                seen = replace(seen, left=blind, refused=seen.refused or (refused and str(error)))
+                refused = seen.refused or (str(error) if isinstance(error, NotTaken) else "")
+                seen = replace(seen, left=blind, refused=refused)
                 continue
             if worst is None or found.ratio > worst[0].ratio:
                 worst = found, given

@@ -26,6 +26,16 @@ _TYPE_ONLY = {"CastLike": 1, "Shape": 0, "Size": 0}  # so many inputs of these o
 _OUTPUTS_MATTER = frozenset({"BatchNormalization", "Dropout", "Split"})
 
 
+# Of which the axis is one of the first input.
+_ALONG = frozenset(
+    {
+        *("ArgMax", "ArgMin", "TopK", "Softmax", "LogSoftmax", "Hardmax", "Concat", "Split", "Compress"),
+        *("Gather", "GatherElements", "ScatterElements", "LpNormalization", "LayerNormalization"),
+        *("QuantizeLinear", "DequantizeLinear"),
+    }
+)
+
+
 class Table:
     """Hands out numbers: the same for the same key."""
 
@@ -176,11 +186,15 @@ class Numbering:
 
     def signature(self, op: Op) -> Hashable:
         """What an op does, apart from its inputs and bodies."""
+        return (op.type, self.settings(op))
+
+    def settings(self, op: Op) -> Hashable:
+        """The same, whatever its type."""
         version = since_version(op.node.domain, op.node.op_type, op.opset)
-        own = op.outputs[0].name if op.type in RANDOM and op.outputs[0] is not None else ""
+        own = op.outputs[0].name if _is_random(op) and op.outputs[0] is not None else ""
         outputs = sum(value is not None for value in op.outputs) if op.type in _OUTPUTS_MATTER else 0
         functions = self._functions if op.type.startswith("function ") else b""
-        return (op.type, version, tuple(self._attributes(op, version)), own, outputs, functions)
+        return (version, tuple(self._attributes(op, version)), own, outputs, functions)
 
     @cached_property
     def _functions(self) -> bytes:
@@ -196,8 +210,8 @@ class Numbering:
             if attribute.HasField("t"):
                 yield (attribute.name, self._content(attribute.t))
                 continue
-            plain = _serialized(attribute)
-            if plain != defaults.get(attribute.name):
+            plain, default = _told(op, attribute), defaults.get(attribute.name)
+            if default is None or plain != _told(op, onnx.AttributeProto.FromString(default)):
                 yield (attribute.name, plain)
 
 
@@ -206,10 +220,26 @@ def _roles(op: Op) -> list[str]:
     return [attribute.name for attribute in op.node.attribute for _ in attribute_graphs(attribute)]
 
 
+def _is_random(op: Op) -> bool:
+    """Whether two that are alike may make different things of the same input."""
+    return op.type in RANDOM or (op.type == "Dropout" and (op.input(2) is not None or op.opset < 7))
+
+
 def effective_attributes(op: Op) -> dict[str, bytes]:
     """The attributes of an op, with the defaults of those that it does not have."""
     defaults = _defaults(op.node.domain, op.node.op_type, since_version(op.node.domain, op.node.op_type, op.opset))
-    return {**defaults, **{attribute.name: _serialized(attribute) for attribute in op.node.attribute}}
+    attributes = [*map(onnx.AttributeProto.FromString, defaults.values()), *op.node.attribute]
+    return {attribute.name: _told(op, attribute) for attribute in attributes}
+
+
+def _told(op: Op, attribute: onnx.AttributeProto) -> bytes:
+    """An attribute, its axis counted from the first one."""
+    shape = None
+    if attribute.name == "axis" and attribute.i < 0 and op.type in _ALONG:
+        shape = op.graph.shape(op.data(0))
+    if shape is None:
+        return _serialized(attribute)
+    return _serialized(onnx.helper.make_attribute("axis", attribute.i + len(shape)))
 
 
 @cache

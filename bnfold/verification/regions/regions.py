@@ -9,7 +9,12 @@ from bnfold.graph import Op, Value
 from bnfold.verification.regions.numbering import Number, Numbering
 
 # What comes of these does not take every value.
-_CONFINING = frozenset({"Sigmoid", "HardSigmoid", "Softmax", "Relu", "Clip", "Abs", "Exp", "Sqrt", "Softplus", "Tanh"})
+_CONFINING = frozenset(
+    {
+        *("Sigmoid", "HardSigmoid", "Softmax", "Relu", "Clip", "Abs", "Exp", "Sqrt", "Softplus", "Tanh"),
+        *("Pad", "Concat", "Expand", "Tile", "Resize", "Upsample"),  # of which parts are alike, or constant
+    }
+)
 
 
 @dataclass(frozen=True)

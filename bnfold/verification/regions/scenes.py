@@ -168,14 +168,15 @@ def scenes(
     return [*fit, *full]
 
 
-def stretched(graph: Graph, declared: Scene, length: int) -> Scene | None:
-    """The declared shapes, but at least so long wherever that is left open; None if there is nothing to change.
+def stretched(graph: Graph, declared: Scene, length: int, *, samples: bool = False) -> Scene | None:
+    """The declared shapes, but at least so long wherever the model leaves it open; None if there is nothing to change.
 
-    A table of positions is read up to the length of the input. The number of samples stays what it is.
+    A table of positions is read up to the length of the input. The number of samples stays what it is; with ``samples``
+    it alone does not, and becomes just that.
     """
     inputs = {
         port.name: tuple(
-            size if not axis or isinstance(dim, int) else max(size, length)
+            size if isinstance(dim, int) or bool(axis) == samples else length if samples else max(size, length)
             for axis, (dim, size) in enumerate(zip(port.shape, declared.inputs[port.name], strict=True))
         )
         for port in declared.ports

@@ -22,6 +22,7 @@ from bnfold.verification.regions.regions import Region, all_ops
 Array = npt.NDArray[Any]
 Given = Mapping[Number, Array]
 
+COMPARING = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _BIAS_STEP = 1.0  # of the bias of a quantised operator: it is in units of products of scales, which are rounded too
 _ON_THE_WAY = 4.0  # roundings of a BatchNormalization's parameter until it is in a weight: of v + eps, √, s / √ and s W
 
@@ -44,6 +45,7 @@ class Side:
         region: What there is to evaluate.
         changed: Its weights that the other side does not have.
         alone: Where its operators read constants that no operator of the other side reads.
+        sizes: The same of integers that say where or how much.
         retuned: Its operators with floating-point attributes that no operator of the other side has.
         decided: Its Ifs that take the same branch whatever the inputs hold.
         conditions: The number of what each of its Ifs goes by.
@@ -54,6 +56,7 @@ class Side:
     region: Region
     changed: tuple[Value, ...]
     alone: tuple[Read, ...]
+    sizes: tuple[Read, ...]
     retuned: frozenset[Op]
     decided: frozenset[Op]
     conditions: Mapping[Op, Number | None]
@@ -93,8 +96,11 @@ class Side:
         more than one, of what is computed of them on the way.
         """
         roundings = {value: rounding_of(value) for value in self.changed}
-        if folds:
-            roundings = {v: r.times(_ON_THE_WAY) if _is_parameter(v) else r for v, r in roundings.items()}
+        if folds:  # what data is only held against is in no weight
+            held = {read.value for read in self.alone if read.op.type in COMPARING}
+            roundings = {
+                v: r.times(_ON_THE_WAY) if _is_parameter(v) else r for v, r in roundings.items() if v not in held
+            }
         return replace(self.how, rounded=roundings, retuned=self.retuned, folds=folds)
 
 
@@ -110,18 +116,24 @@ def changed_weights(region: Region, numbering: Numbering, other: Region, others:
     )
 
 
-def lone_reads(region: Region, numbering: Numbering, other: Region, others: Numbering) -> tuple[Read, ...]:
-    """Where operators read constants that no operator of the other side reads: numbers, and integers beside data."""
-    theirs = {others.numbers.get(read.value) for read in _constant_reads(other, others)}
-    return tuple(read for read in _constant_reads(region, numbering) if numbering.numbers.get(read.value) not in theirs)
+def lone_reads(
+    region: Region, numbering: Numbering, other: Region, others: Numbering, *, sizes: bool = False
+) -> tuple[Read, ...]:
+    """Where operators read constants that no operator of the other side reads.
+
+    Numbers, and integers beside data; or those that are sizes.
+    """
+    theirs = {others.numbers.get(read.value) for read in _constant_reads(other, others, sizes=sizes)}
+    ours = _constant_reads(region, numbering, sizes=sizes)
+    return tuple(read for read in ours if numbering.numbers.get(read.value) not in theirs)
 
 
-def _constant_reads(region: Region, numbering: Numbering) -> list[Read]:
+def _constant_reads(region: Region, numbering: Numbering, *, sizes: bool) -> list[Read]:
     return [
         Read(op, index, value)
         for op in all_ops(region.ops)
         for index, value in enumerate(op.inputs)
-        if value is not None and value in numbering.constants and not _is_size(op, index, value, numbering)
+        if value is not None and value in numbering.constants and _is_size(op, index, value, numbering) == sizes
     ]
 
 

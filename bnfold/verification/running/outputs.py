@@ -18,8 +18,10 @@ Array = npt.NDArray[Any]
 Floors = Mapping[str, Mapping[str, float]]
 """The noise of each output, by the name of the sample that it was measured on."""
 
+GROSS = 0.05  # of max |y|: more than is believed to be rounding without a good reason
 _FLOORS = 10.0  # a correct fold is another rounding of the same function, a few times the noise at the most
 _LEAST_EPSILONS = 16.0  # noise of an output whose variations happen to round alike
+_LAST_DIGITS = 2.0  # of its range, by which an output is off that the runtime keeps within one
 _NOTHING = np.empty((0, 0))  # stands for an entry of a sequence that one side does not have
 
 
@@ -30,7 +32,7 @@ class Tolerance:
     Attributes:
         rtol: Relative to max |y|.
         atol: Absolute.
-        ranges: Outputs that are kept within a range, with its size: the noise floor is not less than digits of that.
+        ranges: Outputs that are kept within a range, with its size: its last digits are accepted.
     """
 
     rtol: float | None = None
@@ -132,6 +134,14 @@ def _disputes(pairs: Sequence[Pair], names: Mapping[str, str], outputs: Sequence
             yield Dispute(pair.sample, ours, theirs, beyond)
 
 
+def granted(noise: float, times: float) -> float:
+    """What rounding may come to where it is known to come to ``noise`` of max |y| elsewhere: so many times as much.
+
+    Where that would be much of the output, no more than twice: two roundings are not that unlike.
+    """
+    return max(min(times * noise, GROSS), 2 * noise)
+
+
 def noise(before: Outputs, variants: Sequence[Outputs]) -> dict[str, float]:
     """By output, the largest difference that a variation made which changes nothing."""
     floors: dict[str, float] = {}
@@ -174,9 +184,10 @@ def _judged(
     if tolerance.is_given:
         accepted = tolerance.relative(found.scale)
     else:
-        least = _LEAST_EPSILONS * _epsilon(dtype)
-        absolute = least * tolerance.ranges.get(name, 0.0)
-        accepted = max(_FLOORS * floor, least, _over(absolute, found.scale))
+        epsilon = _epsilon(dtype)
+        absolute = _LAST_DIGITS * epsilon * tolerance.ranges.get(name, 0.0)
+        of_noise = granted(floor, _FLOORS) if epsilon else _FLOORS * floor  # labels jump
+        accepted = max(of_noise, _LEAST_EPSILONS * epsilon, _over(absolute, found.scale))
     passed = not found.misplaced and (found.max_rel <= accepted or found.max_abs <= absolute)
     return OutputFigures(name=name, floor=floor, tolerance=accepted, inputs=sample.name, passed=passed, **asdict(found))
 

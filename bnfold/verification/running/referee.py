@@ -20,9 +20,9 @@ from bnfold.verification.float64.evaluate import CannotEvaluate
 from bnfold.verification.float64.kernel import Array
 from bnfold.verification.float64.whole import evaluated
 from bnfold.verification.running.figures import figures
-from bnfold.verification.running.outputs import Dispute
+from bnfold.verification.running.outputs import GROSS, Dispute, granted
 
-_AS_MUCH = 4.0  # a rounding of the same weights, or of the same operators in another order, is not twice the same
+_TIMES = 4.0  # a rounding of the same weights, or of the same operators in another order, is not twice the same
 _LOST = 0.25  # of max |y|: where neither run is nearer to it, float64 may be what is wrong
 
 
@@ -47,11 +47,15 @@ class Ruling:
     accepted: float
 
     @property
+    def may_be_rounding(self) -> bool:
+        """Whether the models are the same in float64, and AFTER's run is no worse than BEFORE's."""
+        are_near = self.apart <= max(min(self.accepted, GROSS), granted(self.explained, _TIMES))
+        return are_near and self.after <= self.accepted + granted(self.before, _TIMES)
+
+    @property
     def is_rounding(self) -> bool:
-        """Whether the difference between the two runs is rounding."""
-        are_near = self.apart <= max(self.accepted, _AS_MUCH * self.explained)
-        is_known = min(self.before, self.after) <= _LOST
-        return are_near and is_known and self.after <= self.accepted + _AS_MUCH * self.before
+        """Whether the difference between the two runs is rounding: a run is near to what float64 makes of its model."""
+        return self.may_be_rounding and min(self.before, self.after) <= _LOST
 
     def __str__(self) -> str:
         return (

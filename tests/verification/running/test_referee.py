@@ -1,10 +1,16 @@
 """Whose rounding it is, and how much of it there is: runs that differ although no region does."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from verification.helpers import parsed
 
 from bnfold.verification import Verdict, verify
+from bnfold.verification.conclusion import conclusion
+from bnfold.verification.regions.alignment import Comparison
+from bnfold.verification.running.outputs import Run
+from bnfold.verification.running.referee import Ruling
 
 NET = "n (float[N, 8] x) => (float[N, 8] y) <float k = {256}, float one = {1}> {a = Relu (x) r = Add (a, one) @}"
 PLAIN = parsed(NET.replace("@", "y = Identity (r)"))
@@ -26,6 +32,19 @@ def test_after_may_not_lose_digits():
     result = verify(PLAIN, LOSSY)
     assert result.verdict is Verdict.DIFFERENT
     assert ROUNDING not in result.reasons
+
+
+LOSING = NET.replace("{1}", "{0.1}").replace("@", "s = Add (r, k) y = Sub (s, k)")
+HALF, ALL = (parsed(LOSING.replace("{256}", f"{{{2.0**power}}}")) for power in (22, 23))
+
+
+def test_what_loses_the_rest_of_an_output_is_not_rounding():
+    """BEFORE's run is off by a quarter of its output, AFTER's by more than half: no two roundings are that unlike."""
+    result = verify(HALF, ALL)
+    assert result.verdict is Verdict.DIFFERENT
+    assert result.complete
+    assert not result.first_difference
+    assert verify(ALL, HALF).verdict is Verdict.EQUIVALENT
 
 
 @pytest.mark.parametrize(
@@ -60,3 +79,19 @@ def test_the_noise_of_one_sample_does_not_excuse_another():
     """An error that would drown in the wild sample is found in the calm one."""
     found = verify(TWO_STEPS, ONE_OFF, data=[{"x": CALM}, {"x": WILD}]).outputs[0]
     assert not found.passed
+
+
+@pytest.mark.parametrize(
+    ("apart", "before", "after", "verdict"),
+    [
+        pytest.param(1e-9, 0.01, 0.03, Verdict.EQUIVALENT, id="AFTER is as near"),
+        pytest.param(1e-9, 0.4, 0.6, Verdict.NOT_VERIFIED, id="neither is near"),
+        pytest.param(1e-9, 0.2, 0.6, Verdict.DIFFERENT, id="AFTER is worse"),
+        pytest.param(0.2, 0.4, 0.4, Verdict.DIFFERENT, id="the models are apart"),
+    ],
+)
+def test_what_float64_says_of_a_gross_difference(apart, before, after, verdict):
+    """Rounding has to be found in float64; where neither run is near to that, nothing is known."""
+    output = replace(verify(PLAIN, SLOPE).outputs[0], max_rel=0.5, passed=False)
+    ruling = Ruling("y", apart, 0.0, before, after, 1e-6)
+    assert conclusion(Comparison(), Run(outputs=(output,)), [ruling], [], 0).verdict is verdict

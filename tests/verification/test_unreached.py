@@ -1,0 +1,156 @@
+"""What usual numbers and sizes do not reach: far places, numbers that are none, bounds, what a type does not hold."""
+
+import numpy as np
+import pytest
+from verification.helpers import Rewriting, parsed
+
+from bnfold.verification import Verdict, verify
+
+LONG = "n (float[N, L] x) => (float[N, M] y) { @ }"
+PLAIN = "n (float[N, 8] x) => (float[N, 8] y) { @ }"
+WHOLE = "n (int64[N, 8] x) => (int64[N, 8] y) { @ }"
+MEANS = "n (float[N, 8, L] x) => (float[N, 8] y) { @ y = ReduceMean <axes = [2], keepdims = 0> (~a) }"
+GRID = "n (float[N, 8] x) => (float[N, 8] y) <float s = {1000}> { @ y = DequantizeLinear (~q, s, ~z) }"
+STEPS = "~z = Constant <value = {} {{0}}> () ~q = QuantizeLinear (x, s, ~z)"
+POSITIONS = "~h = Shape (x) ~l = Gather (~h, one) ~r = Range (none, ~l, one)"
+NUMBERS = {"none": np.int64(0), "one": np.int64(1), "half": np.float32(0.5), "zero": np.float32(0)}
+NUMBERS |= {"far": np.int64(1000), "farther": np.int64(1200), "batch": np.array([4, 8]), "ratio": np.float32(0.5)}
+NUMBERS |= {"start": np.array([0]), "end": np.array([1000]), "axis": np.array([1]), "yes": np.bool_(True)}
+NUMBERS |= {"high": np.full((1, 8), 1e6, np.float32), "two": np.float32(2), "double": np.int64(2)}
+NUMBERS |= {"seven": np.int64(7), "eight": np.int64(8), "whole": np.array([6, 6, 6, 6]), "rare": np.float32(7.125)}
+NUMBERS |= {"part": np.array([6, 5, 6, 6])}
+BATCH = "~c = Cast <to = 1> (~e) ~m = Mul (x, ~c) y = Add (x, ~m)"
+DEAD = "~d = Relu (~s) y = Add (x, ~d)"
+
+
+def case(what: str, model: str, before: str, wrong: str, right: str, opset: int = 17) -> Rewriting:
+    return Rewriting(what, model, before, wrong, right, opset, NUMBERS)
+
+
+CASES = [
+    case(
+        "end of a Slice",
+        LONG,
+        *("y = Slice (x, start, end, axis)", "y = Identity (x)", "~a = Identity (x) y = Slice (~a, start, end, axis)"),
+    ),
+    case(
+        "end of an old Slice",
+        MEANS,
+        "~a = Slice <starts = [0], ends = [1000], axes = [2]> (x)",
+        "~a = Slice <starts = [0], ends = [1200], axes = [2]> (x)",
+        "~b = Identity (x) ~a = Slice <starts = [0], ends = [1000], axes = [-1]> (~b)",
+        9,
+    ),
+    case(
+        "mask of positions",
+        LONG,
+        f"{POSITIONS} ~m = Less (~r, far) ~c = Cast <to = 1> (~m) y = Mul (x, ~c)",
+        "y = Identity (x)",
+        f"{POSITIONS} ~m = Greater (far, ~r) ~c = Cast <to = 1> (~m) y = Mul (x, ~c)",
+    ),
+    case(
+        "many samples",
+        PLAIN,
+        *(
+            "y = Slice (x, start, end, start)",
+            "y = Identity (x)",
+            "~a = Identity (x) y = Slice (~a, start, end, start)",
+        ),
+    ),
+    case(
+        "so many samples",
+        PLAIN,
+        f"~h = Shape (x) ~l = Gather (~h, none) ~e = Equal (~l, seven) {BATCH}",
+        f"~h = Shape (x) ~l = Gather (~h, none) ~e = Equal (~l, eight) {BATCH}",
+        f"~h = Shape (x) ~l = Gather (~h, none) ~e = Equal (seven, ~l) {BATCH}",
+    ),
+    case(
+        "lengths of sequences",
+        "n (float[6, 4] x) => (float[6, 4] y) { @ }",
+        *(
+            "y = ReverseSequence (x, whole)",
+            "y = ReverseSequence (x, part)",
+            "y = ReverseSequence <batch_axis = 1> (x, whole)",
+        ),
+    ),
+    case(
+        "shift of channels",
+        PLAIN,
+        f"~s = Sub (x, high) {DEAD}",
+        "y = Identity (x)",
+        f"~n = Neg (high) ~s = Add (x, ~n) {DEAD}",
+    ),
+    case(
+        "a single number",
+        PLAIN,
+        "~e = Equal (x, rare) y = Where (~e, zero, x)",
+        "y = Identity (x)",
+        "~e = Equal (rare, x) y = Where (~e, zero, x)",
+    ),
+    case(
+        "band of a matrix",
+        "n (float[L, L] x) => (float[L, L] y) { @ }",
+        *("y = Trilu (x, far)", "y = Trilu (x, farther)", "~a = Identity (x) y = Trilu (~a, far)"),
+    ),
+    case("bounds of channels", PLAIN, "y = Min (x, high)", "y = Identity (x)", "y = Min (high, x)"),
+    case(
+        "no number",
+        PLAIN,
+        "~m = IsNaN (x) y = Where (~m, zero, x)",
+        "y = Identity (x)",
+        "~m = IsNaN (x) ~k = Not (~m) y = Where (~k, x, zero)",
+    ),
+    case(
+        "infinity",
+        PLAIN,
+        "~m = IsInf (x) y = Where (~m, zero, x)",
+        "~m = IsInf <detect_negative = 0> (x) y = Where (~m, zero, x)",
+        "~m = IsInf (x) ~k = Not (~m) y = Where (~k, x, zero)",
+    ),
+    case(
+        "what a narrower type holds",
+        WHOLE,
+        "~a = Cast <to = 5> (x) y = Cast <to = 7> (~a)",
+        "y = Identity (x)",
+        "~b = Identity (x) ~a = Cast <to = 5> (~b) y = Cast <to = 7> (~a)",
+    ),
+    case(
+        "steps of another type",
+        GRID,
+        *(STEPS.format(kind) for kind in ("int8[1]", "int16[1]", "int8[1]")),
+        opset=21,
+    ),
+    case(
+        "a size that is known by heart",
+        PLAIN,
+        "~h = Shape (x) ~c = ConstantOfShape (~h) y = Add (x, ~c)",
+        "~c = ConstantOfShape (batch) y = Add (x, ~c)",
+        "~h = Shape (x) ~c = ConstantOfShape (~h) y = Sub (x, ~c)",
+    ),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_what_is_out_of_reach_is_tried(case):
+    """Sizes and numbers go as far as the constants of the operators."""
+    assert not verify(*case.wrongly(), run=False).passed
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
+
+
+def test_random_operators_are_not_one():
+    """Two of them drop different entries."""
+    before = parsed(
+        PLAIN.replace("@", "a = Dropout (x, ratio, yes) b = Dropout (x, ratio, yes) y = Add (a, b)"), 17, NUMBERS
+    )
+    after = parsed(PLAIN.replace("@", "a = Dropout (x, ratio, yes) y = Add (a, a)"), 17, NUMBERS)
+    assert verify(before, after).verdict is not Verdict.EQUIVALENT
+
+
+@pytest.mark.parametrize(("value", "verdict"), [(4, Verdict.EQUIVALENT), (5, Verdict.DIFFERENT)])
+def test_texts_are_looked_up(value, verdict):
+    """No text that is made up is in a dictionary: its own keys are tried."""
+    model = """n (string[N] x) => (int64[N] y) {{
+        a = ai.onnx.ml.LabelEncoder <keys_strings = ["cat", "dog"], values_int64s = [3, {}], default_int64 = -1> (x) {}
+    }}"""
+    before, after = model.format(4, "y = Identity (a)"), model.format(value, "b = Identity (a) y = Identity (b)")
+    assert verify(parsed(before), parsed(after), run=False).verdict is verdict
