@@ -123,7 +123,7 @@ def made_up(
         for number, value in border.items():
             key = (seed, turn, place, number)
             make = partial(_values, key, graph, scene, value, shapes[number], kind, truths.get(number))
-            given[number] = kept.get((scene, key, kind, truths.get(number)), make, _nbytes)
+            given[number] = kept.array((scene, key, kind, truths.get(number)), make)
         yield Trial(given, is_daring=place >= usual, is_zero=not kind.size)
 
 
@@ -140,10 +140,6 @@ class _Kind:
     levels: Sequence[float] = ()
     peak: float = 0.0
     places: Sequence[int] = ()
-
-
-def _nbytes(array: Array) -> int:
-    return array.nbytes
 
 
 def _shape(scene: Scene, value: Value) -> tuple[int, ...]:
