@@ -12,14 +12,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from bnfold.affine import WIDE, Affine, FloatArray
-from bnfold.graph import Op
+from bnfold.graph import Op, evaluate
 from bnfold.reasons import Reason, Refused
 
 GAMMA, BETA, MEAN, VAR = 1, 2, 3, 4
 CHANNEL_AXIS = 1
 _DEFAULT_EPSILON = float(np.float32(1e-5))  # attributes are float32; the double 1e-5 is another number
-_TRAINING_MODE_IS_AN_ATTRIBUTE_FROM = 14
-_IS_TEST_BELOW = 7
 _MOST_CHANNELS = 1 << 22  # a model can ask for a constant that takes minutes to make
 
 
@@ -54,18 +52,12 @@ def is_batchnorm(op: Op) -> bool:
     return op.type == "BatchNormalization"
 
 
+is_training = evaluate.is_training
+
+
 def epsilon(op: Op) -> float:
     """The node's epsilon, exactly as the float32 attribute holds it."""
     return float(op.attribute("epsilon", _DEFAULT_EPSILON))
-
-
-def is_training(op: Op) -> bool:
-    """Whether the node normalises with the statistics of the batch that it is given."""
-    if op.opset >= _TRAINING_MODE_IS_AN_ATTRIBUTE_FROM:
-        return bool(op.attribute("training_mode", 0))
-    if op.opset < _IS_TEST_BELOW:
-        return not op.attribute("is_test", 0)
-    return len([value for value in op.outputs if value is not None]) > 1
 
 
 def is_per_position(op: Op) -> bool:

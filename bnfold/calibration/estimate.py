@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, Unpack
+from typing import BinaryIO, Unpack, overload
 
 import numpy as np
 from onnx import TensorProto
@@ -15,6 +15,7 @@ from onnx import TensorProto
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibration.error import CalibrationError
+from bnfold.calibration.matched import Matched
 from bnfold.calibration.matching import Models, matched
 from bnfold.calibration.measuring.batches import Data
 from bnfold.calibration.measuring.cuts import Budget, Cuts
@@ -50,6 +51,44 @@ class Options:
     prior: float
     reset: bool
     check: bool
+
+
+class CalibrationArguments(RunArguments, total=False):
+    """Keyword arguments of `calibrate` beside the reference; for the types of what it gives back."""
+
+    in_place: bool
+    method: Method | str | None
+    momentum: float
+    unbiased: bool
+    prior: float
+    reset: bool
+    only: Sequence[str]
+    keep: Sequence[str]
+    check: bool
+    cache_memory: int | None
+    cache_disk: int | None
+
+
+@overload
+def calibrate(
+    model: ModelLike | Model,
+    data: Data,
+    output: Output = None,
+    *,
+    reference: None = None,
+    **options: Unpack[CalibrationArguments],
+) -> Calibration: ...
+
+
+@overload
+def calibrate(
+    model: ModelLike | Model,
+    data: Data,
+    output: Output = None,
+    *,
+    reference: ModelLike | Model,
+    **options: Unpack[CalibrationArguments],
+) -> Matched: ...
 
 
 def calibrate(

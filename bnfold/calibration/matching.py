@@ -20,7 +20,7 @@ from bnfold.affine import FloatArray
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.figures import number
 from bnfold.calibration.matched import EPSILON, Matched, MatchedLayer
-from bnfold.calibration.measuring.batches import Data, Input, inputs_of
+from bnfold.calibration.measuring.batches import Data, inputs_of, of_both
 from bnfold.calibration.measuring.cuts import Cuts
 from bnfold.calibration.measuring.sequential import sequential
 from bnfold.calibration.measuring.targets import ALL, Selection, Skipped
@@ -43,6 +43,7 @@ _LEAST_SCALED = 1e-3
 """One that shall not vary at all is scaled down to this: a scale of 0 could not be taken back."""
 _MOST_APART = 1.0
 _LEAST_OPSET = 7
+_REFERENCE = "the reference"
 _WORSE = 0.25  # standard deviations: more than what grids and channels that hardly vary make of a correction
 
 
@@ -73,12 +74,12 @@ def matched(
         CalibrationError: no layer can be matched, or the two do not fit each other.
     """
     graph, other = (Graph(model, assume_constant=True) for model in (models.model, models.reference))
-    for each, whose in ((graph, "the model"), (other, "the reference")):
+    for each, whose in ((graph, "the model"), (other, _REFERENCE)):
         _refuse_unready(each, whose)
-    _refuse_other_inputs(inputs_of(graph), inputs_of(other))
+    inputs = of_both(inputs_of(graph), inputs_of(other))
     found, skipped = _found(graph, other, selection)
-    with workplace(graph, data, options, memory, disk) as here:
-        should = _met(here, models.reference, [(p.twin, p.twin_depth) for p in found], "the reference")
+    with workplace(inputs, data, options, memory, disk) as here:
+        should = _met(here, models.reference, [(p.twin, p.twin_depth) for p in found], _REFERENCE)
         found, should, others = _alike(found, should)
         skipped += others
         sites = [(pair.layer, pair.depth) for pair in found]
@@ -228,18 +229,9 @@ def _refuse_unready(graph: Graph, whose: str) -> None:
             )
 
 
-def _refuse_other_inputs(ours: Sequence[Input], theirs: Sequence[Input]) -> None:
-    names = {entry.name: entry for entry in ours}
-    for entry in theirs:
-        given = names.get(entry.name)
-        if given is None or given.dtype != entry.dtype:
-            has = "; ".join(map(str, ours)) or "no input"
-            raise CalibrationError(f"the reference is fed otherwise: its {entry}, of the model {has}")
-
-
 def _met(here: Workplace, model: Model, sites: Sequence[tuple[Layer, int]], what: str) -> list[Statistics]:
     """What layers of a model make of the data."""
-    copy = probed(model, sites)
+    copy = probed(model, sites, what if what == _REFERENCE else "the model")
     subject = here.subject(copy.model, copy.graph, copy.survey)
     as_it_is = [mean_and_var(np.ones(layer.channels), np.zeros(layer.channels)) for layer, _ in sites]
     return subject.in_inference_mode([mean for mean, _ in as_it_is], [var for _, var in as_it_is], what)

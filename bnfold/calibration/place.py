@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from bnfold.calibration.error import CalibrationError
-from bnfold.calibration.measuring.batches import Data, Samples, inputs_of, prepare
+from bnfold.calibration.measuring.batches import Data, Input, Samples, inputs_of, prepare
 from bnfold.calibration.measuring.cuts import Budget, default_budget
 from bnfold.calibration.measuring.measure import CPU, Report, Running, Subject
 from bnfold.calibration.measuring.targets import ALL, Selection, Survey, survey
@@ -115,18 +115,18 @@ def measuring(
 ) -> Iterator[tuple[Subject, Budget]]:
     """A model on its data, its BatchNormalizations ready to be measured; see `workplace`."""
     graph = Graph(model, assume_constant=True)
-    with workplace(graph, data, options, memory, disk) as found:
+    with workplace(inputs_of(graph), data, options, memory, disk) as found:
         yield found.subject(model, graph, survey(graph, selection)), found.budget
 
 
 @contextmanager
 def workplace(
-    graph: Graph, data: Data, options: RunOptions, memory: int | None = None, disk: int | None = None
+    inputs: Sequence[Input], data: Data, options: RunOptions, memory: int | None = None, disk: int | None = None
 ) -> Iterator[Workplace]:
     """The data of a model, checked, and where programs run; files and processes are gone at the end.
 
     Args:
-        graph: the model's.
+        inputs: of the model.
         data: in any form.
         options: which samples, and where programs run.
         memory: bytes of activations that may be held; a share of what is free by default.
@@ -141,9 +141,7 @@ def workplace(
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(options.work_dir))
         executor = options.executor if options.dask is None else stack.enter_context(dask_executor(options.dask))
-        samples = prepare(
-            data, inputs_of(graph), folder, options.batch_size, options.max_samples, options.seed, deadline
-        )
+        samples = prepare(data, inputs, folder, options.batch_size, options.max_samples, options.seed, deadline)
         free = default_budget(folder, limits)
         budget = Budget(free.memory if memory is None else memory, free.disk if disk is None else disk)
         engine = Engine(

@@ -140,8 +140,8 @@ def verify_certificate(
         found = verify(
             old,
             new,
-            shapes=options.shapes,
-            dims=options.dims,
+            shapes=options.fold.shapes,
+            dims=options.fold.dims,
             seed=options.seed,
             timeout=timeout,
             memory=memory,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -73,15 +73,7 @@ class Options:
     """What the fold and the verification were asked for."""
 
     fold: FoldOptions
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    dims: Mapping[str, int] = field(default_factory=dict)
     seed: int = 0
-
-    @classmethod
-    def of(cls, fold: FoldOptions, shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> Options:
-        """The options in the types of a record."""
-        sizes = {name: tuple(shape) for name, shape in shapes.items()}
-        return cls(fold, sizes, dict(dims))
 
 
 @dataclass(frozen=True)
@@ -200,13 +192,11 @@ def _options(content: Mapping[str, Any]) -> Options:
         leftover=_checked(content["leftover"], str, "leftover"),
         max_growth=growth if growth is None or isinstance(growth, str) else _checked(growth, int, "max_growth"),
         inside_patterns=_checked(content.get("inside_patterns", True), bool, "inside_patterns"),  # 0.1.0 knew no other
-    )
-    return Options(
-        fold,
+        fold_norms=_checked(content.get("fold_norms", False), bool, "fold_norms"),
         shapes={name: _each(shape, int, "shapes") for name, shape in shapes.items()},
         dims={name: _checked(size, int, "dims") for name, size in dims.items()},
-        seed=_checked(content["seed"], int, "seed"),
     )
+    return Options(fold, _checked(content["seed"], int, "seed"))
 
 
 def _dict(value: object, what: str) -> dict[str, Any]:

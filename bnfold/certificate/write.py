@@ -26,7 +26,7 @@ class Draft:
 
         Args:
             path: Where the certificate will be.
-            before: The model; None if no file holds it.
+            before: The model; None if it is calibrated first, so that no file holds what is folded.
             target: Where the folded model will be; None if in no file.
             options: What was asked for.
 
@@ -34,10 +34,13 @@ class Draft:
             CertificateError: the model or the output is no file, or they are one.
             ModelError: no certificate can be written there.
         """
-        if before is None or before.path is None or target is None:
+        if before is None:
             raise CertificateError(
-                "a certificate is of two files: the model must be one, uncalibrated, and the output too"
+                "a certificate is of a fold, and knows nothing of data: calibrate first, into a file of its own "
+                "(bnfold calibrate MODEL --data DATA -o CALIBRATED), and optimize that one with --certificate"
             )
+        if before.path is None or target is None:
+            raise CertificateError("a certificate is of two files: the model must be one, and the output too")
         files = os.path.realpath(before.path), os.path.realpath(target)
         if files[0] == files[1]:
             raise CertificateError("a certificate is of two files: in place, the first would be gone")

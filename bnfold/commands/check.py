@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 @options.assume_constant
 @options.max_growth
 @options.inside_patterns
+@options.fold_norms
+@options.shapes
+@options.dims
 @options.fail_on
 @options.allow
 @options.timeout(300.0, "each model; what is not decided by then stays")

@@ -26,6 +26,7 @@ _OF_THE_FOLD = (
     "diff",
     "dims",
     "dry_run",
+    "fold_norms",
     "inside_patterns",
     "keep",
     "leftover",
@@ -92,6 +93,9 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @options.leftover
 @options.max_growth
 @options.inside_patterns
+@options.fold_norms
+@options.shapes
+@options.dims
 @click.option(
     "--verify",
     type=click.Choice(_MODES),
@@ -107,8 +111,6 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     help="Write a record that `bnfold verify --certificate` can check.",
 )
 @options.counterexample
-@options.shapes
-@options.dims
 @click.option(
     "--calibrate",
     multiple=True,

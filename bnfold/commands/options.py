@@ -78,8 +78,13 @@ def _named(flag: str, form: str, convert: Callable[[str], object], text: str) ->
     return click.option(flag, f"{flag[2:]}s", metavar=form, multiple=True, callback=pairs, help=text)
 
 
-shapes = _named("--shape", "NAME=1,3,224,224", _shape, "Shape of an input, where the model leaves it open.")
-dims = _named("--dim", "NAME=4", _size, "Size of a named dimension.")
+shapes = _named(
+    "--shape",
+    "NAME=1,3,224,224",
+    _shape,
+    "Shape of an input, where the model leaves it open; the answer is for this shape.",
+)
+dims = _named("--dim", "NAME=4", _size, "Size of a named dimension, likewise.")
 
 
 def timeout(default: float, what: str) -> Callable[[_Command], _Command]:
@@ -163,6 +168,12 @@ inside_patterns = click.option(
     "inside_patterns",
     is_flag=True,
     help="Fold also affines that are part of what runtimes compute as one operator: a Gelu that is spelt out, …",
+)
+fold_norms = click.option(
+    "--fold-norms",
+    is_flag=True,
+    help="Fold scale and bias of a LayerNormalization and its kin into all that reads it, as before a rotation of the "
+    "data; the norm stays.",
 )
 counterexample = click.option(
     "--counterexample",

@@ -21,6 +21,7 @@ SETTINGS = (
     "assume-constant",
     "fail-on",
     "fold-inside-patterns",
+    "fold-norms",
     "format",
     "keep",
     "leftover",

@@ -12,7 +12,7 @@ from bnfold.folding.walk import Way
 from bnfold.folding.ways import Choice, Rest
 from bnfold.graph import Constant, Graph, Op, Value
 from bnfold.model_io.tensors import is_packed, raw_size
-from bnfold.ops import AddBehind, Assign, Detach, Edit, Moved, Retype, SetAttribute
+from bnfold.ops import AddBehind, Assign, Detach, Edit, Moved, Omit, Retype, SetAttribute
 from bnfold.ops.weights import Exact, Scaled
 
 _SUFFIX = "_folded"
@@ -99,6 +99,8 @@ class Writer:
             match edit:
                 case Assign():
                     self._assign(edit, changes)
+                case Omit():
+                    self._graph.omit_input(edit.op, edit.index)
                 case AddBehind():
                     changes.left.append(self._add_behind(edit, changes))
                 case SetAttribute():
@@ -183,7 +185,7 @@ def _suffixed(name: str) -> str:
     return (stem if is_made else name) + _SUFFIX
 
 
-def _set_attribute(op: Op, name: str, value: int | float | None) -> None:
+def _set_attribute(op: Op, name: str, value: int | float | tuple[int, ...] | None) -> None:
     node = op.node
     kept = [attribute for attribute in node.attribute if attribute.name != name]
     del node.attribute[:]

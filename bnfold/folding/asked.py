@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from bnfold.affine import Affine
 from bnfold.folding.options import FoldOptions
 from bnfold.folding.planning import affine_of
+from bnfold.folding.stated import stated_shapes
 from bnfold.folding.walk import Blocked, Walk, Way, malformed_is_refused, refusal_of, refuse_if_shared
 from bnfold.graph import Graph, Op, Value
 from bnfold.limits import NEVER, Deadline
@@ -55,9 +56,10 @@ def asked(model: Model, pattern: str, options: FoldOptions, deadline: Deadline =
         deadline: When to stop; what is not asked by then is left out.
 
     Raises:
-        ModelError: No affine node is called so.
+        ModelError: No affine node is called so, or stated sizes do not fit the model.
     """
     graph = Graph(model, assume_constant=options.assume_constant)
+    graph.assume(stated_shapes(model, options))
     affines = [op for op in graph.ops() if op.type in RULES and RULES[op.type].affine is not None]
     named = [op for op in affines if op.label == pattern or fnmatchcase(op.label, pattern)]
     if not named:

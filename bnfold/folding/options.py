@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from operator import index
 from typing import TypedDict
 
 from bnfold.folding.leftover import Leftover
@@ -20,6 +21,9 @@ class FoldArguments(TypedDict, total=False):
     leftover: Leftover | str
     max_growth: int | str | None
     inside_patterns: bool
+    fold_norms: bool
+    shapes: Mapping[str, Sequence[int]]
+    dims: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,11 @@ class FoldOptions:
             those that change: a number of bytes, or a percentage of its size such as `10%`; None for any amount.
         inside_patterns: Fold also affines that are part of what runtimes compute as one operator, such as a Gelu that
             is spelt out.
+        fold_norms: Fold scale and bias of a LayerNormalization, RMSNormalization, InstanceNormalization or
+            GroupNormalization into all that reads it; the norm stays. The Mul and Add of one that is spelt out go.
+        shapes: Shapes of inputs, by name, where the model leaves them open. What folds for these sizes alone says so
+            (`Entry.assumes`); the folded model takes other sizes as before, and computes something else for them.
+        dims: The same for sizes of named dimensions.
     """
 
     keep: Sequence[str] = ()
@@ -43,17 +52,24 @@ class FoldOptions:
     leftover: Leftover | str = Leftover.KEEP
     max_growth: int | str | None = "10%"
     inside_patterns: bool = False
+    fold_norms: bool = False
+    shapes: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Checks the options.
 
         Raises:
-            TypeError: `keep` is one text, which would be taken for patterns of a single letter.
+            TypeError: `keep` is one text, which would be taken for patterns of a single letter, or a size is no
+                integer.
             ValueError: There is no such leftover, or the growth is neither a number of bytes nor a percentage.
         """
         if isinstance(self.keep, str | bytes):
             raise TypeError(f"keep is a list of patterns, not {type(self.keep).__name__}: [{self.keep!r}]")
         object.__setattr__(self, "keep", tuple(self.keep))  # it may be something that can be read only once
+        shapes = {name: tuple(map(index, shape)) for name, shape in self.shapes.items()}
+        object.__setattr__(self, "shapes", shapes)
+        object.__setattr__(self, "dims", {name: index(size) for name, size in self.dims.items()})
         object.__setattr__(self, "leftover", Leftover(self.leftover))
         growth = self.max_growth
         is_good = _PERCENTAGE.fullmatch(growth) if isinstance(growth, str) else growth is None or growth >= 0

@@ -44,11 +44,11 @@ class Pattern:
 class Patterns:
     """The patterns of a graph, found before anything is folded."""
 
-    def __init__(self, graph: Graph | None = None) -> None:
+    def __init__(self, graph: Graph | None = None, *, norms: bool = True) -> None:
         self._fixed: dict[Op, Pattern] = {}
         self._flexible: dict[Op, Pattern] = {}
         for op in graph.ops() if graph is not None else ():
-            pattern = _pattern_at(op)
+            pattern = _pattern_at(op) if norms or op.type != "Sqrt" else None
             if pattern is not None:
                 self._fixed |= dict.fromkeys(pattern.fixed, pattern)
                 self._flexible |= dict.fromkeys(pattern.flexible, pattern)

@@ -14,6 +14,7 @@ def plan_dict(plan: Plan) -> dict[str, object]:
         "batchnorms": {outcome.value: plan.count_batchnorms(outcome) for outcome in fates},
         "spelt_out": len(plan.spelt_out),
         "affines": {outcome.value: plan.count_others(outcome) for outcome in fates},
+        "norms": {outcome.value: plan.count_norms(outcome) for outcome in (Outcome.CLEARED, Outcome.KEPT)},
         "merged": plan.count(Outcome.MERGED, batchnorms=False),
         "nodes": {"before": plan.nodes_before, "after": plan.nodes_after},
         "entries": [entry_dict(entry, plan) for entry in plan.entries],
@@ -34,6 +35,7 @@ def entry_dict(entry: Entry, plan: Plan) -> dict[str, object]:
         "renamed": plan.renamed(entry),
         "copied": entry.copied,
         "part_of": entry.part_of or None,
+        "assumes": entry.assumes or None,
     }
 
 

@@ -6,7 +6,7 @@ the model it is given is not touched, and no large weight is computed before the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,18 +14,22 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
 from bnfold.folding.apply import Changes, Writer
+from bnfold.folding.computed import stored
 from bnfold.folding.growth import Account, growth
 from bnfold.folding.keep import kept_functions, mark_kept
 from bnfold.folding.leftover import Leftover, replacement
+from bnfold.folding.norms import shed
 from bnfold.folding.options import FoldOptions
 from bnfold.folding.patterns import Patterns
 from bnfold.folding.record import Ability, Answer, Entry, Outcome, Plan, Remnant, followed
+from bnfold.folding.rows import row_ending_in
 from bnfold.folding.spelt import spelt_out
+from bnfold.folding.stated import stated_shapes
 from bnfold.folding.stored import store_constants
 from bnfold.folding.sums import completes_sum, mergers
 from bnfold.folding.walk import Asked, Way, malformed_is_refused, refusal_of
 from bnfold.folding.ways import Choice, choose
-from bnfold.graph import Graph, Op, Value, inlined, old_objects_left_alone
+from bnfold.graph import Graph, Op, Shape, Value, inlined, old_objects_left_alone
 from bnfold.graph.cleanup import drop_stale_notes, remove_dead
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
@@ -43,7 +47,7 @@ def plan(model: Model, options: FoldOptions = _DEFAULT, deadline: Deadline = NEV
     Where the deadline is over before all are decided, the others stay.
 
     Raises:
-        ModelError: a pattern of ``keep`` matches no node.
+        ModelError: a pattern of ``keep`` matches no node, or stated sizes do not fit the model.
     """
     folded = _run(model, model, options, deadline)
     for _ in range(_MOST_RUNS):  # what the folds of one have made known may open the way for more
@@ -134,6 +138,9 @@ def _fold_copy(model: Model, options: FoldOptions, account: Account, deadline: D
     with old_objects_left_alone():
         planner = _Planner(graph, options, account, deadline)
         planner.fold_all()
+        if stated := stated_shapes(folded, options):
+            planner.assume(stated)
+            planner.fold_all()
         leftover = Leftover(options.leftover)
         if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
             planner.fold_all()  # so that a second run finds nothing to do with what stands there now
@@ -153,13 +160,15 @@ class _Planner:
         self._writer = Writer(graph)
         self._account = account
         self._deadline = deadline
-        self._patterns = Patterns(None if options.inside_patterns else graph)
+        self._norms = options.fold_norms
+        self._patterns = Patterns(None if options.inside_patterns else graph, norms=not options.fold_norms)
         self.is_open = False  # whether an affine stayed that might go once more is known
         mark_kept(graph, options.keep)
         self._entries: dict[Op, Entry] = {}
         self._spelt_out = {} if deadline.is_over else spelt_out(graph)
         self._merged: list[Entry] = []
         self._remains_of: dict[Op, Op] = {}  # an Add or Mul that a fold left: the affine node it stands for
+        self._assumed: Mapping[str, Shape] = {}  # shapes of inputs that are taken for known
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -177,31 +186,44 @@ class _Planner:
         there = {op: op for op in self._entries} | self._remains_of
         return {_name(op): self._entries[origin].node for op, origin in there.items() if not op.is_removed}
 
+    def assume(self, shapes: Mapping[str, Shape]) -> None:
+        """Takes shapes of inputs for known; what folds from now on rests on them."""
+        self._graph.assume(shapes)
+        self._assumed = shapes
+
     def fold_all(self) -> None:
         """Folds and merges until nothing goes any more."""
         # a fold can open the way for one that was refused before; leaving an Add or Mul is the last resort
-        while self.fold_affines() or self.merge_sums() or self.fold_affines(may_leave_one=True):
+        while self.fold_affines() or self.merge() or self.fold_affines(may_leave_one=True) or self.clear_norms():
             remove_dead(self._graph)
 
-    def merge_sums(self) -> bool:
-        """Merges branches of sums into Convs beside them; whether there were any."""
+    def merge(self) -> bool:
+        """Merges operators in a row, and branches of sums into those beside them; whether there were any."""
         progress = False
-        for add in [op for op in self._graph.ops() if completes_sum(op)]:
-            while not (add.is_removed or self._deadline.is_over):
-                merger = next(filter(self._is_allowed, mergers(add)), None)
+        for op in list(self._graph.ops()):
+            while not (op.is_removed or self._deadline.is_over):
+                merger = self._merger_at(op)
                 if merger is None:
                     break
                 guest, way = merger
                 entry = _on_way(Entry(guest.label, guest.type, Outcome.MERGED), way)
-                self._merged.append(_with_changes(entry, self._writer.merge(way)))
+                self._merged.append(self._changed(entry, self._writer.merge(way)))
                 progress = True
         return progress
 
-    def _is_allowed(self, merger: tuple[Op, Way]) -> bool:
+    def _merger_at(self, op: Op) -> tuple[Op, Way] | None:
+        if completes_sum(op):
+            return next((merger for merger in mergers(op) if self._is_allowed(merger[1])), None)
+        return next((merger for merger in row_ending_in(op) if self._is_allowed(merger[1], may_grow=False)), None)
+
+    def _is_allowed(self, way: Way, *, may_grow: bool = True) -> bool:
         try:
-            self._account.spent += max(self._price(merger[1].edits), 0)
+            size = self._price(way.edits)
         except Refused:
             return False
+        if size > 0 and not may_grow:
+            return False
+        self._account.spent += max(size, 0)
         return True
 
     def _price(self, edits: Sequence[Edit]) -> int:
@@ -226,6 +248,31 @@ class _Planner:
         for op in sorted(affines, key=is_batchnorm, reverse=True):  # they may need the Add that would go otherwise
             progress |= not op.is_removed and self._decide(op, may_leave_one and is_batchnorm(op))
         return progress
+
+    def clear_norms(self) -> bool:
+        """Moves scales and biases of norms into what reads them, if that is asked for; whether any could go."""
+        norms = [op for op in self._graph.ops() if op.type in RULES and RULES[op.type].sheds] if self._norms else []
+        progress = False
+        for op in norms:
+            progress |= self._clear(op)
+        return progress
+
+    def _clear(self, op: Op) -> bool:
+        if self._deadline.is_over:
+            return False
+        try:
+            affine, way = shed(op, self._price)
+        except Refused as refused:
+            self._keep_it(op, [refusal_of(refused, op)])
+            return False
+        if affine.is_identity:
+            return False
+        itself = Answer(op.label, op.type, Ability.SHED, RULES[op.type].sheds, affine.extent)
+        entry = _on_way(replace(self._entry(op, Outcome.CLEARED), answers=(itself,)), way)
+        changes = self._writer.merge(way)
+        self._remains_of |= dict.fromkeys(changes.left, op)
+        self._entries[op] = self._changed(entry, changes)
+        return True
 
     def replace_batchnorms(self, form: Leftover) -> bool:
         """Puts other operators in the place of the BatchNormalizations that are left; whether there were any."""
@@ -253,6 +300,8 @@ class _Planner:
                 self._keep_it(op, [Refusal(Reason.OUT_OF_TIME)])
             return False
         try:
+            if is_batchnorm(op) and not op.is_kept and self._graph.constant(op.output) is not None:
+                return self._store(op)
             source, affine = affine_of(op)
         except Refused as refused:
             self.is_open |= refused.reason is Reason.SHAPE_UNKNOWN
@@ -275,6 +324,13 @@ class _Planner:
         self._fold(op, source, affine, choice)
         return True
 
+    def _store(self, op: Op) -> bool:
+        way = stored(op, self._price)
+        entry = _on_way(self._entry(op, Outcome.FOLDED), way)
+        self._entries[op] = self._changed(entry, self._writer.merge(way))
+        remove_dead(self._graph)
+        return True
+
     def _fold(self, op: Op, source: Value, affine: Affine, choice: Choice) -> None:
         origin = self._remains_of.pop(op, op)
         itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine.extent)
@@ -286,11 +342,21 @@ class _Planner:
             self._remains_of[left] = origin
         is_gone = not changes.left and (origin is op or origin not in self._remains_of.values())
         outcome, refusals = (Outcome.FOLDED, ()) if is_gone else (Outcome.REDUCED, entry.refusals)
-        self._entries[origin] = replace(_with_changes(entry, changes), outcome=outcome, refusals=refusals)
+        outcome = entry.outcome if entry.outcome is Outcome.CLEARED else outcome
+        self._entries[origin] = replace(self._changed(entry, changes), outcome=outcome, refusals=refusals)
 
     def _keep_it(self, op: Op, refusals: list[Refusal]) -> None:
         if op not in self._remains_of:
             self._entries[op] = replace(self._entry(op, Outcome.KEPT), refusals=tuple(refusals))
+
+    def _changed(self, entry: Entry, changes: Changes) -> Entry:
+        return replace(
+            entry,
+            renamed=entry.renamed | changes.renamed,
+            copied=entry.copied | changes.copied,
+            wrote=tuple(dict.fromkeys([*entry.wrote, *changes.wrote])),
+            assumes={**entry.assumes, **self._assumed},
+        )
 
     def _entry(self, op: Op, outcome: Outcome) -> Entry:
         return Entry(op.label, op.type, outcome, part_of=self._spelt_out.get(op, ""))
@@ -330,12 +396,3 @@ def _on_way(entry: Entry, way: Way) -> Entry:
 def _answer(op: Op, asked: Asked) -> Answer:
     ability, rule, affine = asked
     return Answer(op.label, op.type, ability, rule, affine.extent)
-
-
-def _with_changes(entry: Entry, changes: Changes) -> Entry:
-    return replace(
-        entry,
-        renamed=entry.renamed | changes.renamed,
-        copied=entry.copied | changes.copied,
-        wrote=tuple(dict.fromkeys([*entry.wrote, *changes.wrote])),
-    )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cached_property
 from typing import Any
 
 from bnfold.affine import Extent
+from bnfold.graph import Shape
 from bnfold.model_io import Holder, Model
 from bnfold.model_io.tensors import all_nodes
 from bnfold.reasons import Refusal
@@ -20,6 +21,7 @@ class Outcome(Enum):
 
     FOLDED = "folded"  # it is gone
     REDUCED = "reduced"  # a single Add or Mul stands in its place
+    CLEARED = "cleared"  # a norm: it stays, with a scale of 1 and no bias
     KEPT = "kept"  # it stays as it was
     REPLACED = "replaced"  # it found no place; a Mul and an Add, or a depthwise Conv, compute what it did
     MERGED = "merged"  # not an affine node: a branch of a sum that went into a Conv beside it
@@ -35,6 +37,9 @@ class Ability(Enum):
     SANK = "let it pass downwards"
     BRANCHED = "has it in each branch"
     TOOK_BESIDE = "took in what is added to it"
+    COMPUTED = "made a constant of constants"
+    STORED = "holds the constant that came of it"
+    SHED = "gave its scale and bias away"
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +94,7 @@ class Entry:
         wrote: Names of the constants that were made for it; a later fold may have put others in their place.
         answers: What it rests on: the answer of every operator on its way, its own first.
         part_of: Where several nodes spell a BatchNormalization out, the first of them.
+        assumes: Shapes of inputs without which it would have found no place: what was done may be wrong for others.
     """
 
     node: str
@@ -103,10 +109,16 @@ class Entry:
     wrote: tuple[str, ...] = ()
     answers: tuple[Answer, ...] = field(default=(), compare=False, repr=False)
     part_of: str = ""
+    assumes: Mapping[str, Shape] = field(default_factory=dict)
 
     @property
     def is_batchnorm(self) -> bool:
         return self.op_type == "BatchNormalization"
+
+    @property
+    def is_norm(self) -> bool:
+        """Whether it is a norm that has a scale of its own, which stays."""
+        return self.op_type.endswith("Normalization") and not self.is_batchnorm
 
     @property
     def is_other(self) -> bool:
@@ -186,8 +198,12 @@ class Plan(Holder):
         return self.count(outcome) + list(self.spelt_out.values()).count(outcome)
 
     def count_others(self, outcome: Outcome) -> int:
-        """How many of what is left then have this outcome."""
-        return sum(entry.outcome is outcome and entry.is_other for entry in self.entries)
+        """How many of what is left then, norms aside, have this outcome."""
+        return sum(entry.outcome is outcome and entry.is_other and not entry.is_norm for entry in self.entries)
+
+    def count_norms(self, outcome: Outcome) -> int:
+        """How many norms have this outcome."""
+        return sum(entry.outcome is outcome and entry.is_norm for entry in self.entries)
 
 
 def _made_in(model: Model) -> set[str]:
@@ -211,6 +227,8 @@ def followed(first: Plan, origins: dict[str, str], again: Plan) -> Plan:
     for entry in first.entries:
         found = later.get(entry.node)
         is_there = entry.outcome in (Outcome.KEPT, Outcome.REDUCED, Outcome.REPLACED)
+        if entry.outcome is Outcome.CLEARED:
+            later.pop(entry.node, None)  # what it has left behind its readers
         if is_there and found:
             entries.append(_followed(entry, found.pop(0)))
         elif entry.outcome is not Outcome.KEPT:  # one that is there no more stood in a function
@@ -235,4 +253,5 @@ def _followed(entry: Entry, later: Entry) -> Entry:
         copied=entry.copied | later.copied,
         wrote=tuple(dict.fromkeys([*entry.wrote, *later.wrote])),
         answers=(*entry.answers, *later.answers),
+        assumes={**entry.assumes, **later.assumes},
     )

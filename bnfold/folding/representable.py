@@ -6,9 +6,17 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from bnfold.folding.underflow import NOTHING_KNOWN, Scaling, refuse_small_factors, refuse_underflow
+from bnfold.folding.underflow import (
+    NOTHING_KNOWN,
+    Scaling,
+    refuse_small_factors,
+    refuse_small_product,
+    refuse_underflow,
+)
 from bnfold.graph import Constant, is_float
 from bnfold.ops import AddBehind, Assign, Edit
+from bnfold.ops.linear import WEIGHT
+from bnfold.ops.rows import ROWS
 from bnfold.ops.weights import Enlarged, Exact, Scaled, bound
 from bnfold.reasons import Reason, Refused
 from bnfold.rounding import FORMATS, rounded
@@ -29,8 +37,14 @@ def refuse_unrepresentable(edits: Iterable[Edit], scaling: Scaling = NOTHING_KNO
                 raise Refused(Reason.OVERFLOW, op_type=edit.op.type)
             if isinstance(edit.constant, Scaled):
                 refuse_underflow(edit.op, edit.constant, scaling)
+            elif isinstance(edit.constant, Exact) and _is_product(edit):
+                refuse_small_product(edit.op, edit.constant)
             elif isinstance(edit.constant, Exact) and edit.constant.multiplies:
                 refuse_small_factors(edit.op, edit.constant, scaling)
+
+
+def _is_product(edit: Assign | AddBehind) -> bool:
+    return isinstance(edit, Assign) and edit.index == WEIGHT and edit.op.type in ROWS
 
 
 def _overflows(constant: Constant) -> bool:

@@ -76,7 +76,7 @@ _OTHERS = {Reason.BRANCHES, Reason.GRAPH_OUTPUT, Reason.OTHER_SCOPE}
 
 def kind_of(entry: Entry) -> Kind | None:
     """The case that a node which stays is; None where it goes, or is none of those."""
-    if entry.outcome in (Outcome.FOLDED, Outcome.MERGED):
+    if entry.outcome in (Outcome.FOLDED, Outcome.MERGED, Outcome.CLEARED):
         return None
     above, below, itself = (_reasons(entry.refusals, side) for side in ("up", "down", ""))
     for kind, reasons in _BY_REASON.items():

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 
 from bnfold.affine import Affine
+from bnfold.folding.alone import is_read_once, made_alone, passed_unchanged
 from bnfold.folding.names import refuse_shadowed
 from bnfold.folding.record import Ability
 from bnfold.folding.representable import refuse_unrepresentable
 from bnfold.folding.walk import Asked, Way, data_readers, malformed_is_refused
 from bnfold.graph import Op, Use, Value
-from bnfold.ops import Detach, Edit, Edits, Moved
-from bnfold.ops.branches import ABSORBS_BESIDE, conv_absorbs_beside
+from bnfold.ops import Assign, Detach, Edit, Edits, Moved
+from bnfold.ops.borders import BORDERS
+from bnfold.ops.branches import absorb_map, conv_absorbs_beside
 from bnfold.ops.linear import WEIGHT
+from bnfold.ops.maps import MAPS, in_a_row, map_of, of_affine
 from bnfold.ops.quantized import requantized
+from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refused
 
 _MAX_BRANCHES = 64
+_MOST_IN_A_ROW = 32
+_HOSTS = ("Conv", "Gemm", "MatMul")
+_IN_A_ROW = MAPS.keys() | BORDERS
 
 
 @dataclass(frozen=True)
@@ -34,26 +41,34 @@ class Branch:
         return -1 if sum(use.op.type == "Sub" and use.index == 1 for use in self.path) % 2 else 1
 
     @property
-    def linear(self) -> Op | None:
+    def bias(self) -> Op | None:
+        """The Add of a constant that makes it, which is how a MatMul has one."""
+        op = made_alone(self.value, self.path[0].op.scope, ("Add",))
+        return op if op is not None and op.graph.constant(op.data(_constant_of(op))) is not None else None
+
+    @property
+    def host(self) -> Op | None:
         """The Conv, Gemm or MatMul that makes it, if that stands in the graph of the sum and nothing else reads it."""
-        op = self.value.producer
-        if op is None or op.type not in ABSORBS_BESIDE or op.is_kept or op.scope is not self.path[0].op.scope:
-            return None
-        return op if self.is_read_once else None
+        scope, bias = self.path[0].op.scope, self.bias
+        if bias is None:
+            return made_alone(self.value, scope, _HOSTS)
+        return made_alone(bias.data(1 - _constant_of(bias)), scope, ("MatMul",))
 
     @property
     def conv(self) -> Op | None:
         """The same, if it is a Conv."""
-        return self.linear if self.linear is not None and self.linear.type == "Conv" else None
+        return self.host if self.host is not None and self.host.type == "Conv" else None
 
     @property
     def is_read_once(self) -> bool:
         """Whether the sum is all that uses it."""
-        return len(self.value.readers) == 1 and not self.value.is_output
+        return is_read_once(self.value)
 
 
 def beside(op: Op, source: Value, affine: Affine) -> Way:
     """The way of an affine node into a Conv that reads the same value and is added to it.
+
+    The node may also read what linear operators make of that value.
 
     Raises:
         Refused: there is no such Conv, or none that can take it in.
@@ -64,16 +79,25 @@ def beside(op: Op, source: Value, affine: Affine) -> Way:
     try:
         if guest is not None and guest.is_read_once:
             for host in branches:
-                if host.conv is not None and host.conv.input(0) is source:
+                row = None if host.conv is None else _row_from(host.conv.data(0), source, op)
+                if host.conv is not None and row is not None:
                     try:
-                        signed = _signed(affine, host, guest)
-                        edits = conv_absorbs_beside(host.conv, signed)
-                        return _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
+                        return _affine_into(host, host.conv, guest, row, affine)
                     except Refused as error:
                         refused = error
         raise refused
     finally:
         del refused  # see walk._answers_alone
+
+
+def _affine_into(host: Branch, conv: Op, guest: Branch, row: Sequence[Op], affine: Affine) -> Way:
+    signed = _signed(affine, host, guest)
+    if not row:
+        edits = conv_absorbs_beside(conv, signed)
+        return _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
+    whole = map_of(row)
+    rule, edits = absorb_map(conv, in_a_row(whole, of_affine(conv, affine, whole)), host.sign * guest.sign)
+    return _merge(host, guest, edits, (Ability.TOOK_BESIDE, rule, signed))
 
 
 def mergers(add: Op) -> Iterator[tuple[Op, Way]]:
@@ -84,11 +108,11 @@ def mergers(add: Op) -> Iterator[tuple[Op, Way]]:
     """
     branches = branches_of(add.output, root=add)
     for host, guest in permutations(branches, 2):
-        if host.linear is None:
+        if host.host is None:
             continue
         try:
-            with malformed_is_refused(host.linear):
-                merger = _merger(host, host.linear, guest)
+            with malformed_is_refused(host.host):
+                merger = _merger(host, host.host, guest)
         except Refused:
             continue
         if merger is not None:
@@ -96,18 +120,45 @@ def mergers(add: Op) -> Iterator[tuple[Op, Way]]:
 
 
 def _merger(host: Branch, op: Op, guest: Branch) -> tuple[Op, Way] | None:
+    identity = Affine.identity(len(op.shape(WEIGHT)))
+    signed = _signed(identity, host, guest)
     if op.type == "Conv" and op.input(0) is guest.value:
-        signed = _signed(Affine.identity(len(op.shape(WEIGHT))), host, guest)
         edits = conv_absorbs_beside(op, signed)
         return guest.path[0].op, _merge(host, guest, edits, (Ability.TOOK_BESIDE, conv_absorbs_beside, signed))
-    other = guest.linear
-    if other is not None and other.type == op.type and other.input(0) is op.input(0):
-        absorbs = ABSORBS_BESIDE[op.type]
-        signed = _signed(Affine.identity(len(op.shape(WEIGHT))), host, guest)
-        return other, _merge(
-            host, guest, absorbs(op, other, host.sign * guest.sign), (Ability.TOOK_BESIDE, absorbs, signed)
-        )
-    return None
+    linear = guest.value if guest.bias is None else guest.bias.data(1 - _constant_of(guest.bias))
+    row = _row_from(op.data(0), linear, guest.path[0].op)
+    if not row:
+        return None
+    rule, edits = absorb_map(op, map_of(row), host.sign * guest.sign)
+    if guest.bias is not None:
+        edits = [*edits, _sum_of_biases(host, guest.bias, host.sign * guest.sign)]
+    return row[-1], _merge(host, guest, edits, (Ability.TOOK_BESIDE, rule, signed))
+
+
+def _sum_of_biases(host: Branch, other: Op, sign: int) -> Edit:
+    if host.bias is None:
+        raise Refused(Reason.UNSUPPORTED, op_type=other.type, detail="no bias beside it")
+    index = _constant_of(host.bias)
+    own, added = host.bias.constant(index), other.constant(_constant_of(other))
+    return Assign(host.bias, index, Exact(own.float64() + sign * added.float64(), own.dtype))
+
+
+def _constant_of(add: Op) -> int:
+    """Which operand of an Add is constant."""
+    return 0 if add.graph.constant(add.data(1)) is None else 1
+
+
+def _row_from(source: Value, value: Value, reader: Op) -> list[Op] | None:
+    """The linear operators that make of one value another, for one reader alone; the first of them first."""
+    row: list[Op] = []
+    source = passed_unchanged(source)
+    while (value := passed_unchanged(value)) is not source:
+        op = made_alone(value, reader.scope, _IN_A_ROW)
+        if op is None or len(row) == _MOST_IN_A_ROW:
+            return None
+        row.insert(0, op)
+        value = op.data(0)
+    return row
 
 
 def completes_sum(op: Op) -> bool:
@@ -178,11 +229,11 @@ def _merge(host: Branch, guest: Branch, edits: Edits, answer: Asked) -> Way:
         raise Refused(Reason.UNSUPPORTED, op_type="Sub", detail="its first operand cannot leave")
     if left.op is not meeting:
         _refuse_unless_alike(left.op, left.op.data(1 - left.index))
-    changed = [host.value, *(use.op.output for use in host.path[:meets])]
+    assert host.host is not None
+    changed = list(dict.fromkeys([host.host.output, host.value, *(use.op.output for use in host.path[:meets])]))
     changed += [op.output for op in guests[1 : guests.index(meeting)]]
     detach = Detach(left.op, stays=1 - left.index, keeps_name=left.op is meeting)
     all_edits: list[Edit] = [*requantized(edits), *map(Moved, changed), detach]
     refuse_shadowed(all_edits)
     refuse_unrepresentable(all_edits)
-    assert host.linear is not None
-    return Way(all_edits, into=[host.linear], answers=[(host.linear, answer)])
+    return Way(all_edits, into=[host.host], answers=[(host.host, answer)])

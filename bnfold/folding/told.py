@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from bnfold.folding.record import Entry, Outcome, Plan
 from bnfold.folding.stays import kind_of, sentence
+from bnfold.graph.ports import sizes_told
 from bnfold.page import Table, plural
 from bnfold.reasons import Reason
 
@@ -58,8 +59,13 @@ def besides(plan: Plan) -> tuple[str, ...]:
     if (others := _others(plan)) and (batchnorms or spelt_out):
         also.append(f"{plural(others, 'other affine')} folded")
     if merged := plan.count(Outcome.MERGED, batchnorms=False):
-        also.append(f"{plural(merged, 'parallel node')} merged")
-    return (*told, f"also {', '.join(also)}") if also else tuple(told)
+        also.append(f"{plural(merged, 'node')} merged")
+    told += [f"also {', '.join(also)}"] if also else []
+    if cleared := plan.count_norms(Outcome.CLEARED):
+        told.append(f"scale and bias of {cleared} of {plural(cleared + plan.count_norms(Outcome.KEPT), 'norm')} folded")
+    if narrow := sum(bool(entry.assumes) for entry in plan.entries):
+        told.append(f"{narrow} of these {'holds' if narrow == 1 else 'hold'} for the stated sizes alone")
+    return tuple(told)
 
 
 def _others(plan: Plan) -> int:
@@ -85,11 +91,15 @@ def rows(plan: Plan, *, verbose: bool = False) -> tuple[Row, ...]:
     """
     if verbose:
         return tuple(_alone(entry, plan) for entry in plan.entries)
-    told = [entry for entry in plan.entries if not entry.is_other or entry.outcome is not Outcome.KEPT]
+    told = [entry for entry in plan.entries if not _is_untold(entry)]
     grouped = [_together(group) for group in _groups(told)]
-    if untold := [entry for entry in plan.entries if entry.is_other and entry.outcome is Outcome.KEPT]:
+    if untold := list(filter(_is_untold, plan.entries)):
         grouped.append(Row(Outcome.KEPT.value, str(len(untold)), "other affines", (_untold(untold),)))
     return tuple(grouped)
+
+
+def _is_untold(entry: Entry) -> bool:
+    return entry.is_other and entry.outcome is Outcome.KEPT and not entry.is_norm
 
 
 def _untold(entries: Sequence[Entry]) -> str:
@@ -109,7 +119,8 @@ def _groups(entries: Iterable[Entry]) -> list[list[Entry]]:
         way = _way([entry]) if entry.is_batchnorm else ""
         left = tuple(left.op_type for left in entry.left)
         stays = kind_of(entry) or reasons
-        groups.setdefault((entry.op_type, entry.outcome, way, left, stays), []).append(entry)
+        key = (entry.op_type, entry.outcome, way, left, stays, _assumed(entry))
+        groups.setdefault(key, []).append(entry)
     outcomes = list(Outcome)
     return sorted(groups.values(), key=lambda g: (not g[0].is_batchnorm, outcomes.index(g[0].outcome), -len(g)))
 
@@ -117,8 +128,9 @@ def _groups(entries: Iterable[Entry]) -> list[list[Entry]]:
 def _together(group: list[Entry]) -> Row:
     first = group[0]
     notes = [] if first.outcome in _STAYED else [_way(group)]
+    notes += filter(None, [_assumed(first)])
     notes += _shared_reasons(group)
-    if first.outcome is Outcome.REDUCED and first.left:
+    if first.outcome in (Outcome.REDUCED, Outcome.CLEARED) and first.left:
         notes.append(f"left: {first.left[0].op_type} {some([left.node for entry in group for left in entry.left])}")
     elif first.outcome in _STAYED:
         notes.append(some([entry.node for entry in group]))
@@ -128,7 +140,7 @@ def _together(group: list[Entry]) -> Row:
 def _alone(entry: Entry, plan: Plan) -> Row:
     """A row for one node, with all that is known of it."""
     left = ", ".join(f"{left.op_type} {left.node}" for left in entry.left)
-    notes = [_way([entry], by_name=True), left and f"left: {left}"]
+    notes = [_way([entry], by_name=True), _assumed(entry), left and f"left: {left}"]
     notes += [f"{kind.name}: {kind.remedy}" if (kind := kind_of(entry)) is not None else ""]
     notes += (f"{refusal.reason.name}: {refusal.text}" for refusal in entry.refusals)
     notes += [f"{old} is now {new}" for old, new in plan.renamed(entry).items()]
@@ -146,6 +158,12 @@ def _way(group: list[Entry], *, by_name: bool = False) -> str:
         through += (types.get(node, node) for node in entry.through)
     ways = (("into", into), ("through", through))
     return " ".join(f"{word} {', '.join(dict.fromkeys(nodes))}" for word, nodes in ways if nodes)
+
+
+def _assumed(entry: Entry) -> str:
+    """For which sizes alone a fold holds; empty if for all."""
+    shapes = (f"{name} is {sizes_told(shape)}" for name, shape in entry.assumes.items())
+    return f"only where {', '.join(shapes)}" if entry.assumes else ""
 
 
 def _shared_reasons(group: list[Entry]) -> Iterator[str]:

@@ -105,6 +105,26 @@ def refuse_small_factors(op: Op, constant: Exact, scaling: Scaling) -> None:
             raise _refused(op, form, channel, float(values[channel]), "a scale has to be a normal number")
 
 
+def refuse_small_product(op: Op, constant: Exact) -> None:
+    """Refuses the product of two weights if a channel of it has no normal number, and rounding changes it too much."""
+    form = FORMATS.get(constant.dtype.name)
+    if form is None:
+        return
+    channels = constant.float64() if _is_by_row(op) else constant.float64().T
+    channels = channels.reshape(len(channels), -1)
+    largest = np.abs(channels).max(axis=1, initial=0)
+    for channel in np.flatnonzero((largest > 0) & (largest < form.normal)).tolist():
+        share = _norm(_rounding(channels[channel], form)) / _norm(channels[channel])
+        if share > form.unit:
+            effect = f"rounding would change it by {share:.1g} of itself"
+            raise _refused(op, form, channel, float(largest[channel]), effect)
+
+
+def _is_by_row(op: Op) -> bool:
+    """Whether the output channels of an operator's weight are its first axis."""
+    return op.type == "Conv" or bool(op.type == "Gemm" and op.attribute("transB", 0))
+
+
 def _refused(op: Op, form: Format, channel: int, largest: float, effect: str) -> Refused:
     facts = {"channel": channel, "largest": f"{largest:.2g}", "limit": f"{form.normal:.2g}", "effect": effect}
     return Refused(Reason.UNDERFLOW, op_type=op.type, **facts)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from bnfold.graph import Op, Use, Value
-from bnfold.ops import Assign, Detach, Edit, Moved, Retype
+from bnfold.ops import Assign, Detach, Edit, Moved, Omit, Retype
 
 
 @dataclass
@@ -53,7 +53,7 @@ def op_of(edit: Edit) -> Op:
 
 def _dropped(edit: Edit) -> Iterator[Use]:
     match edit:
-        case Assign():
+        case Assign() | Omit():
             yield from _uses(edit.op, [edit.index])
         case Retype():
             yield from _uses(edit.op, range(edit.inputs, len(edit.op.inputs)))

@@ -83,6 +83,16 @@ def malformed_is_refused(op: Op) -> Iterator[None]:
         raise Refused(Reason.MALFORMED, op_type=op.type, detail=str(error)) from error
 
 
+@contextmanager
+def towards(side: str) -> Iterator[None]:
+    """Notes of a refusal which way led to it."""
+    try:
+        yield
+    except Refused as refused:
+        refused.towards = side
+        raise
+
+
 def refusal_of(refused: Refused, op: Op) -> Refusal:
     """The record of a refusal: at the operator that it names, else at ``op``."""
     at = refused.op if isinstance(refused, Blocked) else op

@@ -8,7 +8,6 @@ half stays as a single Add or Mul.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 from functools import partial
@@ -29,6 +28,7 @@ from bnfold.folding.walk import (
     refusal_of,
     refuse_change_of_kept,
     refuse_if_shared,
+    towards,
 )
 from bnfold.graph import Op, Value
 from bnfold.ops import AddBehind, Assign, Detach, Edit, Moved, Retype
@@ -134,16 +134,7 @@ def _vanishes(op: Op) -> bool:
     return op.type == "Add" and len(made) == 1 and not made[0].array().any()
 
 
-@contextmanager
-def _towards(side: str) -> Iterator[None]:
-    try:
-        yield
-    except Refused as refused:
-        refused.towards = side
-        raise
-
-
-@_towards("up")
+@towards("up")
 def _up(op: Op, source: Value, affine: Affine) -> Way:
     refuse_if_shared(source, op, affine)
     if affine.is_identity and source.producer is not None:
@@ -151,12 +142,12 @@ def _up(op: Op, source: Value, affine: Affine) -> Way:
     return Walk(op).up(source, affine)
 
 
-@_towards("down")
+@towards("down")
 def _down(op: Op, affine: Affine) -> Way:
     return Walk(op).down(op.output, affine)
 
 
-@_towards("beside")
+@towards("beside")
 def _beside(op: Op, source: Value, affine: Affine) -> Way:
     return beside(op, source, affine)
 

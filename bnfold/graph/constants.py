@@ -24,6 +24,7 @@ from bnfold.graph.evaluate import (
     TooLarge,
     cast,
     converted,
+    inputs_read,
     saturates,
 )
 from bnfold.graph.facts import Array, Constant, Dim
@@ -257,7 +258,7 @@ class Constants:
         inputs: list[Callable[[], Array]] = []
         previews: list[Array] = []
         cost = 0
-        for index, value in enumerate(op.inputs):
+        for index, value in enumerate(inputs_read(op)):
             if value is None:
                 return None
             constant = self.of(value)
@@ -304,7 +305,10 @@ class Constants:
         if shape is None or shape.type != "Shape" or indices is None or prod(indices.shape) > _SMALL:
             return None
         sizes = self._sizes(shape)
-        return None if sizes is None else _if_known(np.array(sizes, object)[indices.array()])
+        if sizes is None:
+            return None
+        taken = np.take(np.array(sizes, object), indices.array())
+        return _if_known(np.asarray(taken, object))  # one that is taken alone comes as no array
 
     def _sizes(self, op: Op) -> Sequence[Dim] | None:
         """What a Shape gives."""

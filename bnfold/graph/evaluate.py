@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 
 from bnfold.graph.facts import Array
-from bnfold.graph.op import Op
+from bnfold.graph.op import Op, Value
 from bnfold.graph.quantization import is_integer
 from bnfold.rounding import rounded
 
@@ -24,6 +24,9 @@ Evaluator = Callable[[Op, Sequence[Array]], Array]
 MAX_ELEMENTS = 1 << 22  # of a constant, in a model that stores less: a few bytes can ask for 2**40 of them
 _BROADCAST_IS_NUMPYS_FROM = 7
 _AXES_ARE_AN_INPUT_FROM = 13
+_TRAINING_MODE_IS_AN_ATTRIBUTE_FROM = 14
+_IS_TEST_BELOW = 7
+_DEFAULT_EPSILON = float(np.float32(1e-5))
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _FLOATS8 = ("float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
 
@@ -94,6 +97,38 @@ def _divide(left: Array, right: Array) -> Array:
             raise NotEvaluated
         return np.asarray(left // right)
     return np.asarray(left / right)
+
+
+def is_training(op: Op) -> bool:
+    """Whether a BatchNormalization normalises with the statistics of the batch that it is given."""
+    if op.opset >= _TRAINING_MODE_IS_AN_ATTRIBUTE_FROM:
+        return bool(op.attribute("training_mode", 0))
+    if op.opset < _IS_TEST_BELOW:
+        return not op.attribute("is_test", 0)
+    return len([value for value in op.outputs if value is not None]) > 1
+
+
+def inputs_read(op: Op) -> Sequence[Value | None]:
+    """The inputs that an operator computes with."""
+    return op.inputs[:3] if op.type == "BatchNormalization" and is_training(op) else op.inputs
+
+
+def _batch_normalization(op: Op, arrays: Sequence[Array]) -> Array:
+    """With the statistics that are given; in training mode with those of the constant, as a weight is standardised."""
+    x, *vectors = arrays
+    if x.ndim < 2 or any(vector.shape != x.shape[1:2] for vector in vectors):
+        raise NotEvaluated
+    gamma, beta, *given = (vector.reshape(-1, *[1] * (x.ndim - 2)) for vector in vectors)
+    axes = (0, *range(2, x.ndim))
+    mean, variance = given or (x.mean(axes, keepdims=True), x.var(axes, keepdims=True))
+    return np.asarray(gamma * (x - mean) / np.sqrt(variance + op.attribute("epsilon", _DEFAULT_EPSILON)) + beta)
+
+
+def _mod(op: Op, arrays: Sequence[Array]) -> Array:
+    """Of integers alone: the last bit of a float decides whether a multiple is left."""
+    if not all(is_integer(array.dtype) for array in arrays) or not arrays[1].all():
+        raise NotEvaluated
+    return _arithmetic(np.fmod if op.attribute("fmod", 0) else np.mod)(op, arrays)
 
 
 def _cast(op: Op, arrays: Sequence[Array]) -> Array:
@@ -217,6 +252,8 @@ EVALUATORS: dict[str, Evaluator] = {
     "Sub": _arithmetic(np.subtract),
     "Mul": _arithmetic(np.multiply),
     "Div": _arithmetic(_divide),
+    "BatchNormalization": _batch_normalization,
+    "Mod": _mod,
     "Pow": _arithmetic(lambda left, right: np.power(left, right).astype(left.dtype)),
     "Sqrt": lambda op, arrays: np.sqrt(arrays[0]),
     "Reciprocal": lambda op, arrays: np.reciprocal(arrays[0]),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import sys
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
@@ -113,6 +113,10 @@ class Graph:
         constant = self.constant(value)
         return constant.dtype if constant else self._shapes.dtype(value)
 
+    def assume(self, shapes: Mapping[str, Shape]) -> None:
+        """Takes shapes of the model's inputs for known that it leaves open; the model itself stays as it is."""
+        self._shapes.assume(shapes)
+
     def fresh_name(self, hint: str) -> str:
         """A name that nothing in the model has or mentions, in any scope."""
         name, number = hint, self._numbers.get(hint, 1)
@@ -150,6 +154,13 @@ class Graph:
         if value is not None:
             value.gain(Use(op, index))
         self._constants.forget(op)
+
+    def omit_input(self, op: Op, index: int) -> None:
+        """Leaves out the last input of ``op``."""
+        assert index == len(op.inputs) - 1
+        self.set_input(op, index, None)
+        op.inputs = op.inputs[:index]
+        del op.node.input[index:]
 
     def set_output(self, op: Op, index: int, value: Value) -> None:
         """Makes ``value`` an output of ``op``; the value it made until now has no producer any more."""

@@ -10,7 +10,7 @@ import onnx
 import onnx.checker
 import onnx.shape_inference
 
-from bnfold.graph.facts import Dim
+from bnfold.graph.facts import Dim, Shape
 from bnfold.graph.functions import are_bounded
 from bnfold.graph.index import Graph
 from bnfold.graph.op import Op, Value
@@ -38,13 +38,12 @@ class Port:
     name: str
     kind: str
     elem_type: int = 0
-    shape: tuple[Dim, ...] | None = None
+    shape: Shape | None = None
 
     def __str__(self) -> str:
         if self.kind != "tensor":
             return f"{self.name!r} {self.kind}"
-        sizes = "?" if self.shape is None else ",".join("?" if dim is None else str(dim) for dim in self.shape)
-        return f"{self.name!r} {told(self.elem_type)}[{sizes}]"
+        return f"{self.name!r} {told(self.elem_type)}[{'?' if self.shape is None else sizes_told(self.shape)}]"
 
     def accepts(self, other: Port) -> bool:
         """Whether nothing that is said of one contradicts what is said of the other."""
@@ -56,6 +55,11 @@ class Port:
             left == right or not (isinstance(left, int) and isinstance(right, int))
             for left, right in zip(self.shape, other.shape, strict=True)
         )
+
+
+def sizes_told(shape: Shape) -> str:
+    """Sizes as the command line takes them; `?` for those that are not known."""
+    return ",".join("?" if dim is None else str(dim) for dim in shape)
 
 
 def told(elem_type: int) -> str:

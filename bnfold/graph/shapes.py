@@ -7,7 +7,7 @@ that a caller may override, or that a training step assigns to, the declared sha
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import chain
 from math import prod
 from typing import Any
@@ -30,6 +30,7 @@ _MAX_REFINEMENTS = 64  # where sizes are computed from those of what is sliced, 
 _FEW_REFINEMENTS = 8
 _REFINED_NODES = 100_000  # that inference goes through in all of them, beyond the first few
 _NEAR = 32  # operators between a value and the Conv that tells its rank
+_KEEP_SHAPE = ("GroupNormalization", "SimplifiedLayerNormalization")
 _MAKE_FLOATS = ("Scaler", "Normalizer")  # of the shape that they are given, whatever its type
 _LONGEST = 1 << 20  # entries of a list of sizes
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
@@ -72,6 +73,17 @@ class Shapes:
             number = kind.tensor_type.elem_type
         is_known = number and type_name(number)
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number)) if is_known else None
+
+    def assume(self, shapes: Mapping[str, Shape]) -> None:
+        """Takes shapes of the model's inputs for known."""
+        model = onnx.ModelProto.FromString(self._snapshot)
+        for entry in model.graph.input:
+            if entry.name in shapes:
+                elem_type = entry.type.tensor_type.elem_type
+                entry.type.CopyFrom(onnx.helper.make_tensor_type_proto(elem_type, shapes[entry.name]))
+        self._snapshot = model.SerializeToString()
+        self._inferred, self._is_refined = None, False
+        self._constants.ask_again()
 
     def same(self, value: Value, as_value: Value) -> None:
         """Says that a value made by an edit has the shape and type of another."""
@@ -216,7 +228,7 @@ def sizes_are_few(graph: GraphProto) -> bool:
 
 def _replace_unknown(node: NodeProto) -> None:
     """Puts operators that inference does not know as others that make the same shape and type."""
-    if node.op_type == "GroupNormalization" and not node.domain:
+    if node.op_type in _KEEP_SHAPE and not node.domain:
         node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
     elif node.op_type in _MAKE_FLOATS and node.domain == "ai.onnx.ml":
         node.CopyFrom(onnx.helper.make_node("Cast", node.input[:1], node.output[:1], to=TensorProto.FLOAT))

@@ -13,7 +13,7 @@ from bnfold.ops import (
     resampling,
     selection,
 )
-from bnfold.ops.rule import AddBehind, Assign, Detach, Edit, Edits, Moved, OpRule, Retype, SetAttribute, Step
+from bnfold.ops.rule import AddBehind, Assign, Detach, Edit, Edits, Moved, Omit, OpRule, Retype, SetAttribute, Step
 
 RULES: dict[str, OpRule] = {
     **linear.RULES,
@@ -37,6 +37,7 @@ __all__ = [
     "Edit",
     "Edits",
     "Moved",
+    "Omit",
     "OpRule",
     "Retype",
     "SetAttribute",

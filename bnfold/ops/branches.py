@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bnfold.affine import Affine, FloatArray
-from bnfold.graph import Op, is_float
-from bnfold.ops.linear import ADDEND, BIAS, CHANNELS, WEIGHT, new_addend
+from bnfold.graph import Op
+from bnfold.ops.kernels import Kernel, Window, unbiased, window_of
+from bnfold.ops.linear import BIAS, CHANNELS, RIGHT, WEIGHT, new_addend
+from bnfold.ops.matrices import Matrix, product_of
 from bnfold.ops.rule import Assign, Edits, along, refuse_rank_other_than, static
-from bnfold.ops.weights import Enlarged, Exact, bound
+from bnfold.ops.weights import Enlarged, Exact
 from bnfold.reasons import Reason, Refused
-
-Pads = list[tuple[int, int]]
 
 
 def conv_absorbs_beside(conv: Op, affine: Affine) -> Edits:
@@ -27,7 +27,7 @@ def conv_absorbs_beside(conv: Op, affine: Affine) -> Edits:
     channels, per_group, *kernel = shape
     if channels != per_group * conv.attribute("group", 1):
         raise Refused(Reason.UNSUPPORTED, op_type=conv.type, detail="it changes the number of channels")
-    if not _keeps_size(conv, kernel):
+    if not _keeps_size(window_of(conv, kernel), kernel):
         raise Refused(Reason.UNSUPPORTED, op_type=conv.type, detail="it does not keep the size")
     scale, shift = along(conv, affine, CHANNELS, channels)
     centre = [size // 2 for size in kernel]
@@ -40,71 +40,72 @@ def conv_absorbs_beside(conv: Op, affine: Affine) -> Edits:
     return [Assign(conv, WEIGHT, enlarged), *_more_bias(conv, shift)]
 
 
-def conv_absorbs_conv(host: Op, guest: Op, sign: int) -> Edits:
-    """W*x ± V*x  =  (W ± V')*x  with V' the smaller kernel at the place in the larger that the pads imply"""
-    ours, theirs = static(host, WEIGHT), static(guest, WEIGHT)
-    groups, guest_groups = host.attribute("group", 1), guest.attribute("group", 1)
-    comparable = len(ours) == len(theirs) and ours[0] == theirs[0] and ours[1] * groups == theirs[1] * guest_groups
-    if not comparable or guest_groups % groups:
+def conv_absorbs_kernel(host: Op, guest: Kernel, sign: int) -> Edits:
+    """W*x ± V*x  =  (W ± V')*x with V' the smaller kernel at the place in the larger that the pads imply"""
+    own = unbiased(host)
+    comparable = len(own.shape) == len(guest.shape) and own.shape[0] == guest.shape[0] and own.inputs == guest.inputs
+    if not comparable or guest.groups % own.groups:
         raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail="channels or groups do not nest")
-    place = _place(host, guest, ours[2:], theirs[2:])
-    added = guest.constant(WEIGHT)
-    if added.dtype != host.constant(WEIGHT).dtype:
+    place = _place(host, own, guest)
+    if guest.dtype != own.dtype:
         raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail="another type")
 
     def add(weight: FloatArray) -> None:
-        values = added.float64()
-        rows = theirs[0] // guest_groups
-        for group in range(guest_groups):
+        values = guest.weights()
+        rows, columns = guest.shape[0] // guest.groups, guest.shape[1]
+        for group in range(guest.groups):
             outputs = slice(group * rows, (group + 1) * rows)
-            first = (group % (guest_groups // groups)) * theirs[1]
-            weight[(outputs, slice(first, first + theirs[1]), *place)] += sign * values[outputs]
+            first = (group % (guest.groups // own.groups)) * columns
+            weight[(outputs, slice(first, first + columns), *place)] += sign * values[outputs]
 
-    bias = guest.optional_constant(BIAS)
-    shift = np.zeros(theirs[0]) if bias is None else bias.float64()
-    return [Assign(host, WEIGHT, Enlarged(host.constant(WEIGHT), add, bound(added))), *_more_bias(host, sign * shift)]
+    enlarged = Enlarged(host.constant(WEIGHT), add, guest.most())
+    return [Assign(host, WEIGHT, enlarged), *_more_bias(host, sign * guest.bias)]
 
 
-def gemm_absorbs_gemm(host: Op, guest: Op, sign: int) -> Edits:
-    """A x·B + b C ± (a' x·B' + b' C')  =  a x·(B ± a'/a B') + (b C ± b' C')"""
+def gemm_absorbs_matrix(host: Op, guest: Matrix, sign: int) -> Edits:
+    """A x·B + b C ± (x·B' + c)  =  A x·(B ± B'/A) + (b C ± c)"""
     alpha = host.attribute("alpha", 1.0)
-    if bool(host.attribute("transA", 0)) != bool(guest.attribute("transA", 0)) or not alpha:
-        raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail="another orientation")
-    turned = bool(host.attribute("transB", 0)) != bool(guest.attribute("transB", 0))
-    factor = sign * guest.attribute("alpha", 1.0) / alpha
-    edits = _sum_of_weights(host, guest, factor, turned=turned)
-    addend = guest.optional_constant(ADDEND)
-    if addend is None or not guest.attribute("beta", 1.0):
-        return edits
-    shift = sign * guest.attribute("beta", 1.0) * addend.float64()
-    return [*edits, *new_addend(host, Affine(np.ones((1, 1)), shift.reshape((1,) * (2 - shift.ndim) + shift.shape)))]
+    if not alpha:
+        raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail="an alpha of zero")
+    edits = _sum_of_weights(host, guest, sign / alpha)
+    return edits if guest.addend is None else [*edits, *new_addend(host, Affine(np.ones((1, 1)), sign * guest.addend))]
 
 
-def matmul_absorbs_matmul(host: Op, guest: Op, sign: int) -> Edits:
+def matmul_absorbs_matrix(host: Op, guest: Matrix, sign: int) -> Edits:
     """x·W ± x·V  =  x·(W ± V)"""
-    return _sum_of_weights(host, guest, sign, turned=False)
+    if guest.addend is not None:
+        raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail="it has no addend")
+    return _sum_of_weights(host, guest, sign)
 
 
-def _sum_of_weights(host: Op, guest: Op, factor: float, *, turned: bool) -> Edits:
-    own, added = host.constant(WEIGHT), guest.constant(WEIGHT)
-    if not is_float(own.dtype):  # integers wrap around, and no real number stands for that
-        raise Refused(Reason.NOT_FLOAT, value=host.data(WEIGHT).name)
-    shape = added.shape[::-1] if turned else added.shape
-    if own.shape != shape or own.dtype != added.dtype:
-        raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail=f"weights of shapes {own.shape} and {shape}")
+def _sum_of_weights(host: Op, guest: Matrix, factor: float) -> Edits:
+    own = product_of(host)
+    if own.is_turned != guest.is_turned:
+        raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail="another orientation")
+    if own.shape != guest.shape or own.dtype != guest.dtype:
+        raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail=f"weights of shapes {own.shape} and {guest.shape}")
+    turned = bool(host.type == "Gemm" and host.attribute("transB", 0))
 
     def add(weight: FloatArray) -> None:
-        weight += factor * (added.float64().T if turned else added.float64())
+        weight += factor * (guest.weights().T if turned else guest.weights())
 
-    return [Assign(host, WEIGHT, Enlarged(own, add, abs(factor) * bound(added)))]
+    return [Assign(host, RIGHT, Enlarged(host.constant(RIGHT), add, abs(factor) * guest.most()))]
 
 
-ABSORBS_BESIDE: dict[str, Callable[[Op, Op, int], Edits]] = {
-    "Conv": conv_absorbs_conv,
-    "Gemm": gemm_absorbs_gemm,
-    "MatMul": matmul_absorbs_matmul,
-}
-"""For operators of the same type that read the same value: host, guest, and the sign of the guest in the sum."""
+def absorb_map(host: Op, guest: Kernel | Matrix, sign: int) -> tuple[Callable[..., Edits], Edits]:
+    """The rule by which an operator takes in what is added to it, or subtracted, and what that changes.
+
+    Raises:
+        Refused: it cannot.
+    """
+    match host.type, guest:
+        case "Conv", Kernel():
+            return conv_absorbs_kernel, conv_absorbs_kernel(host, guest, sign)
+        case "Gemm", Matrix():
+            return gemm_absorbs_matrix, gemm_absorbs_matrix(host, guest, sign)
+        case "MatMul", Matrix():
+            return matmul_absorbs_matrix, matmul_absorbs_matrix(host, guest, sign)
+    raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail="another kind of operator")
 
 
 def _more_bias(conv: Op, shift: FloatArray) -> Edits:
@@ -116,42 +117,22 @@ def _more_bias(conv: Op, shift: FloatArray) -> Edits:
     return [Assign(conv, BIAS, Exact(bias.float64() + shift, bias.dtype))]
 
 
-def _keeps_size(conv: Op, kernel: Sequence[int]) -> bool:
+def _keeps_size(window: Window, taps: Sequence[int]) -> bool:
     """Stride 1 and an odd kernel, padded so that its centre lies on the position it computes."""
-    dilations = conv.attribute("dilations") or [1] * len(kernel)
     centred = [
         size % 2 == 1 and begin == end == dilation * (size // 2)
-        for size, dilation, (begin, end) in zip(kernel, dilations, _pads(conv, kernel), strict=True)
+        for size, dilation, (begin, end) in zip(taps, window.dilations, window.pads, strict=True)
     ]
-    return all(centred) and all(stride == 1 for stride in conv.attribute("strides") or ())
+    return all(centred) and window.steps_by_one
 
 
-def _pads(conv: Op, kernel: Sequence[int]) -> Pads:
-    """Padding before and after, for each spatial axis."""
-    auto_pad = conv.attribute("auto_pad", b"NOTSET")
-    if auto_pad == b"VALID":
-        return [(0, 0)] * len(kernel)
-    if auto_pad in (b"NOTSET", b""):
-        pads = conv.attribute("pads") or [0] * (2 * len(kernel))
-        return list(zip(pads[: len(kernel)], pads[len(kernel) :], strict=True))
-    if any(stride != 1 for stride in conv.attribute("strides") or ()):
-        raise Refused(
-            Reason.UNSUPPORTED, op_type=conv.type, detail="auto_pad with a stride depends on the input's size"
-        )
-    dilations = conv.attribute("dilations") or [1] * len(kernel)
-    totals = [dilation * (size - 1) for size, dilation in zip(kernel, dilations, strict=True)]
-    small = [(total // 2, total - total // 2) for total in totals]
-    return small if auto_pad == b"SAME_UPPER" else [(after, before) for before, after in small]
-
-
-def _place(host: Op, guest: Op, ours: Sequence[int], theirs: Sequence[int]) -> tuple[slice, ...]:
+def _place(host: Op, own: Kernel, guest: Kernel) -> tuple[slice, ...]:
     """Where the guest's taps lie among the host's."""
-    if (host.attribute("strides") or [1] * len(ours)) != (guest.attribute("strides") or [1] * len(ours)):
+    ours, theirs = own.window, guest.window
+    if ours.strides != theirs.strides:
         raise Refused(Reason.UNSUPPORTED, op_type=host.type, detail="another stride")
     slices = []
-    steps = host.attribute("dilations") or [1] * len(ours)
-    guest_steps = guest.attribute("dilations") or [1] * len(ours)
-    sizes = zip(ours, theirs, steps, guest_steps, _pads(host, ours), _pads(guest, theirs), strict=True)
+    sizes = zip(own.taps, guest.taps, ours.dilations, theirs.dilations, ours.pads, theirs.pads, strict=True)
     for size, guest_size, step, guest_step, pad, guest_pad in sizes:
         first, after = pad[0] - guest_pad[0], pad[1] - guest_pad[1]
         reach, guest_reach = step * (size - 1), guest_step * (guest_size - 1)

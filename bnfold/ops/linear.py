@@ -208,7 +208,7 @@ def matmul_absorbs_output(matmul: Op, affine: Affine) -> Edits:
         side = LEFT if of_rows or (affine.scale.size == 1 and _only_left_is_constant(matmul)) else RIGHT
         weight = matmul.constant(side)
         edits += rescaled(matmul, side, _fitted(matmul, affine.scale, weight, summed=-1 if side == LEFT else -2))
-    return edits + (_shift_behind(matmul, affine.shift) if affine.has_shift else [])
+    return edits + (shift_behind(matmul, affine.shift) if affine.has_shift else [])
 
 
 def matmul_absorbs_input(matmul: Op, index: int, affine: Affine) -> Edits:
@@ -248,7 +248,7 @@ def _fitted(op: Op, factor: FloatArray, weight: Constant, summed: int) -> FloatA
     return fitted
 
 
-def _shift_behind(matmul: Op, shift: FloatArray) -> list[Edit]:
+def shift_behind(matmul: Op, shift: FloatArray) -> list[Edit]:
     """The shift of a MatMul's result: a Gemm's addend where both operands are matrices, else an Add behind it."""
     dtype = operands_type(matmul)
     if all(len(matmul.shape(side)) == 2 for side in (LEFT, RIGHT)) and matmul.opset >= _ADDEND_IS_OPTIONAL_FROM:
@@ -268,7 +268,7 @@ def _shift_into_reader(matmul: Op, shift: FloatArray) -> list[Edit]:
         if constant is not None and not add.is_kept and add.opset >= _BROADCAST_IS_NUMPYS_FROM:
             sum_ = constant.float64() + _trimmed(shift)
             return [Moved(result), Assign(add, 1 - index, Exact(sum_, constant.dtype))]
-    return _shift_behind(matmul, shift)
+    return shift_behind(matmul, shift)
 
 
 def _trimmed(array: FloatArray) -> FloatArray:

@@ -7,16 +7,19 @@ number ``s`` for all values can go into it: ``s x / sqrt(s² var + epsilon) = x 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from bnfold import batchnorm
-from bnfold.affine import Affine, FloatArray
+from bnfold.affine import WIDE, Affine, FloatArray
 from bnfold.batchnorm import BETA, CHANNEL_AXIS, GAMMA
 from bnfold.graph import Op
 from bnfold.ops.rule import (
     Assign,
     Edit,
     Edits,
+    Omit,
     OpRule,
     SetAttribute,
     along,
@@ -66,6 +69,7 @@ def _new_parameters(op: Op, gamma: FloatArray, beta: FloatArray) -> Edits:
 
 _SCALE, _BIAS = 1, 2
 _GROUP_PARAMETERS_ARE_PER_CHANNEL_FROM = 21
+_BIAS_IS_OPTIONAL = ("LayerNormalization",)
 _DEFAULT_EPSILON = float(np.float32(1e-5))
 
 
@@ -148,6 +152,49 @@ def _refuse_unless_scale_has(op: Op, affine: Affine) -> None:
         raise Refused(Reason.WRONG_AXIS, axes=sorted(affine.axes), op_type=op.type, expected="those of its scale")
 
 
+# --- the affine that they end with ---------------------------------------------------------------------------
+
+
+def instance_sheds(op: Op) -> tuple[Affine, Edits]:
+    """IN(x) = s IN'(x) + t, where IN' has a scale of 1 and a bias of 0"""
+    return _shed(op, _along_channels)
+
+
+def group_sheds(op: Op) -> tuple[Affine, Edits]:
+    """GN(x): as above; before opset 21 a number of a group is that of all its channels"""
+    if op.opset >= _GROUP_PARAMETERS_ARE_PER_CHANNEL_FROM:
+        return instance_sheds(op)
+    channels, groups = op.shape()[CHANNEL_AXIS], op.attribute("num_groups")
+    if not isinstance(channels, int):
+        raise Refused(Reason.SHAPE_UNKNOWN, value=op.data().name)
+    return _shed(op, lambda rank, vector: _along_channels(rank, np.repeat(vector, channels // groups)))
+
+
+def layer_sheds(op: Op) -> tuple[Affine, Edits]:
+    """N(x) = s N'(x) + t, where N' has a scale of 1 and no bias"""
+    return _shed(op, lambda rank, array: array.reshape((1,) * (rank - array.ndim) + array.shape))
+
+
+def _along_channels(rank: int, vector: FloatArray) -> FloatArray:
+    return vector.reshape(1, -1, *[1] * (rank - CHANNEL_AXIS - 1))
+
+
+def _shed(op: Op, placed: Callable[[int, FloatArray], FloatArray]) -> tuple[Affine, Edits]:
+    """The affine of scale and bias, each placed on a value of some rank, and the edits that take both off."""
+    rank = len(op.graph.at_least_shape(op.data()))
+    scale, bias = op.constant(_SCALE), op.optional_constant(_BIAS)
+    edits: list[Edit] = [Assign(op, _SCALE, Exact(np.ones(scale.shape), scale.dtype, multiplies=True))]
+    shift: FloatArray = np.zeros(scale.shape)
+    if bias is not None:
+        shift = bias.float64()
+        is_optional = op.type in _BIAS_IS_OPTIONAL
+        edits.append(Omit(op, _BIAS) if is_optional else Assign(op, _BIAS, Exact(np.zeros(bias.shape), bias.dtype)))
+    for index, values in ((_SCALE, scale.float64()), (_BIAS, shift)):
+        if not np.isfinite(values).all():
+            raise Refused(Reason.NOT_FINITE, value=op.data(index).name)
+    return Affine(*(placed(rank, values.astype(WIDE)) for values in (scale.float64(), shift))), edits
+
+
 # --- what they share -----------------------------------------------------------------------------------------
 
 
@@ -194,6 +241,7 @@ def _new_epsilon(op: Op, affine: Affine) -> Edits:
     return [SetAttribute(op, "epsilon", new)]
 
 
+_RMS = OpRule(absorb_output=rms_absorbs_output, absorb_input=rms_absorbs_input, sheds=layer_sheds, data_inputs=(0,))
 RULES: dict[str, OpRule] = {
     "BatchNormalization": OpRule(
         affine=batchnorm_affine,
@@ -202,13 +250,23 @@ RULES: dict[str, OpRule] = {
         data_inputs=(0,),
     ),
     "InstanceNormalization": OpRule(
-        absorb_output=instance_absorbs_output, absorb_input=instance_absorbs_input, data_inputs=(0,)
+        absorb_output=instance_absorbs_output,
+        absorb_input=instance_absorbs_input,
+        sheds=instance_sheds,
+        data_inputs=(0,),
     ),
     "GroupNormalization": OpRule(
-        absorb_output=group_absorbs_output, absorb_input=group_absorbs_input, data_inputs=(0,)
+        absorb_output=group_absorbs_output,
+        absorb_input=group_absorbs_input,
+        sheds=group_sheds,
+        data_inputs=(0,),
     ),
     "LayerNormalization": OpRule(
-        absorb_output=layer_absorbs_output, absorb_input=layer_absorbs_input, data_inputs=(0,)
+        absorb_output=layer_absorbs_output,
+        absorb_input=layer_absorbs_input,
+        sheds=layer_sheds,
+        data_inputs=(0,),
     ),
-    "RMSNormalization": OpRule(absorb_output=rms_absorbs_output, absorb_input=rms_absorbs_input, data_inputs=(0,)),
+    "RMSNormalization": _RMS,
+    "SimplifiedLayerNormalization": _RMS,  # ONNX Runtime's name for it, in the domain of ONNX
 }

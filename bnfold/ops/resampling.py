@@ -87,41 +87,53 @@ Pads = Mapping[int, tuple[int, int]]  # how much is added before and after, by a
 def pad_lifts(op: Op, output: int, affine: Affine) -> Sequence[Step]:
     """A(pad(x, v)) = pad(A'(x), A(v)), where A' is A without what lies over the padding"""
     pads = _pads(op, affine)
-    if not _is_constant_mode(op):
+    if not is_constant_mode(op):
         refuse_along(op, affine, pads)
         return [Step({0: affine})]
     inner = _padded(affine, {axis: (-before, -after) for axis, (before, after) in pads.items()})
     with np.errstate(invalid="ignore"):  # a scale of 0 and a padding of infinity
-        values = affine(_value(op))
+        values = affine(value_of(op))
     return [Step({0: inner}, _with_value(op, affine, pads, values))]
 
 
 def pad_sinks(op: Op, index: int, affine: Affine) -> Sequence[Step]:
     """pad(A(x), v) = A'(pad(x, A'⁻¹(v))), where A' is A with the identity over padding along axes that A varies on"""
     pads = _pads(op, affine)
-    if not _is_constant_mode(op):
+    if not is_constant_mode(op):
         refuse_along(op, affine, pads)
         return [Step({0: affine})]
     outer = _padded(affine, pads)
     with np.errstate(divide="ignore", invalid="ignore"):
-        values = (_value(op) - outer.shift) / outer.scale
+        values = (value_of(op) - outer.shift) / outer.scale
     return [Step({0: outer}, _with_value(op, outer, pads, values))]
 
 
-def _is_constant_mode(op: Op) -> bool:
+def is_constant_mode(op: Op) -> bool:
+    """Whether a Pad puts one number around its input."""
     return bool(op.attribute("mode", b"constant") == b"constant")
 
 
 def _pads(op: Op, affine: Affine) -> Pads:
     """The padded axes. Where the amounts are computed, every axis that they can be for counts as padded by one."""
-    axes = list(range(affine.rank))
+    if op.opset >= _PADS_ARE_AN_INPUT_FROM and op.graph.constant(op.data(_PADS)) is None:
+        axes = _axes(op, affine.rank)
+        if not affine.axes & set(axes):
+            return dict.fromkeys(axes, (1, 1))
+    return pads_of(op, affine.rank)
+
+
+def _axes(op: Op, rank: int) -> list[int]:
+    """The axes that amounts are given for."""
+    constant = op.optional_constant(_AXES) if op.opset >= _PADS_ARE_AN_INPUT_FROM else None
+    return list(range(rank)) if constant is None else [int(axis) % rank for axis in constant.array()]
+
+
+def pads_of(op: Op, rank: int) -> Pads:
+    """How much a Pad adds before and after each axis that it changes."""
+    axes = _axes(op, rank)
     if op.opset < _PADS_ARE_AN_INPUT_FROM:
         amounts = op.attribute("pads" if op.opset > 1 else "paddings")
     else:
-        if (constant := op.optional_constant(_AXES)) is not None:
-            axes = [int(axis) % affine.rank for axis in constant.array()]
-        if op.graph.constant(op.data(_PADS)) is None and not affine.axes & set(axes):
-            return dict.fromkeys(axes, (1, 1))
         amounts = op.constant(_PADS).array().tolist()
     if len(amounts) != 2 * len(axes):
         raise Refused(Reason.MALFORMED, op_type=op.type, detail=f"{len(amounts)} pads for {len(axes)} axes")
@@ -141,7 +153,8 @@ def _padded(affine: Affine, pads: Pads) -> Affine:
     return Affine(pad(affine.scale, 1.0), pad(affine.shift, 0.0))
 
 
-def _value(op: Op) -> float:
+def value_of(op: Op) -> float:
+    """The number that a Pad puts around its input."""
     if op.opset < _PADS_ARE_AN_INPUT_FROM:
         return float(op.attribute("value", 0.0))
     constant = op.optional_constant(_VALUE)
@@ -158,7 +171,7 @@ def _with_value(op: Op, outer: Affine, pads: Pads, values: FloatArray) -> list[E
         else:
             layers[: max(before, 0)] = layers[len(layers) - max(after, 0) :] = True
     met = np.broadcast_to(values, outer.shape)[meets]
-    if not met.size or (met == _value(op)).all():
+    if not met.size or (met == value_of(op)).all():
         return []
     if (met != met[0]).any():
         raise Refused(Reason.NOT_UNIFORM, op_type=op.type)

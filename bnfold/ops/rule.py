@@ -27,12 +27,20 @@ class Assign:
 
 
 @dataclass(frozen=True, eq=False)
+class Omit:
+    """Optional input ``index`` of ``op``, the last that it has, is left out."""
+
+    op: Op
+    index: int
+
+
+@dataclass(frozen=True, eq=False)
 class SetAttribute:
     """An attribute of ``op`` gets this value; None removes it."""
 
     op: Op
     name: str
-    value: int | float | None
+    value: int | float | tuple[int, ...] | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +79,7 @@ class Detach:
     keeps_name: bool
 
 
-Edit = Assign | SetAttribute | Retype | AddBehind | Moved | Detach
+Edit = Assign | Omit | SetAttribute | Retype | AddBehind | Moved | Detach
 Edits = Sequence[Edit]
 
 # --- answers -------------------------------------------------------------------------------------------------
@@ -94,6 +102,7 @@ AbsorbOutput = Callable[[Op, Affine], Edits]
 AbsorbInput = Callable[[Op, int, Affine], Edits]
 Pass = Callable[[Op, int, Affine], Sequence[Step]]
 Meet = Callable[[Op, Mapping[int, Affine]], Sequence[Step]]
+Sheds = Callable[[Op], tuple[Affine, Edits]]
 
 
 @dataclass(frozen=True)
@@ -107,6 +116,7 @@ class OpRule:
         lift: An affine on the output of the given index goes on to inputs; several ways, the best first.
         sink: An affine on the input of the given index goes on to outputs; several ways, the best first.
         meet: The same for affines on several inputs at once.
+        sheds: ``op(x)`` becomes ``A(op'(x))``: the affine that a norm ends with, and the edits that take it off.
         data_inputs: The inputs that data comes in through, None for all. At a weight, a bias or a setting no affine is
             asked of ``absorb_input`` or ``sink``.
     """
@@ -117,6 +127,7 @@ class OpRule:
     lift: Pass | None = None
     sink: Pass | None = None
     meet: Meet | None = None
+    sheds: Sheds | None = None
     data_inputs: Collection[int] | None = None
 
     def refuse_unless_data(self, op: Op, index: int) -> None:

@@ -26,6 +26,7 @@ _WOULD = {
     Outcome.FOLDED: "would fold",
     Outcome.REDUCED: "would be reduced to one node",
     Outcome.REPLACED: "would be replaced",
+    Outcome.CLEARED: "would have a scale of 1 and no bias",
     Outcome.MERGED: "would be merged",
     Outcome.KEPT: "stays",
 }

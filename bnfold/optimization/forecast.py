@@ -27,7 +27,8 @@ def plan(model: ModelLike, **options: Unpack[FoldArguments]) -> Plan:
         options: The attributes of `FoldOptions`: what may be folded, and what becomes of the rest.
 
     Raises:
-        ModelError: The model cannot be read, or a pattern in `keep` matches no node.
+        ModelError: The model cannot be read, or a pattern in `keep` matches no node, or stated sizes do
+            not fit the model.
         ValueError: `leftover` or `max_growth` is none.
     """
     asked = FoldOptions(**options)

@@ -70,6 +70,8 @@ def _kinds(entry: Entry) -> set[FailOn]:
     """All that is wrong with an entry."""
     reasons = {refusal.reason for refusal in entry.refusals}
     goes = entry.outcome is not Outcome.KEPT or Reason.OUT_OF_TIME in reasons
+    if entry.is_norm:
+        return set()
     if entry.is_other:
         return {FailOn.AFFINES} if goes and entry.outcome is not Outcome.MERGED else set()
     kinds = {FailOn.ANY}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from bnfold.folding import FoldArguments, FoldOptions, plan
 from bnfold.folding.keep import check_patterns
 from bnfold.folding.record import Outcome
+from bnfold.folding.stated import stated_shapes
 from bnfold.limits import Deadline
 from bnfold.model_io import Model, ModelLike, Output, destination_of, load, staged, sweep, write_stream
 from bnfold.model_io.tensors import all_tensors, is_external
@@ -47,8 +48,6 @@ def optimize(
     in_place: bool = False,
     overwrite: bool = False,
     verify: VerifyMode | str = VerifyMode.AUTO,
-    shapes: Mapping[str, Sequence[int]] | None = None,
-    dims: Mapping[str, int] | None = None,
     calibrate: Data | None = None,
     calibration: Mapping[str, Any] | None = None,
     certificate: str | os.PathLike[str] | None = None,
@@ -71,8 +70,6 @@ def optimize(
         in_place: Write over the model itself.
         overwrite: The default output may be replaced if it exists, and so may a counterexample.
         verify: Whether to compare, and what to do if that is not possible.
-        shapes: Shapes of inputs to compare on, for those whose shape the model does not say.
-        dims: Sizes of named dimensions to compare on.
         calibrate: Data to take the BatchNormalizations' statistics from first, as `bnfold.calibrate` does; the folded
             model is then compared with the calibrated one.
         calibration: Arguments of `bnfold.calibrate` beside model, data and output, for instance `{"method": "paper"}`.
@@ -87,10 +84,11 @@ def optimize(
             running the models. If they run out, what is not decided stays, and what is not compared is not verified.
         memory: Bytes for each process that measures or compares; None for as much as there is.
         progress: Told what is being done, how much of it is done, and how much there is.
-        options: As in `plan`.
+        options: As in `plan`; the two are compared for the `shapes` and `dims` that are stated there, and no others.
 
     Raises:
-        ModelError: The model cannot be read, a pattern in `keep` matches no node, or the output cannot be written.
+        ModelError: The model cannot be read, a pattern in `keep` matches no node, stated sizes do not fit the model, or
+            the output cannot be written.
         NotAllFolded: A BatchNormalization stays, and `require_none` is set.
         NotEquivalent: The folded model computes something else.
         NotVerified: The models could not be compared, and `verify` is "require".
@@ -111,14 +109,13 @@ def optimize(
     if dry_run:
         file = stream = counterexample = None
     drafted = loaded if calibrate is None else None
-    draft = _draft(certificate, drafted, file, asked, shapes or {}, dims or {}) if certificate is not None else None
+    draft = _draft(certificate, drafted, file, asked) if certificate is not None else None
     before = _nbytes(loaded, loaded.path)
     reference = loaded.path or loaded
     calibrated = None
     if calibrate is not None:
-        check_patterns(loaded, asked.keep)
         how = {"timeout": timeout, "memory": memory, "progress": progress, **(calibration or {})}
-        calibrated = _calibrated(loaded, calibrate, how, named(model))
+        calibrated = _calibrated(loaded, calibrate, how, asked, named(model))
         reference = loaded = calibrated.model
     if progress is not None:
         progress("deciding what folds", 0, 1)
@@ -142,8 +139,8 @@ def optimize(
         found = _compared(
             reference,
             after or planned.model,
-            shapes=shapes,
-            dims=dims,
+            shapes=asked.shapes,
+            dims=asked.dims,
             timeout=timeout,
             memory=memory,
             counterexample=counterexample,
@@ -173,20 +170,21 @@ def _draft(
     model: Model | None,
     file: Path | None,
     asked: FoldOptions,
-    shapes: Mapping[str, Sequence[int]],
-    dims: Mapping[str, int],
 ) -> Draft:
     from bnfold.certificate import Draft, Options  # noqa: PLC0415 -- takes long, and is seldom asked for
 
-    return Draft(Path(path), model, file, Options.of(asked, shapes, dims))
+    return Draft(Path(path), model, file, Options(asked))
 
 
-def _calibrated(model: Model, data: Data, options: Mapping[str, Any], name: str) -> Calibration:
+def _calibrated(model: Model, data: Data, options: Mapping[str, Any], asked: FoldOptions, name: str) -> Calibration:
+    check_patterns(model, asked.keep)  # what is wrong with them would come out long afterwards
+    stated_shapes(model, asked)
     from bnfold.calibration import calibrate  # noqa: PLC0415 -- takes long, and is rarely asked for
 
     if stray := {"model", "data", "output", "in_place"} & options.keys():
         raise TypeError(f"calibration takes no {min(stray)!r}: that is an argument of its own")
-    return replace(calibrate(model, data, **options), source=name)
+    found: Calibration = calibrate(model, data, **options)
+    return replace(found, source=name)
 
 
 def _compared(before: Path | Model, after: Path | Model, **options: Any) -> Verification:

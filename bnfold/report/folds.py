@@ -124,7 +124,7 @@ def _fold(entry: Entry, twins: Twins) -> Fold:
 def _before(entry: Entry, twins: Twins) -> Iterator[tuple[Op, Part]]:
     if (op := twins.before(entry.node, entry.op_type)) is None:
         return
-    yield op, Part.HALF if entry.outcome is Outcome.REDUCED else Part.GONE
+    yield op, Part.HALF if entry.outcome in (Outcome.REDUCED, Outcome.CLEARED) else Part.GONE
     for answer in _others(entry):
         if (other := twins.before(answer.node, answer.op_type)) is not None:
             yield other, Part.TOOK if answer.ability in _TOOK else Part.PASSED

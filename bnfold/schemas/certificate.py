@@ -62,6 +62,7 @@ _OPTIONS = record(
         "leftover": ("as `--leftover`", TEXT),
         "max_growth": ("as `--max-growth`", {"type": ["integer", "string", "null"]}),
         "inside_patterns": ("as `--fold-inside-patterns`", FLAG),
+        "fold_norms": ("as `--fold-norms`", FLAG),
         "shapes": ("as `--shape`", by_name(each(COUNT))),
         "dims": ("as `--dim`", by_name(COUNT)),
         "seed": ("of the verification", COUNT),

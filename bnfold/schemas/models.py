@@ -27,6 +27,12 @@ _COUNTS = record(
         "replaced": ("`--leftover` put others in its place", COUNT),
     }
 )
+_NORMS = record(
+    {
+        "cleared": ("it stays, with a scale of 1 and no bias", COUNT),
+        "kept": ("it stays as it was", COUNT),
+    }
+)
 _REASON = record(
     {
         "reason": ("its stable name", {"type": "string", "pattern": "^[A-Z][A-Z_]*$"}),
@@ -42,7 +48,7 @@ _LEFT = record(
 ENTRY_KEYS: Keys = {
     "node": ("its name, or that of its first output, before the fold", TEXT),
     "op_type": ("its operator", TEXT),
-    "outcome": ("what became of it", one_of("folded", "reduced", "kept", "replaced", "merged")),
+    "outcome": ("what became of it", one_of("folded", "reduced", "cleared", "kept", "replaced", "merged")),
     "into": ("the nodes that took it in", each(TEXT)),
     "through": ("the nodes that it passed on its way", each(TEXT)),
     "left": ("what stands in its place in the folded model", each(_LEFT)),
@@ -50,6 +56,10 @@ ENTRY_KEYS: Keys = {
     "reasons": ("why each way that was tried to be rid of it ended", each(_REASON)),
     "renamed": ("values whose meaning changed: old name to new name", by_name(TEXT)),
     "copied": ("shared weights that had to be copied: name to bytes", by_name(COUNT)),
+    "assumes": (
+        "shapes of inputs for which alone it was done, by name; else null",
+        maybe(by_name(each({"type": ["integer", "string", "null"]}))),
+    ),
     "part_of": ("the first of the operators that spell a BatchNormalization out together, or null", maybe(TEXT)),
 }
 _PLANNED: Keys = {
@@ -59,6 +69,7 @@ _PLANNED: Keys = {
     "batchnorms": ("how many met which fate, those that are spelt out among them", _COUNTS),
     "spelt_out": ("how many of them Mul and Add spell out", COUNT),
     "affines": ("the same of other operators that are an affine", _COUNTS),
+    "norms": ("how many norms gave scale and bias away, and how many did not, with `--fold-norms`", _NORMS),
     "merged": ("branches of a sum that went into an operator beside them", COUNT),
     "nodes": ("how many there are", before_after(COUNT)),
     "entries": ("what became of each affine node and each merged branch", each(record(ENTRY_KEYS))),

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 
 from bnfold.graph import Graph, inlined
-from bnfold.graph.ports import invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
+from bnfold.graph.ports import Port, invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
+from bnfold.graph.sizes import sized
 from bnfold.limits import Deadline, Limits
 from bnfold.model_io import Model, ModelError, ModelLike, load
 from bnfold.reasons import Refusal, Refused
@@ -25,7 +26,7 @@ from bnfold.verification.result import Outcome, Verdict, Verification
 from bnfold.verification.running.admission import admitted, refuse_invalid
 from bnfold.verification.running.endtoend import run_both
 from bnfold.verification.running.given import Data, given
-from bnfold.verification.running.inputs import DISTRIBUTIONS, CannotGenerate, Generator, sized
+from bnfold.verification.running.inputs import DISTRIBUTIONS, CannotGenerate, Generator
 from bnfold.verification.running.outputs import Run, Tolerance
 from bnfold.verification.running.ranges import ranges
 from bnfold.verification.running.referee import Referee, Ruling
@@ -65,8 +66,8 @@ def verify(
     Args:
         before: A model: a path, or one in memory, in any form (see `bnfold.optimize`).
         after: The model made from it.
-        shapes: Shapes of inputs, for those whose shape the model does not say.
-        dims: Sizes of named dimensions.
+        shapes: Shapes of inputs, for those whose shape the model does not say; the two are compared for these alone.
+        dims: Sizes of named dimensions, likewise.
         data: Inputs to run on, as ``bnfold.data.open_data`` takes them; made up if there is none.
         rtol: Accepted difference of an output relative to max |y|. Without it and ``atol``, the noise floor decides.
         atol: Accepted absolute difference of an output.
@@ -103,7 +104,7 @@ def verify(
     known = {**(samples[0].shapes if samples else {}), **(shapes or {})}
     limits = Limits(timeout, memory)
     generator = Generator(pair.before, known, dims or {}, seed, most=_most_entries(limits))
-    found = _regions(pair, generator, seed, limits, report, shown=folder is not None)
+    found = _regions(pair, generator, ports, seed, limits, report, shown=folder is not None)
     ran, rulings, late = Run(problem="it was not asked for"), None, ""
     deadline = Deadline.after(timeout)
     if run:
@@ -222,12 +223,19 @@ def _evidence(judge: Judge, found: Comparison) -> Evidence | str:
 
 
 def _regions(
-    pair: _Pair, generator: Generator, seed: int, limits: Limits, progress: Progress, *, shown: bool
+    pair: _Pair,
+    generator: Generator,
+    ports: Sequence[Port],
+    seed: int,
+    limits: Limits,
+    progress: Progress,
+    *,
+    shown: bool,
 ) -> Comparison:
     deadline = Deadline.after(limits.seconds)
 
     def compared(progress: Progress) -> Comparison:
-        stage = scenes(pair.before, generator.candidates(), deadline)
+        stage = scenes(pair.before, generator.candidates(), ports, deadline)
         judge = Judge(pair.before, pair.after, stage, seed, deadline, Kept.within(limits.allowed))
         try:
             found = compare_regions(pair.before, pair.after, pair.names, judge, progress)

@@ -130,3 +130,13 @@ def test_behind_a_frozen_node(computed, here):
     np.testing.assert_allclose(layer.measured.mean, moments(behind)[0], rtol=2e-6, atol=1e-6)
     np.testing.assert_allclose(layer.measured.var, moments(behind)[1], rtol=3e-6, atol=1e-9)
     assert layer.residual < 1e-6
+
+
+@pytest.mark.parametrize("arithmetic", [False, True], ids=["training-node", "arithmetic"])
+def test_a_model_with_names_of_our_own(arithmetic, here):
+    """What programs add has names that no value of the model begins with."""
+    model, x = bn_model(before=[("Relu", {}), ("Relu", {})]), sample(4)
+    for index in range(2):
+        model.graph.node[index].output[0] = model.graph.node[index + 1].input[0] = f"bnfold_constant_{index}"
+    layer = calibrate(model, x, executor=here, arithmetic=arithmetic).layers[0]
+    np.testing.assert_allclose(layer.mean, moments(np.maximum(x, 0))[0], atol=1e-6)

@@ -174,7 +174,9 @@ def test_infinity_inside_the_model_is_named(here):
     x = X.copy()
     x[11] = 100
     for method in ("sequential", "pooled"):
-        with pytest.raises(CalibrationError, match=r"bn: its input holds NaN or infinity: the data, row (11|8)"):
+        with pytest.raises(
+            CalibrationError, match=r"bn: meets NaN or infinity, which the model makes of the data, row (11|8)"
+        ):
             mean_of(x, here, bn_model(before=[("Exp", {})]), method=method, batch_size=4)
 
 

@@ -90,8 +90,8 @@ def test_verdicts(digits, here):
     result = drift(model, images * 16, executor=here)
     assert result.verdict is Verdict.RECALIBRATE
     assert result.first.mean_shift.max() > 1
-    assert "the input: values spread 16 times as far in every channel" in str(result)
-    assert f"next: bnfold calibrate {model} --data DATA" in str(result)
+    assert "the input: values spread 16 times as far as the network takes them: divide by that" in str(result)
+    assert f"next: mend the input, or bnfold calibrate {model} --data DATA" in str(result)
 
 
 @pytest.mark.parametrize("samples", [8, 16, 32, 64])
@@ -172,14 +172,52 @@ def test_faults_are_named(taken, given, fault, here):
     assert drift(model, taken(pixels()).astype(np.float32), executor=here).fault == ""
 
 
-def test_an_unknown_fault_is_described(here):
-    """Variances that are off alike in every channel are a scale; what has no such sign is asked about."""
-    model = first_layer(pixels() - pixels().mean((0, 2, 3), keepdims=True), here)
-    data = 3 * (pixels() - pixels().mean((0, 2, 3), keepdims=True))
-    result = drift(model, data.astype(np.float32), executor=here)
+@pytest.mark.parametrize(
+    ("given", "fault"),
+    [
+        pytest.param(
+            lambda p: 3 * p, "values spread 3 times as far as the network takes them: divide by that", id="std"
+        ),
+        pytest.param(lambda p: p + 0.3, "the mean is not that of training: subtract 0.3, 0.3, 0.3 ", id="mean"),
+        pytest.param(
+            lambda p: 2 * p - np.array([1, 2, 3]).reshape(3, 1, 1),
+            "mean and standard deviation are not those of training: subtract -1, -2, -3, divide by 2 ",
+            id="both",
+        ),
+    ],
+)
+def test_an_unknown_scale_or_shift_is_fitted(given, fault, here):
+    """Where no known mistake was made, a scale and a shift that undo what was are told, the simplest that do."""
+    centred = pixels() - pixels().mean((0, 2, 3), keepdims=True)
+    result = drift(first_layer(centred, here), given(centred).astype(np.float32), executor=here)
+    assert result.fault.startswith(fault)
+
+
+def test_what_nothing_mends_is_asked_about(here):
+    """What is no scale and no shift has no name, and none is made up."""
+    result = drift(first_layer(pixels(), here), (pixels() ** 8 * 50).astype(np.float32), executor=here)
     assert result.fault == ""
-    assert "variances by up to a factor of 9" in str(result)
-    assert "values spread 3 times as far in every channel" in str(result)
+    assert "the input: is it scaled and normalised as in training?" in str(result)
+
+
+@pytest.mark.parametrize("data", [np.ones((64, 3, 4, 4)), np.zeros((64, 3, 4, 4)), np.full((64, 3, 4, 4), 1e-30)])
+@pytest.mark.parametrize("held", [1.0, 1e38])
+def test_what_never_varies(data, held, here):
+    """Nothing can be fitted to it; it is far, and no error."""
+    result = drift(bn_model(var=np.full(3, held)), data.astype(np.float32), executor=here)
+    assert result.verdict is Verdict.RECALIBRATE
+    assert result.fault == ""
+
+
+def test_what_never_varies_without_an_epsilon(here):
+    """Then it is farther than can be said, and not unknown."""
+    model = bn_model()
+    model.graph.node[0].attribute[0].f = 0.0
+    data = np.random.default_rng(0).normal(size=(64, 3, 4, 4))
+    data[:, 1] = 0
+    result = drift(model, data.astype(np.float32), executor=here)
+    assert result.verdict is Verdict.RECALIBRATE
+    assert np.isfinite(result.score)
 
 
 def test_nothing_is_farther_than_the_floor(here):

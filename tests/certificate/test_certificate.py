@@ -143,6 +143,7 @@ def test_options_are_kept(folder):
     certify(folder, "--keep", "/0/*", "--leftover", "affine", "--max-growth", "7", "--no-verify")
     assert record(folder)["options"]["max_growth"] == 7
     assert record(folder)["options"]["leftover"] == "affine"
+    assert record(folder)["options"]["fold_norms"] is False
     assert record(folder)["verification"] is None
     result = check(folder / "out.json")
     assert result.exit_code == 0, result.output
@@ -399,12 +400,14 @@ def test_what_verify_needs():
 
 
 def test_two_files_are_needed(folder):
-    """Not in place, not in memory, not over the model or the output."""
+    """Not in place, not in memory, not of what is calibrated first, not over the model or the output."""
     before, certificate = folder / "net.onnx", folder / "new.json"
     with pytest.raises(bnfold.ModelError, match="in place"):
         bnfold.optimize(before, in_place=True, certificate=certificate)
     with pytest.raises(bnfold.ModelError, match="two files"):
         bnfold.optimize(onnx.load(before), certificate=certificate)
+    with pytest.raises(bnfold.ModelError, match="knows nothing of data: calibrate first, into a file of its own"):
+        bnfold.optimize(before, folder / "out.onnx", calibrate=MODELS / "digits_train.npz", certificate=certificate)
     with pytest.raises(bnfold.ModelError, match="is a model, data or another output itself"):
         bnfold.optimize(before, folder / "out.onnx", certificate=before)
     with pytest.raises(bnfold.ModelError, match="there is no folder"):
@@ -436,3 +439,33 @@ def test_no_time_is_no_finding(folder):
     result = run("verify", "--certificate", folder / "out.json", "--static", "--timeout", 1e-6)
     assert result.exit_code == 1
     assert result.stderr == "bnfold: not enough time (--timeout)\n"
+
+
+def test_stated_sizes_are_kept(tmp_path):
+    """A fold that rests on them is planned and verified for them again."""
+    model = model_of("""<ir_version: 8, opset_import: ["": 17]>
+        g (float[N, 3, H, W] x) => (float[N, 4] y) <int64[2] axes = {2, 3}> {
+            r = Relu (x)
+            b = BatchNormalization (r, {bn: 3})
+            s = ReduceSum <keepdims = 0> (b, axes)
+            y = Gemm (s, {w: 3, 4}, {c: 4})
+        }""")
+    onnx.save(model, tmp_path / "net.onnx")
+    certify(tmp_path, "--shape", "x=2,3,16,8", "--dim", "N=2")
+    assert record(tmp_path)["entries"][0]["assumes"] == {"x": [2, 3, 16, 8]}
+    assert check(tmp_path / "out.json").exit_code == 0
+    forge(tmp_path, lambda content: content["options"].update(shapes={}))
+    assert check(tmp_path / "out.json").exit_code == 1
+
+
+def test_norms_are_folded_again(tmp_path):
+    """As they were asked for."""
+    body = "n = LayerNormalization (x, {g: 8}, {b: 8}) m = MatMul (n, {w: 8, 8}) y = Add (m, {c: 8})"
+    header = '<ir_version: 10, opset_import: ["": 17]> g (float[2, 3, 8] x) => (float[2, 3, 8] y)'
+    onnx.save(model_of(f"{header} {{ {body} }}"), tmp_path / "net.onnx")
+    certify(tmp_path, "--fold-norms")
+    (entry,) = [entry for entry in record(tmp_path)["entries"] if entry["outcome"] == "cleared"]
+    assert "layer_sheds" in entry["conditions"][0]["rule"]
+    assert check(tmp_path / "out.json").exit_code == 0
+    forge(tmp_path, lambda content: content["options"].update(fold_norms=False))
+    assert check(tmp_path / "out.json").exit_code == 1

@@ -181,10 +181,28 @@ def test_no_verify(options, run, model, verdict):
 
 def test_shapes_and_dims_reach_the_verification(run, model, verdict):
     """Names may hold equal signs."""
+    onnx.save(renamed(onnx.load(model), "x", "a=b", ("batch", 2, "H", 6)), model)
     asked = verdict(bnfold.Verdict.EQUIVALENT)
-    run("optimize", model, "--shape", "x=1,3,8,8", "--shape", "a=b=2", "--dim", "batch=4")
-    assert asked["shapes"] == {"x": (1, 3, 8, 8), "a=b": (2,)}
-    assert asked["dims"] == {"batch": 4}
+    run("optimize", model, "--shape", "a=b=1,2,6,6", "--dim", "batch=1")
+    assert asked["shapes"] == {"a=b": (1, 2, 6, 6)}
+    assert asked["dims"] == {"batch": 1}
+
+
+def renamed(proto, old, new, shape):
+    proto.graph.input[0].CopyFrom(onnx.helper.make_tensor_value_info(new, onnx.TensorProto.FLOAT, shape))
+    for node in proto.graph.node:
+        node.input[:] = [new if name == old else name for name in node.input]
+    return proto
+
+
+@pytest.mark.parametrize("option", [["--shape", "x=1,3,6,6"], ["--shape", "z=1"], ["--dim", "n=1"]])
+def test_sizes_that_do_not_fit_are_errors(option, run, model):
+    """Whether anything would be compared or not; of each model in `check`."""
+    for verb in (["optimize", "--no-verify"], ["check"]):
+        result = run(*verb, model, *option)
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"bnfold: {model}: ")
+        assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("option", [["--shape", "x"], ["--shape", "x=1,a"], ["--dim", "n=-1"], ["--dim", "=3"]])

@@ -285,3 +285,21 @@ def test_a_device_that_flushes_loses_no_more(gamma: float, others: float, beta: 
     truth = exact(before)
     allowed = 2 * rms(stored(before, flushes=True) - truth) + 2 * UNIT * rms(truth)
     assert rms(stored(after, flushes=True) - truth) <= allowed
+
+
+ROW = "(T[1, 8, 6, 6] x) => (T[1, 8, 6, 6] y) { [a] p = Conv (x, {w1: 8, 8, 1, 1}) [b] y = Conv (p, {w2: 8, 8, 1, 1}) }"
+MATRICES = "(T[4, 8] x) => (T[4, 8] y) { [a] p = Gemm (x, {w1: 8, 8}) [b] y = Gemm (p, {w2: 8, 8}) }"
+
+
+@pytest.mark.parametrize(("graph", "axis"), [(ROW, 0), (MATRICES, 1)], ids=["convs", "gemms"])
+@pytest.mark.parametrize(("small", "goes"), [(3e-4, False), (3e-3, True)])
+def test_a_product_without_normal_numbers_is_refused(graph, axis, small, goes):
+    """Two weights in a row stay where a channel of their product would have too few digits."""
+    before = model(graph)
+    shape = numpy_helper.to_array(before.graph.initializer[0]).shape
+    channel = at(small).reshape([-1 if at_ == axis else 1 for at_ in range(len(shape))])
+    before = model(graph, w1=normal(*shape) * 0.02, w2=normal(*shape, seed=1) * channel)
+    planned, _ = folded(before)
+    assert len(planned.entries) == int(goes)
+    if not goes:
+        assert folded(model(graph, w1=normal(*shape) * 0.02, w2=normal(*shape, seed=1)))[0].changes

@@ -66,6 +66,10 @@ CHAINS = {
     "arithmetic": ("p = Add ({a: 3}, {b: 2, 1}) q = Mul (p, a) r = Sub (q, b) y = Div (r, {c: 1 positive})", 17),
     "arithmetic-integers": ("p = Add (s, s) q = Mul (p, n2) y = Div (q, two)", 17),
     "arithmetic-negative-integers": ("p = Sub (zero, s) y = Div (p, two)", 17),
+    "mod": ("p = Sub (zero, s) y = Mod (p, two)", 17),
+    "mod-of-c": ("p = Sub (zero, s) y = Mod <fmod = 1> (p, two)", 17),
+    "mod-by-zero": ("y = Mod (s, zero)", 17),
+    "mod-of-floats": ("y = Mod <fmod = 1> ({a: 3 positive}, {b: 3})", 17),
     "arithmetic-opset-6": ("y = Add <broadcast = 1, axis = 0> ({a: 2, 3, 4}, {b: 2})", 6),
     "sqrt-reciprocal-neg": ("p = Sqrt ({a: 3 positive}) q = Reciprocal (p) y = Neg (q)", 17),
     "pow": ("y = Pow ({a: 3 positive}, {b: 3})", 17),
@@ -93,7 +97,7 @@ def with_integers(parsed: onnx.ModelProto) -> onnx.ModelProto:
     return parsed
 
 
-NOT_EVALUATED = {"slice-attributes", "arithmetic-negative-integers", "cast-integer"}
+NOT_EVALUATED = {"slice-attributes", "arithmetic-negative-integers", "cast-integer", "mod-by-zero", "mod-of-floats"}
 
 
 @pytest.mark.parametrize("name", CHAINS)
@@ -154,6 +158,8 @@ def test_a_size_of_a_dynamic_input():
     assert constant(model(body.format("[-1, 1]"), inputs=inputs)).array().tolist() == [4, 3]
     assert constant(model(body.format("[1, 0]"), inputs=inputs)) is None
     assert constant(model(body.format("[3]"), inputs=inputs)) is None
+    one = "i = Constant <value_int = 2> () s = Shape (x) y = Gather (s, i)"
+    assert constant(model(one, inputs=inputs)).array().tolist() == 4
 
 
 @pytest.mark.parametrize(("ir", "assume", "is_constant"), [(3, False, True), (4, False, False), (8, True, True)])

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from helpers import assert_close
+from onnx import numpy_helper
 from ops.helpers import (
     absorb_input,
     absorb_output,
@@ -10,13 +12,17 @@ from ops.helpers import (
     assert_absorbs_output,
     assert_lifts,
     assert_sinks,
+    carried_out,
     lift,
     one_op,
+    only_op,
+    run,
     sink,
     uniform,
 )
 
 from bnfold.affine import Affine
+from bnfold.ops import RULES
 from bnfold.reasons import Reason, Refused
 
 IMAGE = {"x": ["N", 4, 3, 5]}
@@ -187,3 +193,69 @@ def test_a_norm_refuses(model, affine, reason):
     with pytest.raises(Refused) as refused:
         sink(model, affine)
     assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize(
+    ("model", "bias"),
+    [
+        pytest.param(INSTANCE, "zero", id="instance"),
+        pytest.param(GROUP, "zero", id="group"),
+        pytest.param(GROUP_18, "zero", id="group-18"),
+        pytest.param(LAYER, "gone", id="layer"),
+        pytest.param(LAYER_2, "gone", id="layer-2"),
+        pytest.param(norm("LayerNormalization", bias=False, inputs=LAST), "none", id="no-bias"),
+        pytest.param(norm("LayerNormalization", "axis = 1", inputs=LAST, parameter=(3, 5, 4), b=np.array(2.0)), "gone",
+            id="small-bias"),
+        pytest.param(RMS, "none", id="rms"),
+    ],
+)  # fmt: skip
+def test_norms_shed(model, bias):
+    """What is left, and then the affine, is what it was; the scale is 1, and there is no bias that is not 0."""
+    op = only_op(model)
+    affine, edits = RULES[op.type].sheds(op)
+    feeds = {"x": np.random.default_rng(0).normal(size=(2, *op.shape()[1:]))}
+    after = carried_out(model, edits)
+    assert_close(np.asarray(affine(run(after, feeds)["out"]), float), run(model, feeds)["out"], 1e-9)
+    values = {tensor.name: numpy_helper.to_array(tensor) for tensor in after.graph.initializer}
+    assert (values[after.graph.node[0].input[1]] == 1).all()
+    left = [values[name] for name in after.graph.node[0].input[2:]]
+    assert {"zero": len(left) == 1 and not left[0].any(), "gone": not left, "none": not left}[bias]
+
+
+@pytest.mark.parametrize(
+    ("model", "reason"),
+    [
+        pytest.param(one_op("out = LayerNormalization (x, g)", LAST | {"g": [4]}), Reason.NOT_CONSTANT, id="computed"),
+        pytest.param(
+            one_op("out = LayerNormalization (x, g, b)", LAST | {"b": [4]}, g=np.ones(4)),
+            Reason.NOT_CONSTANT,
+            id="bias-computed",
+        ),
+        pytest.param(
+            one_op("out = LayerNormalization (x, g)", {"x": None}, g=np.ones(4)), Reason.SHAPE_UNKNOWN, id="no-rank"
+        ),
+        pytest.param(
+            norm("GroupNormalization", "num_groups = 2", opset=18, parameter=(2,), inputs={"x": ["N", "C", 3]}),
+            Reason.SHAPE_UNKNOWN,
+            id="no-channels",
+        ),
+        pytest.param(norm("InstanceNormalization", g=np.full(4, np.nan)), Reason.NOT_FINITE, id="scale-nan"),
+        pytest.param(norm("LayerNormalization", inputs=LAST, b=np.full(4, np.inf)), Reason.NOT_FINITE, id="bias-inf"),
+    ],
+)
+def test_norms_shed_refused(model, reason):
+    """Each breaks one precondition."""
+    op = only_op(model)
+    with pytest.raises(Refused) as refused:
+        RULES[op.type].sheds(op)
+    assert refused.value.reason is reason
+
+
+@pytest.mark.parametrize("parameter", ["g", "b"])
+def test_what_has_nothing_sheds_the_identity(parameter):
+    """One that differs is enough for there to be something."""
+    ones = {"g": np.ones(4), "b": np.zeros(4)}
+    op = only_op(norm("LayerNormalization", inputs=LAST, **ones))
+    assert RULES[op.type].sheds(op)[0].is_identity
+    op = only_op(norm("LayerNormalization", inputs=LAST, **ones | {parameter: np.array([1, 0, 1, 0.5])}))
+    assert not RULES[op.type].sheds(op)[0].is_identity

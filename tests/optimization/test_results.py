@@ -175,7 +175,7 @@ def test_verbose_tells_all_of_a_node():
         ),
         pytest.param(
             [folded("bn", "conv1"), Entry("conv2", "Conv", Outcome.MERGED, ("conv1",))],
-            ["FOUND  net.onnx  1 of 1 BatchNormalization would fold", "  also 1 parallel node merged"],
+            ["FOUND  net.onnx  1 of 1 BatchNormalization would fold", "  also 1 node merged"],
             id="merged",
         ),
         pytest.param(
@@ -334,6 +334,7 @@ def test_json_is_what_the_docs_say():
         "batchnorms": {"folded": 1, "reduced": 1, "kept": 1, "replaced": 0},
         "spelt_out": 0,
         "affines": {"folded": 0, "reduced": 0, "kept": 0, "replaced": 0},
+        "norms": {"cleared": 0, "kept": 0},
         "merged": 0,
         "nodes": {"before": 5, "after": 2},
         "seconds": None,
@@ -359,6 +360,7 @@ def test_json_is_what_the_docs_say():
         ],
         "renamed": {},
         "copied": {},
+        "assumes": None,
         "part_of": None,
     }
     assert entries[2]["left"] == [{"node": "bn3", "op_type": "Add"}]

@@ -2,7 +2,7 @@
 
 builder     a scope that grows node by node, with names, shapes and chance
 constants   how a constant may be disguised
-affines, absorbers, passers, layout, branches, scopes
+affines, absorbers, passers, layout, branches, rows, scopes
 motifs: functions that put something behind a value
 generate    a model from a seed
 extremes    the same models with extreme constants

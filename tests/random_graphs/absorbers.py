@@ -46,6 +46,11 @@ def conv(
     return b.node("Conv", *inputs, along=1, **attributes)
 
 
+def same_size_conv(b: Builder, x: Tensor, kernel: int) -> Tensor:
+    """A Conv of so many taps along each axis whose result has the shape of its input."""
+    return conv(b, x, keeps=True, out=x.channels, kernel=[kernel] * (x.rank - 2))
+
+
 def _bias(b: Builder, channels: int, *, is_quantised: bool) -> Tensor:
     if not is_quantised or b.chance(0.5):
         return constant(b, numbers(b, (channels,)), "bias")

@@ -15,6 +15,7 @@ from random_graphs.absorbers import (
     instance_norm,
     layer_norm,
     matmul,
+    same_size_conv,
 )
 from random_graphs.affines import AFFINES, arithmetic, batchnorm, scales, uniform
 from random_graphs.builder import Builder, Tensor, Unfit
@@ -121,7 +122,7 @@ def multi_branch(b: Builder, x: Tensor) -> Tensor:
 
 
 def _plain_branch(b: Builder, x: Tensor, kernel: int) -> Tensor:
-    y = conv(b, x, keeps=True, out=x.channels, kernel=[kernel] * (x.rank - 2))
+    y = same_size_conv(b, x, kernel)
     return batchnorm(b, y, friendly=False) if b.chance(0.7) else y
 
 

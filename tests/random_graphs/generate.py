@@ -16,10 +16,12 @@ from random_graphs.branches import BRANCHES, focused
 from random_graphs.builder import NEWEST, Array, Builder, Tensor, Unfit, World
 from random_graphs.layout import LAYOUT, channels_first
 from random_graphs.passers import BLOCKERS, POINTWISE, RESAMPLING
+from random_graphs.rows import ROWS
 from random_graphs.scopes import DOMAIN, SCOPES
 
 _FLOATS = ["float64"] * 14 + ["float32"] * 4 + ["float16"]
 _KINDS = [ABSORBERS] * 6 + [AFFINES] * 6 + [POINTWISE] * 3 + [RESAMPLING] * 2 + [LAYOUT] * 3 + [BRANCHES] * 7
+_KINDS += [ROWS] * 2
 _KINDS += [SCOPES, BLOCKERS, RARE]
 _WEIGHTS = [1.0] * (len(_KINDS) - 3) + [0.8, 0.5, 0.25]
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import onnx
 import pytest
 from click.testing import CliRunner
+from helpers import model_of
 from jsonschema import Draft202012Validator
 from networks import MODELS, ROOT
 
@@ -66,6 +67,8 @@ CASES = {
     "not-written": ("models", 1, lambda to: ["optimize", TRAINING, "-o", to / "o", "--require-none"]),
     "diff": ("models", 0, lambda to: ["optimize", RESNET, "-o", to / "o", "--dry-run", "--diff"]),
     "many": ("models", 2, lambda to: ["optimize", RESNET, MLP, to / "gone", "--output-dir", to / "d"]),
+    "norms": ("models", 0, lambda to: ["optimize", normed(to), "-o", to / "o", "--fold-norms"]),
+    "stated": ("models", 1, lambda to: ["check", summed(to), "--dim", "H=5"]),
     "asked": ("models", 1, lambda to: ["check", PREACT, "--node", "/4/4.0/*"]),
     "checked": ("models", 2, lambda to: ["check", RESNET, PREACT, TRAINING, to / "gone"]),
     "equivalent": ("verification", 0, lambda to: ["verify", RESNET, RESNET, "--layers"]),
@@ -78,6 +81,25 @@ CASES = {
     "drift-of-one": ("drift", 0, lambda to: ["drift", MLP, "--data", MODELS / "digits_test.npz", "--max-samples", 1]),
 }
 """What is run, what it prints, and its exit code."""
+
+
+def saved(folder: Path, text: str) -> Path:
+    onnx.save(model_of(f'<ir_version: 10, opset_import: ["": 17]> g {text}'), folder / "made.onnx")
+    return folder / "made.onnx"
+
+
+def normed(folder: Path) -> Path:
+    """One norm gives its scale away, and one does not."""
+    body = (
+        "n = LayerNormalization (x, {g: 8}) m = MatMul (n, {w: 8, 8}) r = Relu (m) y = LayerNormalization (r, {h: 8})"
+    )
+    return saved(folder, f"(float[2, 8] x) => (float[2, 8] y) {{ {body} }}")
+
+
+def summed(folder: Path) -> Path:
+    """A fold that needs a size."""
+    body = "b = BatchNormalization (x, {bn: 3}) s = ReduceSum <keepdims = 0> (b, a) y = Gemm (s, {w: 3, 4}, {c: 4})"
+    return saved(folder, f"(float[N, 3, H] x) => (float[N, 4] y) <int64[1] a = {{2}}> {{ {body} }}")
 
 
 def printed(arguments: list[object], code: int) -> object:

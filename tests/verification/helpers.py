@@ -139,11 +139,32 @@ def decomposed(net: Net) -> onnx.ModelProto:
     return net.model((1, 4, 9, 10), net.add("Add", m, net.weight(1, 5, 1, 1)))
 
 
+def in_a_row(net: Net) -> onnx.ModelProto:
+    p = net.add("Conv", "x", net.weight(4, 4, 1, 1))
+    c = net.add("Conv", p, net.weight(6, 4, 3, 3), net.weight(6), pads=[1, 1, 1, 1])
+    return net.model((1, 4, 8, 9), net.add("Relu", c))
+
+
+def mean_beside(net: Net) -> onnx.ModelProto:
+    a = net.bn(net.add("Conv", "x", net.weight(4, 4, 3, 3), net.weight(4), pads=[1, 1, 1, 1]), 4)
+    window: dict[str, Any] = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1], "count_include_pad": 1}
+    b = net.bn(net.add("AveragePool", "x", **window), 4)
+    return net.model((1, 4, 8, 9), net.add("Relu", net.add("Add", a, b)))
+
+
+def low_rank(net: Net) -> onnx.ModelProto:
+    m = net.add("Add", net.add("MatMul", "x", net.weight(5, 6)), net.weight(6))
+    lora = net.add("MatMul", net.add("MatMul", "x", net.weight(5, 2)), net.weight(2, 6))
+    scaled = net.add("Mul", lora, net.tensor(np.asarray(0.5)))
+    return net.model((2, 3, 5), net.add("Relu", net.add("Add", m, scaled)))
+
+
 KINDS: dict[str, Callable[[Net], onnx.ModelProto]] = {
     function.__name__: function
     for function in (
         *(conv, conv_without_bias, grouped, depthwise, one_dimension, three_dimensions, transposed, gemm, matmul),
         *(before_conv, residual, shared_weight, decomposed),
+        *(in_a_row, mean_beside, low_rank),
     )
 }
 

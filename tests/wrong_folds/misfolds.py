@@ -136,6 +136,35 @@ def _stale_weight(place: Place) -> bool:
     return True
 
 
+def _bias_between_meets_padding(place: Place) -> bool:
+    """V * (W * x + b) becomes (V W) * x + sum(V b), also where V meets padding, which b was not added to."""
+    first = next((node for node in place.before.graph.node if place.old.input[0] in node.output), None)
+    weight, bias = _tensor(place.before, place.old, 1), _tensor(place.after, place.new, 2)
+    if first is None or first.op_type != "Conv" or len(first.input) > 2 or _found(place.after, first) is not None:
+        return False
+    if weight is None or bias is None or not _is_padded(place.old):
+        return False
+    kernel = numpy_helper.to_array(weight)
+    shift = place.random.standard_normal((kernel.shape[1],)).astype(kernel.dtype)
+    _add(bias, kernel.astype(np.float64).sum(axis=tuple(range(2, kernel.ndim))) @ shift)
+    place.before.graph.initializer.append(numpy_helper.from_array(shift, "the_shift"))
+    first.input.append("the_shift")
+    return True
+
+
+def _mean_of_fewer(place: Place) -> bool:
+    """Means that leave padding out are folded as if they counted it."""
+    source = place.old.input[0]
+    pools = (node for node in place.before.graph.node if node.op_type == "AveragePool" and node.input[0] == source)
+    pool = next(pools, None)
+    if pool is None or place.new.input[0] != source or not _attribute(pool, "count_include_pad", 0):
+        return False
+    kept = [entry for entry in pool.attribute if entry.name != "count_include_pad"]
+    del pool.attribute[:]
+    pool.attribute.extend(kept)
+    return True
+
+
 def _sides(place: Place) -> tuple[tuple[onnx.ModelProto, onnx.NodeProto], ...]:
     return (place.before, place.old), (place.after, place.new)
 
@@ -145,4 +174,6 @@ MISFOLDS: dict[str, Callable[[Place], bool]] = {
     "shift meets padding": _shift_meets_padding,
     "training mode folded": _training_mode,
     "stale shared weight": _stale_weight,
+    "bias between meets padding": _bias_between_meets_padding,
+    "mean of fewer values": _mean_of_fewer,
 }

@@ -7,7 +7,7 @@ that can be read but once, and NaN is found, and named, before anything runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from itertools import count
@@ -104,6 +104,35 @@ def _input(name: str, dtype: np.dtype[Any] | None, shape: Shape | None) -> Input
 def _sizes(shape: Shape | None) -> tuple[int | None, ...] | None:
     """Fixed sizes; what has but a name is open, and so is -1, which some exporters write."""
     return None if shape is None else tuple(size if isinstance(size, int) and size > 0 else None for size in shape)
+
+
+def of_both(ours: Sequence[Input], theirs: Sequence[Input]) -> list[Input]:
+    """The inputs of a model, with the sizes that a reference insists on, too.
+
+    Raises:
+        CalibrationError: the two cannot be fed the same.
+    """
+    names = {entry.name: entry for entry in theirs}
+    for entry in theirs:
+        if entry.name not in {given.name for given in ours}:
+            raise _fed_otherwise(entry, ours)
+    return [_of_both(entry, names[entry.name]) if entry.name in names else entry for entry in ours]
+
+
+def _of_both(ours: Input, theirs: Input) -> Input:
+    if ours.dtype != theirs.dtype:
+        raise _fed_otherwise(theirs, [ours])
+    if ours.shape is None or theirs.shape is None:
+        return ours if theirs.shape is None else replace(ours, shape=theirs.shape)
+    sizes = list(zip(ours.shape, theirs.shape, strict=False))
+    if len(ours.shape) != len(theirs.shape) or any(None not in pair and pair[0] != pair[1] for pair in sizes):
+        raise _fed_otherwise(theirs, [ours])
+    return replace(ours, shape=tuple(other if own is None else own for own, other in sizes))
+
+
+def _fed_otherwise(entry: Input, ours: Sequence[Input]) -> CalibrationError:
+    has = "; ".join(map(str, ours)) or "no input"
+    return CalibrationError(f"the reference is fed otherwise: its {entry}, of the model {has}")
 
 
 def prepare(

@@ -1,6 +1,7 @@
 """What may be wrong with an input: mistakes that people make, each undone in turn, and the first layer measured again.
 
-One that brings the score of that layer down to a tenth, and to nearly nothing, is named. No other is guessed.
+One that brings the score of that layer down to a tenth, and to nearly nothing, is named. No other is guessed; then a
+scale and a shift are fitted, and named if they do as much.
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from bnfold import batchnorm
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.build import Builder
+from bnfold.calibration.measuring.fitting import Fit, fits
 from bnfold.calibration.measuring.measure import Subject
 from bnfold.calibration.measuring.segments import START, is_fed
 from bnfold.calibration.measuring.targets import Target
@@ -130,19 +133,44 @@ def suspected(subject: Subject, number: int, against: Callable[[Target, Statisti
         return ""
     shape = array.shape
 
+    def met(mend: Mend | None) -> Statistics:
+        return _met(subject, number, x, shape, array.dtype, mend)
+
     def score(mend: Mend | None) -> float:
         try:
-            return against(target, _met(subject, number, x, shape, array.dtype, mend)).score
+            return against(target, met(mend)).score
         except CalibrationError:  # nothing that the model takes
             return math.inf
 
     before = score(None)
+    limit = min(_MENDED, _MENDED * before)
     possible = [f for f in FAULTS if f.rank in (0, len(shape)) and (len(shape) < 2 or f.channels in (0, shape[1]))]
-    scores = {fault.what: score(fault.mend) for fault in possible}
-    best = min(scores, key=lambda what: scores[what])
-    if not scores[best] < min(_MENDED, _MENDED * before):
-        return ""
-    return f"{best} (its score would fall from {before:.2g} to {scores[best]:.2g})"
+    what, after = min(((fault.what, score(fault.mend)) for fault in possible), key=lambda entry: entry[1])
+    if not after < limit:
+        what, after = _fitted(met, score, target, shape, limit)
+    return f"{what} (its score would fall from {before:.2g} to {after:.2g})" if after < limit else ""
+
+
+def _fitted(
+    met: Callable[[Mend], Statistics],
+    score: Callable[[Mend], float],
+    target: Target,
+    shape: tuple[int, ...],
+    limit: float,
+) -> tuple[str, float]:
+    """The simplest scale or shift that brings the score under a limit, and the score; infinity if none does."""
+    var = target.var + batchnorm.epsilon(target.op)
+    try:
+        for fit in fits(lambda fit: met(_mending(fit)), target.mean, var, shape):
+            if (after := score(_mending(fit))) < limit:
+                return str(fit), after
+    except CalibrationError:  # the model does not take it
+        pass
+    return "", math.inf
+
+
+def _mending(fit: Fit) -> Mend:
+    return _times((1 / fit.scale,), fit.shift)
 
 
 def _met(

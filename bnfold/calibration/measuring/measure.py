@@ -97,7 +97,7 @@ class Subject:
         self._arithmetic = running.arithmetic or running.provider != CPU
         self._numbers = count()
         self._prefix = "bnfold"
-        while any(name.startswith(self._prefix) for name in graph.names):
+        while any(name.startswith(self._prefix) for name in (*graph.names, *graph.main.values)):
             self._prefix += "_"
         self.values = self._describe()
         self.forms = [self._form(target) for target in self.targets]
@@ -273,7 +273,8 @@ class Subject:
             rows = self.samples.batches[batch].rows
             row = int(np.argmax(bad)) * rows // len(bad)  # the batch's first row if it was measured as a whole
             name = self.targets[part.target].name
-            raise CalibrationError(f"{name}: its input holds NaN or infinity: {self.samples.where(first + row)}")
+            where, whose = self.samples.where(first + row), self.survey.whose  # the data itself has been checked
+            raise CalibrationError(f"{name}: meets NaN or infinity, which {whose} makes of {where}")
 
     def _value_info(self, value: Value) -> ValueInfoProto:
         """A cached value as an input of a graph: type and rank."""

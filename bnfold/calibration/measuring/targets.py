@@ -154,12 +154,14 @@ class Survey:
         skipped: the others.
         notes: what the user should know, a line each.
         has_steps: whether a difference in the last bit can become one of a whole step, as where values are quantised.
+        whose: for messages: which model it is.
     """
 
     targets: tuple[Target, ...]
     skipped: tuple[Skipped, ...]
     notes: tuple[str, ...]
     has_steps: bool = False
+    whose: str = "the model"
 
 
 def survey(graph: Graph, selection: Selection = ALL) -> Survey:
@@ -186,9 +188,9 @@ def survey(graph: Graph, selection: Selection = ALL) -> Survey:
     return Survey(targets, tuple(skipped), tuple(_notes(graph, others, kept)), any(map(_has_steps, graph.ops())))
 
 
-def survey_of(graph: Graph, targets: tuple[Target, ...]) -> Survey:
+def survey_of(graph: Graph, targets: tuple[Target, ...], whose: str) -> Survey:
     """The survey of targets that are known already."""
-    return Survey(targets, (), tuple(_notes(graph, [], [])), any(map(_has_steps, graph.ops())))
+    return Survey(targets, (), tuple(_notes(graph, [], [])), any(map(_has_steps, graph.ops())), whose)
 
 
 def _unmeasurable(graph: Graph, op: Op) -> str:

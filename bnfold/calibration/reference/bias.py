@@ -148,7 +148,7 @@ def _none_yet(layer: Layer) -> Bias:
     if layer.form.bias is None:
         if isinstance(weight, Dequantized):
             raise Unfit(WITHOUT_BIAS)
-        return Bias(layer.op, -1, zeros, weight.dtype)
+        return Bias(layer.op, -1, zeros, layer.dtype)
     step = _implied(layer, weight)
     factor = float(layer.op.attribute("beta", 1.0)) if layer.op.type == "Gemm" else 1.0
     if not factor or (step is not None and factor != 1):

@@ -1,6 +1,6 @@
 """The layers of a model: its convolutions and matrix products by weights, and the affines with constants behind each.
 
-    Conv, ConvTranspose, Gemm, MatMul, QLinearConv        then any of  + c,  - c,  * c,  / c,  BatchNormalization
+    Conv, ConvTranspose, Gemm, MatMul, QLinearConv, …        then any of  + c,  - c,  * c,  / c,  BatchNormalization
 
 With that a folded layer, an unfolded one, and a MatMul with an Add can be told to be the same.
 """
@@ -11,18 +11,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from enum import Enum
 from math import prod
+from typing import Any
 
 import numpy as np
 
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
+from bnfold.calibration.reference.integers import OWN_BIAS, SCALES, real, scaling, unpacked
 from bnfold.graph import Constant, Dequantized, Graph, Op, Quantized, Use, Value, is_dequantize, is_quantize
 from bnfold.reasons import Refusal, Refused
 
 W_SCALE, W_ZERO_POINT = 4, 5  # of operators on integers
-_SUFFIXES = ("_quantized", "_quant")  # what ONNX Runtime's quantizer adds to names
+_ZERO_POINT_OF_SCALED = 3  # of those that are scaled behind
+_SUFFIXES = ("_quantized", "_quant", "_Q2", "_Q4", "_Q8")  # what ONNX Runtime's quantizer adds to names
 _MAKES_WEIGHTS = ("Transpose", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze")
 _MOST_STEPS = 8
+_OF_TWO = ("MatMul", "MatMulInteger")  # both of which may be computed
 _OF_A_GEMM = 2  # the rank of what it makes
 
 
@@ -43,12 +47,18 @@ class Form:
         weight: the input.
         bias: the input; None if it has none.
         result: of an operator on integers, the input that is the scale of its output; the zero point comes next.
+        axis: of the channels in its output.
+        is_scaled_behind: whether it gives integers, which a Mul behind it makes numbers of.
+        is_packed: whether its weights are some bits each.
     """
 
     kind: Kind
     weight: int = 1
     bias: int | None = 2
     result: int | None = None
+    axis: int = 1
+    is_scaled_behind: bool = False
+    is_packed: bool = False
 
 
 FORMS = {
@@ -57,11 +67,14 @@ FORMS = {
     "ConvTranspose": Form(Kind.TRANSPOSED),
     "Gemm": Form(Kind.DENSE),
     "com.microsoft::QGemm": Form(Kind.DENSE, 3, 6, result=7),
-    "MatMul": Form(Kind.DENSE, bias=None),
+    "MatMul": Form(Kind.DENSE, bias=None, axis=-1),
+    "ConvInteger": Form(Kind.CONVOLUTION, bias=None, is_scaled_behind=True),
+    "MatMulInteger": Form(Kind.DENSE, bias=None, axis=-1, is_scaled_behind=True),
+    "com.microsoft::MatMulNBits": Form(Kind.DENSE, bias=None, axis=-1, is_packed=True),
 }
 UNKNOWN = frozenset(
-    {"ConvInteger", "MatMulInteger", "QLinearMatMul"}
-    | {f"com.microsoft::{name}" for name in ("FusedConv", "FusedMatMul", "FusedGemm", "MatMulNBits")}
+    {"QLinearMatMul"}
+    | {f"com.microsoft::{name}" for name in ("FusedConv", "FusedMatMul", "FusedGemm")}
     | {f"com.microsoft::{name}" for name in ("QLinearConv", "DynamicQuantizeMatMul", "MatMulIntegerToFloat")}
 )
 """Layers that nothing is corrected in."""
@@ -89,12 +102,14 @@ class Layer:
         op: the node.
         form: of its operator.
         channels: of its output.
+        end: the node that makes its output: `op`, but where that is scaled behind it.
         steps: the affines behind it that nothing but the next one reads.
     """
 
     op: Op
     form: Form
     channels: int
+    end: Op
     steps: tuple[Step, ...] = ()
 
     @property
@@ -102,24 +117,31 @@ class Layer:
         return self.op.label
 
     @property
-    def is_quantized(self) -> bool:
-        """Whether its weights are integers."""
-        return self.form.result is not None or isinstance(self.op.constant(self.form.weight), Dequantized)
-
-    @property
     def axis(self) -> int:
         """Of the channels in its output."""
-        return -1 if self.op.type == "MatMul" else 1
+        return self.form.axis
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of its weights."""
+        return _shape(self.op, self.form)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its output, by its weights."""
+        if self.form.is_packed:
+            return self.op.constant(SCALES).dtype
+        return np.dtype(np.float32) if self.form.is_scaled_behind else self.op.constant(self.form.weight).dtype
 
     def value(self, depth: int) -> Value:
         """What it makes, behind the first few steps."""
-        return self.steps[depth - 1].op.output if depth else self.op.output
+        return self.steps[depth - 1].op.output if depth else self.end.output
 
     def spread(self, vector: FloatArray) -> FloatArray:
         """A number for each channel, broadcastable to the weights."""
-        rank = len(self.op.constant(self.form.weight).shape)
+        rank = len(self.shape)
         if self.form.kind is Kind.TRANSPOSED:  # [C_in, C / group, …]
-            rows = self.op.constant(self.form.weight).shape[0] // self.group
+            rows = self.shape[0] // self.group
             return np.repeat(vector.reshape(self.group, -1), rows, 0).reshape(rows * self.group, -1, *[1] * (rank - 2))
         sizes = [1] * rank
         sizes[self.weight_axis] = -1
@@ -151,7 +173,7 @@ class Layer:
         if self.op.node.name:
             yield "node", _bare(self.op.node.name)
         yield "weights", _bare(_origin(self.op.data(self.form.weight)).name)
-        yield "output", _bare(self.op.output.name)
+        yield "output", _bare(self.end.output.name)
 
 
 class Unfit(Exception):
@@ -187,16 +209,39 @@ def layer_of(op: Op) -> Layer | None:
     if op.type in UNKNOWN:
         raise Unfit(WITHOUT_BIAS if op.type == "QLinearMatMul" else f"is a {op.type}, which is not known here")
     form = FORMS[op.type]
-    if op.type == "MatMul" and not any(op.graph.constant(value) for value in op.inputs if value is not None):
+    if op.type in ("MatMul", "MatMulInteger") and not any(
+        op.graph.constant(value) for value in op.inputs if value is not None
+    ):
         return None
     if op.scope.parent is not None or op.scope.is_function:
         raise Unfit("is in a function, or in the body of an If, Loop or Scan, where it may run any number of times")
-    weight = op.constant(form.weight)
-    is_wrong = len(weight.shape) != 2 if form.kind is Kind.DENSE else len(weight.shape) < 3
-    if is_wrong or not prod(weight.shape) or weight.shape[0] % _group(op):
-        raise Unfit(f"has weights of shape {list(weight.shape)}")
-    layer = Layer(op, form, weight.shape[_weight_axis(op)] * _group(op))
+    shape = _shape(op, form)
+    is_wrong = len(shape) != 2 if form.kind is Kind.DENSE else len(shape) < 3
+    if is_wrong or not prod(shape) or shape[0] % _group(op):
+        raise Unfit(f"has weights of shape {list(shape)}")
+    layer = Layer(op, form, shape[_weight_axis(op)] * _group(op), _end(op, form))
     return layer if form.result is not None else replace(layer, steps=tuple(_steps(layer)))
+
+
+def _shape(op: Op, form: Form) -> tuple[int, ...]:
+    if form.is_packed:
+        return int(op.attribute("K", 0)), int(op.attribute("N", 0))
+    return op.constant(form.weight).shape
+
+
+def _end(op: Op, form: Form) -> Op:
+    """The node that makes the output of a layer.
+
+    Raises:
+        Unfit: what it makes of integers is not known.
+    """
+    if form.is_packed and (unpacked(op) is None or op.input(OWN_BIAS) is not None):
+        raise Unfit("has weights that are packed or ordered in another way than ONNX Runtime's quantizer does it")
+    if not form.is_scaled_behind:
+        return op
+    if (found := scaling(op)) is None:
+        raise Unfit("gives integers that are not cast and scaled as ONNX Runtime's quantizer does it")
+    return found[0]
 
 
 def _group(op: Op) -> int:
@@ -211,19 +256,22 @@ def _weight_axis(op: Op) -> int:
 
 def weights_of(op: Op, form: Form) -> FloatArray:
     """The weights as they count, float64."""
+    if form.is_packed:
+        weights = unpacked(op)
+        assert weights is not None
+        return weights
     weights = op.constant(form.weight).float64()
+    if form.is_scaled_behind:
+        found = scaling(op)
+        assert found is not None
+        return real(weights, found[1], op.optional_constant(_ZERO_POINT_OF_SCALED), _weight_axis(op))
     if form.result is None:
         return weights
-    scale = op.constant(W_SCALE).float64().reshape(-1)
-    zero_point = op.optional_constant(W_ZERO_POINT)
-    zero = np.zeros(1) if zero_point is None else zero_point.float64().reshape(-1)
-    sizes = [1] * weights.ndim
-    sizes[_weight_axis(op)] = -1
-    return np.asarray((weights - zero.reshape(sizes)) * scale.reshape(sizes))
+    return real(weights, op.constant(W_SCALE), op.optional_constant(W_ZERO_POINT), _weight_axis(op))
 
 
 def _steps(layer: Layer) -> Iterator[Step]:
-    value = layer.op.output
+    value = layer.end.output
     for _ in range(_MOST_STEPS):
         use = _next(value)
         step = _step(use, layer) if use is not None else None
@@ -265,8 +313,8 @@ def _arithmetic(use: Use, layer: Layer) -> Step | None:
 
 def along(constant: Constant, layer: Layer) -> FloatArray | None:
     """A constant as a number for each channel of a layer's output; None if it is of another shape."""
-    rank = 1 if layer.form.kind is Kind.DENSE else len(layer.op.constant(layer.form.weight).shape)
-    if layer.form.kind is Kind.DENSE and layer.op.type != "MatMul" and len(constant.shape) > _OF_A_GEMM:
+    rank = 1 if layer.form.kind is Kind.DENSE else len(layer.shape)
+    if layer.form.kind is Kind.DENSE and layer.axis > 0 and len(constant.shape) > _OF_A_GEMM:
         return None  # behind it the channels would stand on another axis
     from_right = 1 if layer.form.kind is Kind.DENSE else rank - 1
     sizes = dict(enumerate(reversed(constant.shape), 1))

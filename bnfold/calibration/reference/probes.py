@@ -17,7 +17,6 @@ import numpy as np
 from onnx import NodeProto, helper, numpy_helper
 
 from bnfold.affine import FloatArray
-from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.targets import Survey, Target, survey_of
 from bnfold.calibration.reference.bias import bias_of
 from bnfold.calibration.reference.layers import Kind, Layer, layer_of, weights_of
@@ -39,15 +38,14 @@ class Probed:
     survey: Survey
 
 
-def probed(model: Model, sites: Sequence[tuple[Layer, int]]) -> Probed:
+def probed(model: Model, sites: Sequence[tuple[Layer, int]], whose: str = "the model") -> Probed:
     """A copy of the model with a BatchNormalization behind each of some layers.
 
     Args:
         model: it is not changed.
         sites: layers of it, and behind how many of their steps.
+        whose: for messages: which model it is.
 
-    Raises:
-        CalibrationError: the rank of a value is not known.
     """
     copy = model.copy()
     graph = Graph(copy, assume_constant=True)
@@ -61,7 +59,7 @@ def probed(model: Model, sites: Sequence[tuple[Layer, int]]) -> Probed:
     graph.commit()
     again = Graph(copy, assume_constant=True)
     targets = tuple(_target(again.main.values[name], layer) for name, (layer, _) in zip(names, sites, strict=True))
-    return Probed(copy, again, survey_of(again, targets))
+    return Probed(copy, again, survey_of(again, targets, whose))
 
 
 def mean_and_var(scale: FloatArray, shift: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -80,12 +78,16 @@ def _behind(graph: Graph, value: Value, layer: Layer) -> Op:
     """The BatchNormalization behind a value, whose readers now read what it makes."""
     kind = _type(graph, value, layer)
     rank = len(graph.shape(value) or ()) if layer.axis < 0 else 0
-    if layer.axis < 0 and not rank:
-        raise CalibrationError(f"{layer.name}: the rank of its output is not known")
     result = graph.new_value(f"{value.name}_probed", like=value)
     graph.move_readers(value, result)
     assert value.producer is not None
     chain = _Chain(graph, value.producer)
+    if layer.axis < 0 and not rank:
+        rows = chain.node("Reshape", [value.name, chain.constant(np.array([-1, layer.channels]))])
+        probe = chain.normalization(rows, chain.fresh("probe"), layer.channels, kind)
+        shape = chain.node("Shape", [value.name])
+        chain.add(helper.make_node("Reshape", [probe.output.name, shape], [result.name]))
+        return probe
     if rank <= 2:
         return chain.normalization(value.name, result.name, layer.channels, kind)
     to_front = [0, rank - 1, *range(1, rank - 1)]
@@ -140,6 +142,11 @@ class _Chain:
         self.add(helper.make_node(op_type, inputs, [name], **attributes))
         return name
 
+    def constant(self, array: np.ndarray) -> str:
+        name = self.fresh("constant")
+        _store(self._graph, name, array)
+        return name
+
     def normalization(self, x: str, y: str, channels: int, kind: np.dtype[Any]) -> Op:
         """One that lets everything pass as it is."""
         wide = self._last.scope.opsets.get("", 0) >= _STATISTICS_HAVE_A_TYPE_FROM and kind.itemsize < 4
@@ -157,4 +164,4 @@ def _store(graph: Graph, name: str, array: np.ndarray) -> None:
 
 def _type(graph: Graph, value: Value, layer: Layer) -> np.dtype[Any]:
     """Of a value: that of the weights, if nothing else is known."""
-    return graph.dtype(value) or layer.op.constant(layer.form.weight).dtype
+    return graph.dtype(value) or layer.dtype

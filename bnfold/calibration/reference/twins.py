@@ -130,7 +130,7 @@ def _in_order(model: list[Layer], reference: list[Layer]) -> dict[Layer, Pair | 
 
 
 def _outline(layer: Layer) -> tuple[object, ...]:
-    return layer.form.kind, layer.channels, prod(layer.op.constant(layer.form.weight).shape)
+    return layer.form.kind, layer.channels, prod(layer.shape)
 
 
 def _pair(layer: Layer, twin: Layer, *, is_named: bool) -> Pair | str:

@@ -16,6 +16,7 @@ from onnx import helper
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibration.reference.bias import Bias, bias_of
+from bnfold.calibration.reference.integers import SCALES
 from bnfold.calibration.reference.layers import W_SCALE, W_ZERO_POINT, Kind, Layer, layer_of, sole_reader
 from bnfold.calibration.rewrite import constant, end_dropping, finish, put
 from bnfold.graph import Dequantized, Graph, Op, Quantized, is_dequantize
@@ -44,6 +45,10 @@ def why_not_scaled(layer: Layer, depth: int) -> str:
     has_own = layer.form.bias is not None and layer.op.input(layer.form.bias) is not None
     if depth > 1 or (depth and has_own):
         return "constants stand between its weights and its bias"
+    if layer.form.is_scaled_behind:
+        return "its weights are scaled by what is computed of each input"
+    if layer.form.is_packed:
+        return ""
     if layer.form.result is not None:
         zero_point = layer.op.optional_constant(W_ZERO_POINT)
         return "" if zero_point is None or not zero_point.float64().any() else "its weights have a zero point"
@@ -96,7 +101,7 @@ def _shift(graph: Graph, layer: Layer, bias: Bias, correction: Correction) -> No
     elif bias.op is layer.op or batchnorm.is_batchnorm(bias.op):
         put(graph, bias.op, bias.index, array, hint)
     else:
-        rank = len(layer.op.constant(layer.form.weight).shape)
+        rank = len(layer.shape)
         sizes = (-1,) if layer.form.kind is Kind.DENSE else (-1, *[1] * (rank - 2))
         old = bias.op.constant(bias.index)
         put(graph, bias.op, bias.index, array.reshape(old.shape if array.size == np.prod(old.shape) else sizes), hint)
@@ -126,12 +131,13 @@ def _dequantize_bias(graph: Graph, bias: Bias, array: npt.NDArray[Any], step: Fl
 
 
 def _add(graph: Graph, layer: Layer, array: npt.NDArray[Any]) -> None:
-    """An Add behind a MatMul, which makes its output now, by the old name."""
-    output = layer.op.output
+    """An Add behind a product, which makes its output now, by the old name."""
+    output = layer.end.output
     inner = graph.new_value(f"{layer.name}_product", like=output)
-    graph.set_output(layer.op, 0, inner)
-    bias = constant(graph, layer.op, f"{layer.name}_bias", array)
-    graph.add_op(layer.op, helper.make_node("Add", [inner.name, bias.name], [output.name]))
+    graph.set_output(layer.end, 0, inner)
+    shape = (-1, *[1] * (len(layer.shape) - 2)) if layer.axis > 0 else (-1,)
+    bias = constant(graph, layer.end, f"{layer.name}_bias", array.reshape(shape))
+    graph.add_op(layer.end, helper.make_node("Add", [inner.name, bias.name], [output.name]))
 
 
 # --- the weights ---------------------------------------------------------------------------------------------
@@ -144,7 +150,11 @@ def _scale(graph: Graph, layer: Layer, correction: Correction) -> None:
         put(graph, last, batchnorm.GAMMA, rounded(gamma.float64() * scale, gamma.dtype), f"{layer.name}_gamma")
         return
     weight = op.constant(layer.form.weight)
-    if layer.form.result is not None:
+    if layer.form.is_packed:
+        scales = op.constant(SCALES)
+        scaled = scales.float64().reshape(layer.channels, -1) * scale[:, None]
+        put(graph, op, SCALES, rounded(scaled.reshape(scales.shape), scales.dtype), f"{layer.name}_scales")
+    elif layer.form.result is not None:
         _put_vectors(graph, op, (W_SCALE, W_ZERO_POINT), op.constant(W_SCALE).float64() * scale, layer.name)
     elif isinstance(weight, Dequantized):
         maker = op.data(layer.form.weight).producer

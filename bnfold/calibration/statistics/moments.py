@@ -30,7 +30,9 @@ class Statistics:
         mean_error: the standard error of `mean`; NaN where there is but one sample.
         var_error: the standard error of `var`.
         groups: the mean of each group of samples, `[G, C]`; the same samples for all values that are measured on them.
+        group_vars: the mean square of each group around `mean`, `[G, C]`.
         weights: the share of each group in `count`, `[G, 1]`.
+        parts: how many there were, a sample each where samples can be told apart.
     """
 
     count: int
@@ -39,7 +41,9 @@ class Statistics:
     mean_error: FloatArray
     var_error: FloatArray
     groups: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
+    group_vars: FloatArray = field(default_factory=lambda: np.empty((0, 0)))
     weights: FloatArray = field(default_factory=lambda: np.empty((0, 1)))
+    parts: int = 0
 
 
 class Moments:
@@ -53,7 +57,7 @@ class Moments:
         self._count = np.zeros((GROUPS, 1))
         self._mean = np.zeros((GROUPS, channels))
         self._m2 = np.zeros((GROUPS, channels))
-        self._next = 0
+        self._next = self._parts = 0
 
     def add(self, count: int, mean: npt.NDArray[Any], var: npt.NDArray[Any], *, samples: int | None = None) -> None:
         """Adds parts of `count` values per channel each.
@@ -92,11 +96,14 @@ class Moments:
             mean_error=_error(weight, apart),
             var_error=_error(weight, (group_var - var) ** 2),
             groups=self._mean[used],
+            group_vars=group_var,
             weights=weight,
+            parts=self._parts,
         )
 
     def _deal(self, count: int, mean: FloatArray, var: FloatArray) -> None:
         """Adds a part to each of the next groups, of which there are enough before the last."""
+        self._parts += len(mean)
         slots = slice(self._next, self._next + len(mean))
         self._next = slots.stop % GROUPS
         before = self._count[slots]

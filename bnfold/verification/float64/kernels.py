@@ -81,6 +81,12 @@ def _layer_normalization(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     return [y if shift is None else y + shift]
 
 
+def _rms_normalization(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
+    x, scale = present(inputs[0]), present(inputs[1])
+    axes = tuple(range(op.attribute("axis", -1) % x.ndim, x.ndim))
+    return [x / np.sqrt((x**2).mean(axis=axes, keepdims=True) + epsilon(op)) * scale]
+
+
 def _group_normalization(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     x, scale, shift = (present(array) for array in inputs)
     groups = op.attribute("num_groups")
@@ -232,6 +238,8 @@ KERNELS: dict[str, Kernel] = {
     "GlobalMaxPool": _global_pool(np.max),
     "GroupNormalization": _group_normalization,
     "LayerNormalization": _layer_normalization,
+    "RMSNormalization": _rms_normalization,
+    "SimplifiedLayerNormalization": _rms_normalization,
     "Cast": _cast,
     "CastLike": _cast_like,
     "ConstantOfShape": _constant_of_shape,

@@ -383,6 +383,7 @@ _FORMULAS = {
     "InstanceNormalization": formula(_instance_normalization),
     "GroupNormalization": formula(_group_normalization),
     "RMSNormalization": formula(_rms_normalization),
+    "SimplifiedLayerNormalization": formula(_rms_normalization),
 }
 RULES: dict[str, Rule] = {
     **_MOVING,

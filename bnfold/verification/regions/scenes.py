@@ -17,7 +17,7 @@ import onnx
 import onnx.shape_inference
 
 from bnfold.graph import Graph, Value, are_bounded
-from bnfold.graph.ports import required_inputs
+from bnfold.graph.ports import Port, required_inputs
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import type_name
@@ -41,21 +41,29 @@ class Scene:
     Args:
         graph: The model.
         inputs: The shapes of the inputs.
+        ports: The inputs, with the sizes that the user states; by default as the model declares them.
         is_small: Whether they are smaller than declared, on purpose.
         deadline: For evaluating the model where shapes cannot be inferred.
 
     Attributes:
-        is_allowed: Whether the model allows a caller to give them.
+        is_allowed: Whether these are shapes that the models are compared for.
     """
 
     def __init__(
-        self, graph: Graph, inputs: Mapping[str, Shape], *, is_small: bool, deadline: Deadline = NEVER
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Shape],
+        ports: Sequence[Port] = (),
+        *,
+        is_small: bool,
+        deadline: Deadline = NEVER,
     ) -> None:
         self.deadline = deadline
         self.is_small = is_small
         self.is_allowed = not is_small or all(
-            port.accepts(replace(port, shape=inputs.get(port.name))) for port in required_inputs(graph.model)
+            port.accepts(replace(port, shape=inputs.get(port.name))) for port in ports
         )
+        self.ports = ports
         self.inputs = dict(inputs)
         self._graph = graph
 
@@ -116,7 +124,12 @@ class Scene:
         return self._graph.dtype(value)
 
 
-def scenes(graph: Graph, candidates: Iterable[Mapping[str, Shape]], deadline: Deadline = NEVER) -> list[Scene]:
+def scenes(
+    graph: Graph,
+    candidates: Iterable[Mapping[str, Shape]],
+    ports: Sequence[Port] = (),
+    deadline: Deadline = NEVER,
+) -> list[Scene]:
     """Some small scenes where the model allows them; then the declared shapes, some of them if several are possible.
 
     The smallest come first, and the last small one is as large as they get: deep in a network, the others may have
@@ -125,6 +138,7 @@ def scenes(graph: Graph, candidates: Iterable[Mapping[str, Shape]], deadline: De
     Args:
         graph: The model.
         candidates: Shapes of its inputs, the most sensible first.
+        ports: The inputs, with the sizes that the user states; by default as the model declares them.
         deadline: For evaluating the model where shapes cannot be inferred.
     """
     model = graph.model
@@ -140,9 +154,9 @@ def scenes(graph: Graph, candidates: Iterable[Mapping[str, Shape]], deadline: De
     small = list(filter(fits, _smaller(model, declared[0])))
     small = [*small[: _MOST_SMALL - 1], *small[_MOST_SMALL - 1 :][-1:]]
     small = small or list(filter(fits, _with_rows(model, declared[0])))
-    full = [Scene(graph, shape, is_small=False, deadline=deadline) for shape in declared]
+    full = [Scene(graph, shape, ports, is_small=False, deadline=deadline) for shape in declared]
     # a size at which more shapes are unknown is one that the model was not made for
-    reduced = (Scene(graph, shape, is_small=True, deadline=deadline) for shape in small)
+    reduced = (Scene(graph, shape, ports, is_small=True, deadline=deadline) for shape in small)
     fit: list[Scene] = []
     for scene in reduced:
         is_sound = fit and not fit[0].unknown  # then a larger size that is unfit is found out where it is tried
@@ -154,7 +168,7 @@ def scenes(graph: Graph, candidates: Iterable[Mapping[str, Shape]], deadline: De
 
 
 def stretched(graph: Graph, declared: Scene, length: int) -> Scene | None:
-    """The declared shapes, but at least so long wherever the model leaves it open; None if there is nothing to change.
+    """The declared shapes, but at least so long wherever that is left open; None if there is nothing to change.
 
     A table of positions is read up to the length of the input. The number of samples stays what it is.
     """
@@ -163,13 +177,13 @@ def stretched(graph: Graph, declared: Scene, length: int) -> Scene | None:
             size if not axis or isinstance(dim, int) else max(size, length)
             for axis, (dim, size) in enumerate(zip(port.shape, declared.inputs[port.name], strict=True))
         )
-        for port in required_inputs(graph.model)
+        for port in declared.ports
         if port.shape is not None and port.name in declared.inputs
     }
     inputs = {**declared.inputs, **inputs}
     if length > _LONGEST or inputs == declared.inputs or sum(map(math.prod, inputs.values())) > _MOST_STRETCHED:
         return None
-    return Scene(graph, inputs, is_small=False, deadline=declared.deadline)
+    return Scene(graph, inputs, declared.ports, is_small=False, deadline=declared.deadline)
 
 
 def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:

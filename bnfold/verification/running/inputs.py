@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import onnx
 
 from bnfold.graph import Graph
 from bnfold.graph.ports import Port, index_range, required_inputs
-from bnfold.model_io import ModelError
+from bnfold.graph.sizes import MOST_ENTRIES, sized
 from bnfold.model_io.tensors import type_name
 
 Array = npt.NDArray[Any]
@@ -22,7 +22,6 @@ Array = npt.NDArray[Any]
 DISTRIBUTIONS = ("normal", "uniform", "spikes", "large", "constant")
 _GUESSES = (224, 64, 32, 256, 128, 16, 8, 4, 1, 80, 40)  # for an axis that nothing is known of
 _BATCHES = (2, 1, 3)
-_MOST_ENTRIES = 2**36  # of an input; a quarter of a terabyte
 
 
 class CannotGenerate(Exception):
@@ -66,7 +65,7 @@ class Generator:
         shapes: Mapping[str, Sequence[int]],
         dims: Mapping[str, int],
         seed: int,
-        most: int = _MOST_ENTRIES,
+        most: int = MOST_ENTRIES,
     ) -> None:
         self._most = most
         self._ports = sized(required_inputs(graph.model), shapes, dims)
@@ -130,42 +129,6 @@ class Generator:
             name: tuple(sizes[dim] if isinstance(dim, str) else dim for dim in shape)
             for name, shape in self._given.items()
         }
-
-
-def sized(ports: Sequence[Port], shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> list[Port]:
-    """The inputs with the sizes that the user gave.
-
-    Args:
-        ports: The inputs of a model.
-        shapes: Shapes by input.
-        dims: Sizes by the names of dimensions.
-
-    Raises:
-        ModelError: A shape or size belongs to nothing, or contradicts the model or another one.
-    """
-    names = {port.name for port in ports}
-    if wrong := [name for name in shapes if name not in names]:
-        raise ModelError(f"there is no input {wrong[0]!r}; the inputs are {', '.join(map(repr, sorted(names)))}")
-    symbols = {dim for port in ports for dim in port.shape or () if isinstance(dim, str)}
-    if wrong := [name for name in dims if name not in symbols]:
-        raise ModelError(f"no input has a dimension {wrong[0]!r}; there are {', '.join(sorted(symbols)) or 'none'}")
-    return [_sized(port, shapes.get(port.name), dims) for port in ports]
-
-
-def _sized(port: Port, given: Sequence[int] | None, dims: Mapping[str, int]) -> Port:
-    known = port
-    if port.shape is not None:
-        known = replace(port, shape=tuple(dims.get(dim, dim) if isinstance(dim, str) else dim for dim in port.shape))
-    if given is not None:
-        if not known.accepts(replace(port, shape=tuple(given))):
-            raise ModelError(f"input {known} cannot have the shape {','.join(map(str, given))}")
-        known = replace(port, shape=tuple(given))
-    sizes = [dim for dim in known.shape or () if isinstance(dim, int)]
-    if sizes[:1] == [0] and known != port:
-        raise ModelError(f"input {known} would hold no sample")
-    if math.prod(sizes) > _MOST_ENTRIES and known != port:  # of what the model declares, nothing so large is made up
-        raise ModelError(f"input {known} is too large")
-    return known
 
 
 def _filled(port: Port) -> tuple[int | str, ...]:

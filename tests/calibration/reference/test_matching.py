@@ -587,6 +587,50 @@ def test_other_inputs():
         match(net(coarse()), reference)
 
 
+def of_batches(model, size):
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+    return model
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(None, 8), (8, None), (8, 8)])
+def test_a_fixed_batch(ours, theirs):
+    """If one of the two insists on a batch size, both are run in such batches, and the correction is the same."""
+    model, reference = (
+        net(w) if size is None else of_batches(net(w), size) for w, size in ((coarse(), ours), (WEIGHTS, theirs))
+    )
+    result = match(model, reference, batch_size=5)
+    assert result.batch_size == 8
+    for name, (_, shift) in oracle("mean").items():
+        (layer,) = [layer for layer in result.layers if layer.name == name]
+        np.testing.assert_allclose(layer.shift, shift, atol=3e-6)
+
+
+def test_other_sizes():
+    """Two that insist on different ones cannot be fed the same; that is told before anything runs."""
+    with pytest.raises(
+        CalibrationError, match=r"its input 'x' takes float32 \[4, 3, 6, 6\], of the model .* \[8, 3, 6, 6\]"
+    ):
+        match(of_batches(net(coarse()), 8), of_batches(net(), 4))
+
+
+def broken(name="b2"):
+    array = WEIGHTS[name].copy()
+    array.flat[0] = np.nan
+    return WEIGHTS | {name: array}
+
+
+def test_what_is_not_finite():
+    """Data is finite, so that NaN is made by one of the models: which of them, and where, is told."""
+    with pytest.raises(
+        CalibrationError, match="conv2: meets NaN or infinity, which the reference makes of the data, row 0"
+    ):
+        match(net(coarse()), net(broken()))
+    with pytest.raises(
+        CalibrationError, match="conv2: meets NaN or infinity, which the model makes of the data, row 0"
+    ):
+        match(net(broken()), net())
+
+
 def test_training_mode():
     """What normalises each batch by itself has no statistics to be matched."""
     model = unfolded()
