@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -20,7 +18,7 @@ from bnfold.model_io import Model
 from bnfold.verification.float64.carried import Call, Num, Rounding, distance, rounding_to
 from bnfold.verification.float64.control import REPEATING, Repeat, body, trips
 from bnfold.verification.float64.how import AS_IT_IS, NOTHING, Coverage, How, Result
-from bnfold.verification.float64.kept import Kept
+from bnfold.verification.float64.kept import Kept, Made
 from bnfold.verification.float64.kernel import Array, NotComputed, as_real
 from bnfold.verification.float64.kernels import KERNELS, RANDOM, unrounded
 from bnfold.verification.float64.rules import RULES, carried
@@ -139,7 +137,9 @@ class _Run:
         self._fixed = {value for value in known if is_stored(value)}
         self._iterations = 0
         self._nest = 1  # iterations of the Loops and Scans around an operator, multiplied
-        self._origins = {} if kept is None else {value: _origin(value, array, kept) for value, array in known.items()}
+        self._origins: dict[Value, Hashable] = {}  # what tells values from others that were evaluated for `kept`
+        if kept is not None:
+            self._origins.update((value, (kept.serial(array), is_stored(value))) for value, array in known.items())
 
     def num(self, value: Value | None) -> Num:
         """A value that is known by now."""
@@ -168,7 +168,7 @@ class _Run:
         if key is None or self._kept is None:
             made = make()
         else:
-            made = self._kept.get(key, make, _nbytes)
+            made = self._kept.made(key, make)
             self._origins.update((value, (made.serial, place)) for place, value in enumerate(op.outputs) if value)
         self.coverage |= made.coverage
         values.update((value, num) for value, num in zip(op.outputs, made.nums, strict=False) if value is not None)
@@ -183,10 +183,10 @@ class _Run:
     def _stored_origin(self, value: Value) -> Hashable:
         return (value, self._how.rounded.get(value)) if is_stored(value) else None
 
-    def _made(self, op: Op, values: Known, *, is_fixed: bool) -> _Made:
+    def _made(self, op: Op, values: Known, *, is_fixed: bool) -> Made:
         met, self.coverage = self.coverage, NOTHING
         nums = self._run(op, values)
-        made = _Made(self._rounded(op, nums) if is_fixed else nums, self.coverage)
+        made = Made(self._rounded(op, nums) if is_fixed else nums, self.coverage)
         self.coverage = met
         return made
 
@@ -327,30 +327,6 @@ class _Run:
         for op in scope.live_ops():
             self._step(op, inner)
         return [self._num(scope.lookup(entry.name), inner) for entry in scope.proto.output]
-
-
-_SERIALS = itertools.count()
-
-
-@dataclass(frozen=True)
-class _Made:
-    """What an operator made, what was met, and a number that nothing else has."""
-
-    nums: Sequence[Num]
-    coverage: Coverage
-    serial: int = field(default_factory=lambda: next(_SERIALS))
-
-
-def _nbytes(made: _Made) -> int:
-    """As if a part of an array were all of it, which it keeps in memory."""
-    arrays = (array for num in made.nums for array in (num.value, num.error) if isinstance(array, np.ndarray))
-    return sum(getattr(array.base, "nbytes", array.nbytes) for array in arrays)
-
-
-def _origin(value: Value, array: Array, kept: Kept) -> Hashable:
-    """Of a value that is given: another for each array, as long as that is kept."""
-    serial, _ = kept.get(id(array), lambda: (next(_SERIALS), array), lambda _: array.nbytes)
-    return serial, is_stored(value)
 
 
 def _aligned(op: Op, inputs: list[Num]) -> list[Num]:

@@ -132,7 +132,7 @@ def made_up(
         for number, value in border.items():
             key = (seed, turn, place, number)
             make = partial(_values, key, graph, scene, value, shapes[number], kind, truths.get(number), hints.words)
-            given[number] = kept.get((scene, key, kind, truths.get(number), hints.words), make, _nbytes)
+            given[number] = kept.array((scene, key, kind, truths.get(number), hints.words), make)
         yield Trial(given, is_daring=place >= usual, is_zero=not kind.size)
 
 
@@ -149,10 +149,6 @@ class _Kind:
     levels: Sequence[float] = ()
     peak: float = 0.0
     places: Sequence[int] = ()
-
-
-def _nbytes(array: Array) -> int:
-    return array.nbytes
 
 
 def _shape(scene: Scene, value: Value) -> tuple[int, ...]:

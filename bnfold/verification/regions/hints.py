@@ -26,7 +26,7 @@ UNIFORM = _MOVING | {
     *("BatchNormalization", "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Constant", "DequantizeLinear"),
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
 }
-_SAMPLE_BY_SAMPLE = UNIFORM - {"Gemm", "MatMul"}
+_SAMPLE_BY_SAMPLE = UNIFORM - {"Gemm", "MatMul"} | {"Cast", "Pow"}
 _PLACING = COMPARING | {"Slice", "Trilu", "Min", "Max", "Mod", "Clip", "Range", "ReverseSequence", "LSTM", "GRU", "RNN"}
 _NEAR, _ENDLESS = 4, 1 << 30  # places up to here are met anyway, integers from here on stand for the end
 _REACHING = frozenset({"Min", "Max", "Add", "Sub", "Conv", "Gemm", "BatchNormalization"})
@@ -53,7 +53,7 @@ def hints(left: Side, right: Side) -> Hints:
     rows = tuple(dict.fromkeys(_rows(left, right)))
     wanted = {_ends(op) for side in (left, right) for op in side.region.ops}
     winners, losers = (rows if end in wanted else () for end in ("largest", "smallest"))
-    meet = any(op.type not in _SAMPLE_BY_SAMPLE for side in (left, right) for op in side.region.ops)
+    meet = not all(_keeps_samples(side, op) for side in (left, right) for op in side.region.ops)
     levels = _levels(left, right)
     return Hints(
         max(bounds, default=0.0),
@@ -99,6 +99,25 @@ def _windows(region: Region) -> Counter[bytes]:
             node.attribute.extend(attribute for attribute in op.node.attribute if attribute.name != "kernel_shape")
             windows[node.SerializeToString(deterministic=True)] += 1
     return windows
+
+
+def _keeps_samples(side: Side, op: Op) -> bool:
+    """Whether what it makes of a sample, the first axis counts them, stays in the place of that sample."""
+    if op.type in ("Concat", "Split"):
+        return bool(op.attribute("axis", 0) > 0)
+    if op.type == "Transpose":
+        return list(op.attribute("perm", []))[:1] == [0]
+    if op.type not in ("Slice", "Pad"):
+        return op.type in _SAMPLE_BY_SAMPLE
+    settings = [value for value in op.inputs[1:] if value is not None and is_made_of_constants(value)]
+    if not settings or len(settings) < len(op.inputs) - 1:
+        return False
+    first, *others = (side.weight(value).reshape(-1).tolist() for value in settings)
+    if op.type == "Pad":
+        return op.input(3) is None and first[0] == first[len(first) // 2] == 0
+    ends, axes, steps = (*others, *[[]] * 3)[:3]
+    cuts = zip(axes or range(len(first)), first, ends, steps or [1] * len(first), strict=False)
+    return all(axis > 0 or (end >= _ENDLESS and (axis, start, step) == (0, 0, 1)) for axis, start, end, step in cuts)
 
 
 def _ends(op: Op) -> str:

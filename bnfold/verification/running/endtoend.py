@@ -14,6 +14,7 @@ from bnfold.verification.running.variations import moved_by_an_ulp
 
 _FLOAT64 = "float64 in the place of ONNX Runtime"
 _MOST_CANDIDATES = 24
+_BATCHES = 2  # candidates where nothing else is open
 
 
 @dataclass(frozen=True)
@@ -55,44 +56,36 @@ def run_both(
     setup = _Setup(before, after, varied, names, providers)
     problems: list[str] = []
     for float64 in (False, True):
-        run = Run()
         try:
-            chosen = [list(data)] if data else _samples(runner, setup, generator, distributions, float64=float64)
-            for samples in chosen:
-                run = _compared(runner, setup, samples, tolerance, float64=float64)
-                if run.was_run:
-                    return run
+            samples = list(data) or _samples(runner, setup, generator, distributions, float64=float64)
         except CannotGenerate as error:
             return Run(problem=str(error))
-        except _NothingFits as error:
-            run = Run(problem=str(error))
+        if isinstance(samples, str):
+            problems.append(samples)
+            continue
+        run = _compared(runner, setup, samples, tolerance, float64=float64)
+        if run.was_run:
+            return run
         problems.append(run.problem)
     return Run(problem=f"ONNX Runtime: {problems[0]}; in float64: {problems[1]}")
 
 
-class _NothingFits(Exception):
-    """BEFORE takes inputs of none of the shapes that were tried."""
-
-
 def _samples(
     runner: Runner, setup: _Setup, generator: Generator, distributions: Sequence[str], *, float64: bool
-) -> Iterator[list[Sample]]:
-    """Inputs of the most sensible shapes; then, which is seldom needed, of the first that BEFORE accepts."""
+) -> list[Sample] | str:
+    """Inputs of the first shapes that BEFORE accepts, or why there are none."""
     shapes = list(itertools.islice(generator.candidates(), _MOST_CANDIDATES))
-    yield _of_shapes(shapes[0], generator, distributions)
-    if len(shapes) > 1:
+    fitting = shapes[0]
+    # where nothing but the batch is open, and one kind of inputs is asked for, they are tried in all batches anyway
+    if len(shapes) > _BATCHES or len(shapes) > 1 < len(distributions):
         feeds = [generator.sample(shape, "normal").feed for shape in shapes]
-        found = runner.run([Job(setup.before, feeds, providers=setup.providers, float64=float64, first=True)])[0]
+        job = Job(setup.before, feeds, providers=setup.providers, float64=float64, first=True)
+        found = runner.run([job])[0]
         if found[-1].error:
-            raise _NothingFits(f"{found[0].error}; its shape was guessed: --shape {generator.guessed}=… gives it")
-        yield _of_shapes(shapes[len(found) - 1], generator, distributions)
-
-
-def _of_shapes(
-    shapes: Mapping[str, tuple[int, ...]], generator: Generator, distributions: Sequence[str]
-) -> list[Sample]:
-    samples = [generator.sample(shapes, name) for name in distributions]
-    for number, variant in enumerate(generator.batch_variants(shapes)):
+            return f"{found[0].error}; its shape was guessed: --shape {generator.guessed}=… gives it"
+        fitting = shapes[len(found) - 1]
+    samples = [generator.sample(fitting, name) for name in distributions]
+    for number, variant in enumerate(generator.batch_variants(fitting)):
         sample = generator.sample(variant, "normal", salt=number + 1)
         samples.append(replace(sample, name=f"normal, batch {next(iter(variant.values()))[0]}"))
     return samples
@@ -100,10 +93,9 @@ def _of_shapes(
 
 def _compared(runner: Runner, setup: _Setup, samples: Sequence[Sample], tolerance: Tolerance, *, float64: bool) -> Run:
     feeds = [sample.feed for sample in samples]
-    least = min(range(len(samples)), key=lambda number: sum(array.size for array in feeds[number].values()))
-    base = Job(setup.before, [*feeds, moved_by_an_ulp(feeds[least])], providers=setup.providers, float64=float64)
+    moved = [moved_by_an_ulp(feed) for feed in feeds]
+    base = Job(setup.before, [*feeds, *moved], providers=setup.providers, float64=float64)
     before, after = runner.run([base, replace(base, model=setup.after, feeds=feeds)])
-    usual = noise(before[least], before[len(samples) :])  # of the others it is not much else, until it matters
     varied: set[str] = set()
     how = _how(setup, sum(not outputs.error for outputs in before[: len(samples)]), float64=float64)
     ran = [number for number in range(len(samples)) if not before[number].error]
@@ -113,9 +105,9 @@ def _compared(runner: Runner, setup: _Setup, samples: Sequence[Sample], toleranc
     if failed := [number for number in usable if after[number].error]:
         return Run(failure=after[failed[0]].error, failed_on=samples[failed[0]], how=how)
     pairs = [Pair(samples[number], before[number], after[number]) for number in usable]
-    originals = {pair.sample.name: pair.before for pair in pairs}
-    floors = dict.fromkeys(originals, usual)
+    variants = {samples[number].name: [before[len(samples) + number]] for number in usable}
     while True:
+        floors = {pair.sample.name: noise(pair.before, variants[pair.sample.name]) for pair in pairs}
         run = held_against(pairs, setup.names, floors, tolerance, how)
         unknown = [dispute.sample for dispute in run.disputes if dispute.sample.name not in varied]
         if not unknown or tolerance.is_given:
@@ -123,14 +115,13 @@ def _compared(runner: Runner, setup: _Setup, samples: Sequence[Sample], toleranc
         # only now is it worth the time to know the noise well, and only of these samples
         varied |= {sample.name for sample in unknown}
         for sample, outputs in zip(unknown, _varied(runner, setup, base, unknown), strict=True):
-            floors[sample.name] = noise(originals[sample.name], outputs)
+            variants[sample.name] += outputs
 
 
 def _varied(runner: Runner, setup: _Setup, base: Job, samples: Sequence[Sample]) -> Iterator[Sequence[Outputs]]:
     """For each sample, what variations that change nothing make of it."""
     alone = replace(base, feeds=[sample.feed for sample in samples])
-    moved = replace(base, feeds=[moved_by_an_ulp(sample.feed) for sample in samples])
-    changes = [moved, replace(alone, model=setup.varied())]
+    changes = [replace(alone, model=setup.varied())]
     if not base.float64:  # which nothing of the runtime changes
         changes += [replace(alone, optimize=True), replace(alone, threads=1)]
     yield from zip(*runner.run(changes), strict=True)

@@ -1,0 +1,51 @@
+"""What operators call for."""
+
+import pytest
+from verification.helpers import parsed
+
+from bnfold.graph import Graph
+from bnfold.model_io import load
+from bnfold.verification.float64.evaluate import Evaluator
+from bnfold.verification.float64.how import How
+from bnfold.verification.regions.hints import hints
+from bnfold.verification.regions.regions import Region
+from bnfold.verification.regions.side import Side
+
+CONSTANTS = """
+    <int64[1] zero = {0}, int64[1] one = {1}, int64[1] end = {2147483647}, int64[6] sides = {0, 1, 0, 0, 1, 0},
+    int64[6] ends = {1, 0, 0, 0, 0, 0}, int64[2] axes = {2, 0}, int64[2] from = {5, 0},
+    int64[2] upto = {7, 2147483647}, int64[2] few = {7, 1}>"""
+
+
+@pytest.mark.parametrize(
+    ("line", "meet"),
+    [
+        ("y = Relu (x)", False),
+        ("y = Softmax (x)", True),
+        ("y = Concat <axis = 1> (x, x)", False),
+        ("y = Concat <axis = 0> (x, x)", True),
+        ("y = Concat <axis = -3> (x, x)", True),
+        ("y, z = Split <axis = 2> (x)", False),
+        ("y, z = Split (x)", True),
+        ("y = Transpose <perm = [0, 2, 1]> (x)", False),
+        ("y = Transpose <perm = [1, 0, 2]> (x)", True),
+        ("y = Transpose (x)", True),
+        ("y = Pad (x, sides)", False),
+        ("y = Pad (x, ends)", True),
+        ("y = Slice (x, one, end, one)", False),
+        ("y = Slice (x, zero, end, zero)", False),
+        ("y = Slice (x, zero, end)", False),
+        ("y = Slice (x, one, end, zero)", True),
+        ("y = Slice (x, one, end, , one)", True),
+        ("y = Slice (x, zero, one, zero)", True),
+        ("y = Slice (x, from, upto, axes)", False),
+        ("y = Slice (x, from, few, axes)", True),
+    ],
+)
+def test_whether_samples_meet(line, meet):
+    """They do where an operator may move something from one to another."""
+    graph = Graph(load(parsed(f"n (float[4, 6, 8] x) => (float[A, B, C] y) {CONSTANTS} {{ {line} }}")))
+    ops, target = tuple(graph.main.live_ops()), graph.main.values["y"]
+    region = Region(target, ops, {graph.main.values["x"]: 0}, ())
+    side = Side(Evaluator(graph.model), region, (), (), frozenset(), frozenset(), {}, How())
+    assert hints(side, side).meet is meet
