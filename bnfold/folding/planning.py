@@ -13,6 +13,7 @@ import numpy as np
 
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
+from bnfold.folding.affines import affine_of, is_affine, remainder
 from bnfold.folding.apply import Changes, Writer
 from bnfold.folding.growth import Account, growth
 from bnfold.folding.keep import kept_functions, mark_kept
@@ -23,7 +24,7 @@ from bnfold.folding.record import Ability, Answer, Entry, Outcome, Plan, Remnant
 from bnfold.folding.spelt import spelt_out
 from bnfold.folding.stored import store_constants
 from bnfold.folding.sums import completes_sum, mergers
-from bnfold.folding.walk import Asked, Way, malformed_is_refused, refusal_of
+from bnfold.folding.walk import Asked, Way, refusal_of
 from bnfold.folding.ways import Choice, choose
 from bnfold.graph import Graph, Op, Value, inlined, old_objects_left_alone
 from bnfold.graph.cleanup import drop_stale_notes, remove_dead
@@ -64,18 +65,20 @@ class _Folded:
         plan: What became of each affine node.
         origins: How the nodes that are there now were called in the entries of the plan.
         is_settled: Whether another run would find nothing more to do.
+        is_contested: Whether another order of folds might have left less over.
         growth: How many bytes larger the model has become.
     """
 
     plan: Plan
     origins: dict[str, str]
     is_settled: bool
+    is_contested: bool
     growth: int
 
 
 def _run(original: Model, model: Model, options: FoldOptions, deadline: Deadline, growth: int = 0) -> _Folded:
     has_functions = bool(model.proto.functions)
-    own = _affordable(original, model, options, deadline, growth)
+    own = _best(original, model, options, deadline, growth)
     if not has_functions or not any(_stayed(own.plan)):
         return own
     if any(op.shadowed for op in Graph(model).ops()):
@@ -86,7 +89,7 @@ def _run(original: Model, model: Model, options: FoldOptions, deadline: Deadline
         written_out = inlined(model, but=kept_functions(model, options.keep))
     except Refused as refused:
         return replace(own, plan=_also_refused(own.plan, Refusal(refused.reason, refused.facts)))
-    other = _affordable(original, written_out, options, deadline, growth)
+    other = _best(original, written_out, options, deadline, growth)
     is_better = _stayed(other.plan) < _stayed(own.plan)
     account = Account(original, options)
     if is_better and (excess := account.excess_of(other.plan.model)):  # what a function holds is there for each call
@@ -113,26 +116,45 @@ def _also_refused(plan: Plan, refusal: Refusal) -> Plan:
     )
 
 
-def _affordable(original: Model, model: Model, options: FoldOptions, deadline: Deadline, growth: int) -> _Folded:
+def _best(original: Model, model: Model, options: FoldOptions, deadline: Deadline, growth: int) -> _Folded:
+    """The folds of a copy of a model, in that order of two which leaves less over, if the order may matter."""
+    made = _affordable(original, model, options, deadline, growth)
+    if not made.is_contested or deadline.is_over:
+        return made
+    other = _affordable(original, model, options, deadline, growth, batchnorms_first=False)
+    return min(made, other, key=lambda folded: remainder(folded.plan.model))
+
+
+def _affordable(
+    original: Model,
+    model: Model,
+    options: FoldOptions,
+    deadline: Deadline,
+    growth: int,
+    *,
+    batchnorms_first: bool = True,
+) -> _Folded:
     """The folds of a copy of a model, which comes of the original and is that much larger already."""
     account = Account(original, options, growth)
-    made = _fold_copy(model, options, account, deadline)
+    made = _fold_copy(model, options, account, deadline, batchnorms_first)
     if account.excess:
         account = Account(original, options, growth, account.excess)
-        made = _fold_copy(model, options, account, deadline)
+        made = _fold_copy(model, options, account, deadline, batchnorms_first)
     if excess := account.excess_of(made.plan.model):  # by many small ones
         account = Account(original, options, growth, excess, counts_vectors=True)
-        made = _fold_copy(model, options, account, deadline)
+        made = _fold_copy(model, options, account, deadline, batchnorms_first)
     return made
 
 
-def _fold_copy(model: Model, options: FoldOptions, account: Account, deadline: Deadline) -> _Folded:
+def _fold_copy(
+    model: Model, options: FoldOptions, account: Account, deadline: Deadline, batchnorms_first: bool
+) -> _Folded:
     folded = model.copy()
     model.pack()  # a million nodes need not be there twice meanwhile
     graph = Graph(folded, assume_constant=options.assume_constant)
     nodes_before = sum(1 for _ in graph.ops())
     with old_objects_left_alone():
-        planner = _Planner(graph, options, account, deadline)
+        planner = Planner(graph, options, account, deadline, batchnorms_first=batchnorms_first)
         planner.fold_all()
         leftover = Leftover(options.leftover)
         if leftover is not Leftover.KEEP and planner.replace_batchnorms(leftover):
@@ -144,12 +166,24 @@ def _fold_copy(model: Model, options: FoldOptions, account: Account, deadline: D
     plan = Plan(planner.entries, nodes_before, nodes_after, folded)
     origins = planner.origins()
     graph.commit()
-    return _Folded(plan, origins, not plan.changes or not planner.is_open, account.spent)
+    is_settled = not plan.changes or not planner.is_open
+    return _Folded(plan, origins, is_settled, planner.is_contested, account.spent)
 
 
-class _Planner:
-    def __init__(self, graph: Graph, options: FoldOptions, account: Account, deadline: Deadline) -> None:
+class Planner:
+    """Folds a graph, one affine node after the other."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        options: FoldOptions,
+        account: Account,
+        deadline: Deadline,
+        *,
+        batchnorms_first: bool = True,
+    ) -> None:
         self._graph = graph
+        self._batchnorms_first = batchnorms_first
         self._writer = Writer(graph)
         self._account = account
         self._deadline = deadline
@@ -160,6 +194,7 @@ class _Planner:
         self._spelt_out = {} if deadline.is_over else spelt_out(graph)
         self._merged: list[Entry] = []
         self._remains_of: dict[Op, Op] = {}  # an Add or Mul that a fold left: the affine node it stands for
+        self._hosts: set[Op] = set()  # affine nodes that have become one with a BatchNormalization
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -171,6 +206,14 @@ class _Planner:
                 left[origin] = (*left.get(origin, ()), remnant)
         ops = sorted(self._entries, key=lambda op: op.place)
         return (*(replace(self._entries[op], left=left.get(op, ())) for op in ops), *self._merged)
+
+    @property
+    def is_contested(self) -> bool:
+        """Whether an affine node has taken in what might have taken it in, or affines met that could go each alone."""
+        refusals = (refusal for entry in self._entries.values() for refusal in entry.refusals)
+        return any(not op.is_removed for op in self._hosts) or any(
+            refusal.reason is Reason.PATHS_MEET for refusal in refusals
+        )
 
     def origins(self) -> dict[str, str]:
         """How each affine node that is still there, or what was left of it, was called when its entry was made."""
@@ -222,8 +265,9 @@ class _Planner:
             may_leave_one: Whether a BatchNormalization may leave a single Add or Mul.
         """
         progress = self.is_open = False
-        affines = [op for op in self._graph.ops() if op.type in RULES and RULES[op.type].affine]
-        for op in sorted(affines, key=is_batchnorm, reverse=True):  # they may need the Add that would go otherwise
+        affines = filter(is_affine, self._graph.ops())
+        # a BatchNormalization may need the Add that would go otherwise; or it may hold what two others do
+        for op in sorted(affines, key=is_batchnorm, reverse=self._batchnorms_first):
             progress |= not op.is_removed and self._decide(op, may_leave_one and is_batchnorm(op))
         return progress
 
@@ -281,6 +325,8 @@ class _Planner:
         entry = self._entries.get(origin) or self._entry(op, Outcome.FOLDED)
         entry = _on_way(replace(entry, answers=(*entry.answers, itself)), choice.way)
         self._account.spent += choice.bytes_more
+        has_batchnorm = is_batchnorm(op) or op in self._hosts
+        self._hosts.update(host for host in filter(is_affine, choice.way.into) if has_batchnorm or is_batchnorm(host))
         changes = self._writer.fold(op, source, choice)
         for left in changes.left:
             self._remains_of[left] = origin
@@ -294,22 +340,6 @@ class _Planner:
 
     def _entry(self, op: Op, outcome: Outcome) -> Entry:
         return Entry(op.label, op.type, outcome, part_of=self._spelt_out.get(op, ""))
-
-
-def affine_of(op: Op) -> tuple[Value, Affine]:
-    """The data input of an affine node and what the node does to it.
-
-    Raises:
-        Refused: It is none, or none that can be read.
-    """
-    read = RULES[op.type].affine
-    assert read is not None
-    with malformed_is_refused(op):
-        index, affine = read(op)
-    op.output  # noqa: B018 -- refuses where it is omitted
-    if len(affine.axes) > 1:
-        raise Refused(Reason.WRONG_AXIS, axes=sorted(affine.axes), op_type=op.type, expected="one axis")
-    return op.data(index), affine
 
 
 def _name(op: Op) -> str:
