@@ -1,4 +1,4 @@
-"""The order of folds is no matter, or a plan takes the best: small models, and every order in which they can be folded."""
+"""The order of folds is no matter, or a plan takes the best: small models, folded in every order."""
 
 from __future__ import annotations
 
