@@ -20,7 +20,9 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -57,14 +59,15 @@ def main() -> int:
     numbers = range(first, first + options.count)
     shares = [numbers[k :: options.workers] for k in range(options.workers)]
     campaign = [_Share(models, share, options.seconds, Depth(options.depth)) for share in shares]
-    found = _merged(outcome for share in campaign for outcome in share.outcomes())
+    with ThreadPoolExecutor(options.workers) as threads:  # a process waits while nobody reads what it has found
+        found = _merged(chain.from_iterable(threads.map(lambda share: list(share.outcomes()), campaign)))
     print(f"{options.count} mutants of {len(models)} models in {time.perf_counter() - start:.0f} s")
     for kind, those in sorted(found.items(), key=lambda item: -len(item[1])):
         print(f"{len(those):8} {kind}" if kind.startswith("ok: ") else f"{len(those):8} {kind}: {those[:_SHOWN]}")
     return int(any(not kind.startswith("ok: ") for kind in found))
 
 
-def _merged(outcomes: Iterator[tuple[str, int]]) -> dict[str, list[int]]:
+def _merged(outcomes: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
     found = collections.defaultdict(list)
     for kind, number in outcomes:
         found[kind].append(number)

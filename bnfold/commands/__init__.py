@@ -1,7 +1,7 @@
 """The command line: one click command per file, found and imported when it is asked for.
 
 Exit codes: 0 done; 1 the answer is no; 2 usage or input error; 70 an error in bnfold; 130 interrupted; 141 nobody
-reads the output.
+reads the output; 143 terminated.
 """
 
 from __future__ import annotations
@@ -31,6 +31,10 @@ _HELP = {
     "explain": "Tell what a reason means, and what can be done.",
     "schema": "Print the JSON Schema of a report.",
 }
+
+
+class _Terminated(KeyboardInterrupt):
+    """The system, or another program, asks to end (SIGTERM): all that Ctrl-C would have cleaned up is, too."""
 
 
 class Program(click.Group):
@@ -89,9 +93,10 @@ class Program(click.Group):
         except BrokenPipeError:
             _forget_stdout()
             return ctx.exit(141)
-        except KeyboardInterrupt:
-            complain("interrupted")
-            return ctx.exit(130)
+        except KeyboardInterrupt as error:
+            is_asked = isinstance(error, _Terminated)
+            complain("terminated" if is_asked else "interrupted")
+            return ctx.exit(143 if is_asked else 130)
         except click.UsageError as error:
             where = (error.ctx or ctx).command_path
             complain(f"{error.format_message()} (see {where} --help)")
@@ -121,10 +126,14 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # where the locale has no arrow, it is spelt out
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as by Ctrl-C: no temporary file stays
+    signal.signal(signal.SIGTERM, _terminate)
     warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of numbers that a model holds: no news for a user
     gc.disable()  # a short process full of small objects, none of them in cycles
     program(prog_name="bnfold")
+
+
+def _terminate(_number: int, _frame: object) -> None:
+    raise _Terminated
 
 
 def _forget_stdout() -> None:

@@ -13,11 +13,23 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, matching_method, refuse_data_as_output, samples
+from bnfold.commands.sections import Sectioned
 from bnfold.commands.show import deliver, report_to
 from bnfold.limits import held_to
 
 
-@click.command
+@click.command(
+    cls=Sectioned,
+    sections={
+        "data": "Data",
+        "batch_size": "Running",
+        "output": "Output",
+        "only": "What to calibrate",
+        "method": "How",
+        "timeout": "Limits",
+        "report": "Report",
+    },
+)
 @click.argument("model", type=options.path)
 @samples
 @click.option(

@@ -19,21 +19,29 @@ if TYPE_CHECKING:
     from bnfold.optimization.results import Checked, Failed
 
 
-@click.command(cls=Settled)
+@click.command(
+    cls=Settled,
+    sections={
+        "keep": "What to fold",
+        "fail_on": "What fails",
+        "timeout": "Limits",
+        "node": "Report",
+    },
+)
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=options.path)
 @options.keep
 @options.assume_constant
 @options.max_growth
 @options.inside_patterns
+@options.fail_on
+@options.allow
+@options.timeout(300.0, "each model; what is not decided by then stays")
+@options.memory
 @click.option(
     "--node",
     metavar="GLOB",
     help="Tell each operator that nodes of this name came to, what it said, and its equation.",
 )
-@options.fail_on
-@options.allow
-@options.timeout(300.0, "each model; what is not decided by then stays")
-@options.memory
 @options.report
 @options.report_format("github", "junit", "sarif")
 @options.verbose

@@ -14,6 +14,7 @@ import click
 import bnfold
 from bnfold.commands import options
 from bnfold.commands.samples import arguments, samples
+from bnfold.commands.sections import Sectioned
 from bnfold.commands.show import deliver, report_to
 from bnfold.limits import held_to
 
@@ -24,7 +25,16 @@ def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) ->
     return score
 
 
-@click.command
+@click.command(
+    cls=Sectioned,
+    sections={
+        "data": "Data",
+        "batch_size": "Running",
+        "fail_above": "What fails",
+        "timeout": "Limits",
+        "plot": "Report",
+    },
+)
 @click.argument("model", type=options.path)
 @samples
 @click.option(
@@ -34,9 +44,9 @@ def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) ->
     callback=_score,
     help="Exit 1 if the score is higher by more than sampling explains.",
 )
-@click.option("--plot", metavar="FILE.svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw it.")
 @options.timeout(3600.0, "measuring")
 @options.memory
+@click.option("--plot", metavar="FILE.svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw it.")
 @options.report
 @options.report_format("github", "junit")
 @options.verbose

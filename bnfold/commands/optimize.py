@@ -57,7 +57,17 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
             yield arg
 
 
-@click.command(cls=_Verifying)
+@click.command(
+    cls=_Verifying,
+    sections={
+        "output": "Output",
+        "keep": "What to fold",
+        "verify": "Verification",
+        "calibrate": "Calibration before the fold",
+        "timeout": "Limits",
+        "diff": "Report",
+    },
+)
 @click.argument("models", metavar="MODEL...", nargs=-1, required=True, type=options.path)
 @click.option(
     "-o",
@@ -74,6 +84,14 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
     "--force", is_flag=True, help="Replace the default output, a counterexample, or what is in DIR, if it exists."
 )
 @click.option("--jobs", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Models at a time.")
+@click.option("--dry-run", is_flag=True, help="Do all of it and report, but write nothing.")
+@click.option("--require-none", is_flag=True, help="Write nothing if an operator BatchNormalization stays.")
+@options.allow
+@options.keep
+@options.assume_constant
+@options.leftover
+@options.max_growth
+@options.inside_patterns
 @click.option(
     "--verify",
     type=click.Choice(_MODES),
@@ -91,29 +109,21 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 @options.counterexample
 @options.shapes
 @options.dims
-@options.timeout(
-    300.0, "calibrating, as many for deciding what to fold, for comparing region by region and for running the models"
-)
-@options.memory
 @click.option(
     "--calibrate",
     multiple=True,
     metavar="DATA",
     help="First take the statistics from this data (.npy, .npz, a folder, script.py:function), as bnfold calibrate "
-    "does; the options from --method to --arithmetic are for that.",
+    "does; the options below are for that.",
 )
-@click.option("--dry-run", is_flag=True, help="Do all of it and report, but write nothing.")
-@click.option("--diff", is_flag=True, help="Tell of each node whether it is gone, has changed, or has come.")
-@click.option("--require-none", is_flag=True, help="Write nothing if an operator BatchNormalization stays.")
-@options.allow
 @click.option("--calibrate-only", multiple=True, metavar="GLOB", help="BatchNormalizations to calibrate, no others.")
 @click.option("--calibrate-keep", multiple=True, metavar="GLOB", help="Those that keep their statistics.")
 @calibrating
-@options.keep
-@options.assume_constant
-@options.leftover
-@options.max_growth
-@options.inside_patterns
+@options.timeout(
+    300.0, "calibrating, as many for deciding what to fold, for comparing region by region and for running the models"
+)
+@options.memory
+@click.option("--diff", is_flag=True, help="Tell of each node whether it is gone, has changed, or has come.")
 @options.report
 @options.report_format("github", "junit")
 @options.verbose

@@ -89,6 +89,7 @@ def timeout(default: float, what: str) -> Callable[[_Command], _Command]:
         type=Number(min=0, min_open=True, max=1e6),
         default=default,
         show_default=True,
+        metavar="SECONDS",
         help=f"Seconds for {what}.",
     )
 
@@ -101,6 +102,7 @@ memory = click.option(
     "--memory",
     type=Number(min=0, min_open=True, max=1e6),
     callback=_held,
+    metavar="GB",
     help="Gigabytes for each process.  [default: what there is]",
 )
 keep = click.option("--keep", multiple=True, metavar="GLOB", help="Nodes that must stay, by name.")

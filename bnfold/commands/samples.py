@@ -33,11 +33,13 @@ _RUNNING = (
     click.option("--batch-size", type=click.IntRange(1), metavar="N", help="Samples in a batch.  [default: 32]"),
     click.option("--max-samples", type=click.IntRange(1), metavar="N", help="No more than these, evenly spread."),
     click.option("--seed", type=click.IntRange(0), metavar="N", help="Draw --max-samples at random instead."),
-    click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes."),
+    click.option("--workers", type=click.IntRange(1), default=1, show_default=True, metavar="N", help="Processes."),
     click.option("--threads", type=click.IntRange(1), metavar="N", help="Batches at a time.  [default: all cores]"),
     click.option("--dask", metavar="ADDRESS", help="Scheduler of a Dask cluster to run on."),
     click.option("--work-dir", metavar="DIR", help="For temporary files; the workers of a cluster have to see it."),
-    click.option("--provider", default="CPUExecutionProvider", show_default=True, help="Of ONNX Runtime."),
+    click.option(
+        "--provider", default="CPUExecutionProvider", show_default=True, metavar="NAME", help="Of ONNX Runtime."
+    ),
     click.option("--arithmetic", is_flag=True, help="Measure without training-mode nodes, as off the CPU."),
 )
 
@@ -66,7 +68,14 @@ _BY_MATCHING_METHOD = click.option(
     help="How statistics are found, or with --reference matched.  [default: sequential; mean]",
 )
 _METHOD = (
-    click.option("--momentum", type=float, default=0.9, show_default=True, help="Of ema: the share of the old value."),
+    click.option(
+        "--momentum",
+        type=float,
+        default=0.9,
+        show_default=True,
+        metavar="X",
+        help="Of ema: the share of the old value.",
+    ),
     click.option("--unbiased", is_flag=True, help="Of ema: m/(m-1)·var, as PyTorch has it."),
     click.option("--prior", type=float, default=0.0, metavar="N", help="Blend in the stored statistics as N samples."),
     click.option("--reset", is_flag=True, help="Forget the stored statistics: mean 0, variance 1."),

@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from bnfold.commands.sections import Sectioned
+
 SETTINGS = (
     "allow",
     "assume-constant",
@@ -31,7 +33,7 @@ SETTINGS = (
 """The options that may be in the table."""
 
 
-class Settled(click.Command):
+class Settled(Sectioned):
     """A command whose options have their defaults from the table."""
 
     def make_context(

@@ -10,6 +10,7 @@ import click
 
 import bnfold
 from bnfold.commands import options
+from bnfold.commands.sections import Sectioned
 from bnfold.commands.show import deliver, report_to
 from bnfold.limits import held_to
 
@@ -23,9 +24,18 @@ def _renamed(_ctx: click.Context, _param: click.Parameter, pairs: Sequence[str])
     return options.once([(left, right) for left, _, right in split])
 
 
-@click.command
+@click.command(
+    cls=Sectioned,
+    sections={
+        "map_output": "What to compare",
+        "run": "Running the models",
+        "timeout": "Limits",
+        "layers": "Report",
+    },
+)
 @click.argument("before", required=False, type=options.path)
 @click.argument("after", required=False, type=options.path)
+@click.option("--map-output", multiple=True, metavar="A=B", callback=_renamed, help="Output A is called B in AFTER.")
 @click.option(
     "--certificate",
     type=options.path,
@@ -33,6 +43,7 @@ def _renamed(_ctx: click.Context, _param: click.Parameter, pairs: Sequence[str])
     help="Check again what `bnfold optimize --certificate` recorded.",
 )
 @click.option("--static", is_flag=True, help="Of a certificate: fold again and compare, but run nothing.")
+@click.option("--run/--no-run", default=True, help="Run the models as a whole too.  [default: run]")
 @click.option(
     "--data",
     multiple=True,
@@ -45,20 +56,24 @@ def _renamed(_ctx: click.Context, _param: click.Parameter, pairs: Sequence[str])
 @click.option(
     "--rtol",
     type=options.Number(min=0),
+    metavar="X",
     help="Accepted difference of outputs, relative to max |y|.  [default: measured]",
 )
-@click.option("--atol", type=options.Number(min=0), help="Accepted absolute difference of outputs.")
-@click.option("--map-output", multiple=True, metavar="A=B", callback=_renamed, help="Output A is called B in AFTER.")
+@click.option("--atol", type=options.Number(min=0), metavar="X", help="Accepted absolute difference of outputs.")
 @click.option("--provider", "providers", multiple=True, metavar="NAME", help="Execution provider of ONNX Runtime.")
-@click.option("--layers", is_flag=True, help="Show every region that was changed, and its operators.")
-@click.option("--run/--no-run", default=True, help="Run the models as a whole too.  [default: run]")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the inputs that are made up."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Of the inputs that are made up.",
 )
-@options.counterexample
-@click.option("--force", is_flag=True, help="Replace the counterexample that is there.")
 @options.timeout(1800.0, "comparing region by region, and as many for running the models")
 @options.memory
+@click.option("--layers", is_flag=True, help="Show every region that was changed, and its operators.")
+@options.counterexample
+@click.option("--force", is_flag=True, help="Replace the counterexample that is there.")
 @options.report
 @options.report_format("github", "junit")
 @options.quiet

@@ -1,13 +1,16 @@
 """What holds for every command: start-up, errors, exit codes."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 import bnfold
+from bnfold.commands import program
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("numpy", "onnx", "onnxruntime")
@@ -68,6 +71,20 @@ def test_commands_are_those_that_exist(run):
         assert run(name, "--help").exit_code == 0
 
 
+@pytest.mark.parametrize("verb", ["optimize", "check", "verify", "calibrate", "drift"])
+def test_options_stand_under_headings(verb, run):
+    """All of them, once, under the headings that the verb has and no other."""
+    command = program.get_command(click.Context(program), verb)
+    headings = re.findall(r"^([A-Z].*):$", run(verb, "--help").stdout, re.MULTILINE)
+    assert headings == list(command.sections.values())
+    shown = re.findall(r"^  (?:-\w, )?(--[\w-]+)", run(verb, "--help").stdout, re.MULTILINE)
+    assert sorted(shown) == sorted(
+        next(flag for flag in param.opts if flag.startswith("--"))
+        for param in command.get_params(click.Context(command, help_option_names=["-h", "--help"]))
+        if isinstance(param, click.Option)
+    )
+
+
 def test_unknown_command(run):
     """A command that does not exist is a usage error."""
     result = run("fold")
@@ -100,6 +117,19 @@ def test_errors_are_one_line(error, code, line, run, model, monkeypatch):
     monkeypatch.setattr("bnfold.optimization.forecast.make_plan", fail)
     result = run("check", model)
     assert (result.exit_code, result.stdout.strip(), result.stderr) == (code, "", line.format(model=model))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+def test_terminated(model, tmp_path):
+    """Another exit code than Ctrl-C's, and as little left behind."""
+    script = tmp_path / "data.py"
+    script.write_text("import time\ndef load_data():\n    print('asked', flush=True)\n    time.sleep(600)\n")
+    command = [sys.executable, ROOT / "cli.py", "calibrate", model, "--data", script, "-o", tmp_path / "out.onnx"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as running:
+        assert running.stdout.readline() == "asked\n"
+        running.terminate()
+        assert (running.wait(60), running.stderr.read()) == (143, "bnfold: terminated\n")
+    assert {path.name for path in tmp_path.iterdir()} == {"net.onnx", "data.py"}
 
 
 def test_debug_shows_the_traceback(run, model, monkeypatch):
