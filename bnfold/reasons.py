@@ -87,7 +87,7 @@ class Refusal:
 
 
 class Refused(Exception):
-    """Raised inside a rule to say no. Only folding/planning.py catches it."""
+    """Raised inside a rule to say no. Only folding/ catches it."""
 
     def __init__(self, reason: Reason, **facts: object) -> None:
         super().__init__(reason, facts)

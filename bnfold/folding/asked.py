@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from bnfold.affine import Affine
+from bnfold.folding.affines import affine_of
 from bnfold.folding.options import FoldOptions
-from bnfold.folding.planning import affine_of
 from bnfold.folding.stated import stated_shapes
 from bnfold.folding.walk import Blocked, Walk, Way, malformed_is_refused, refusal_of, refuse_if_shared
 from bnfold.graph import Graph, Op, Value

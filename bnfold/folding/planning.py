@@ -6,35 +6,24 @@ the model it is given is not touched, and no large weight is computed before the
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bnfold.affine import Affine
-from bnfold.batchnorm import is_batchnorm
-from bnfold.folding.apply import Changes, Writer
-from bnfold.folding.computed import stored
-from bnfold.folding.growth import Account, growth
-from bnfold.folding.keep import kept_functions, mark_kept
-from bnfold.folding.leftover import Leftover, replacement
-from bnfold.folding.norms import shed
+from bnfold.folding.affines import remainder
+from bnfold.folding.growth import Account
+from bnfold.folding.keep import kept_functions
+from bnfold.folding.leftover import Leftover
 from bnfold.folding.options import FoldOptions
-from bnfold.folding.patterns import Patterns
-from bnfold.folding.record import Ability, Answer, Entry, Outcome, Plan, Remnant, followed
-from bnfold.folding.rows import row_ending_in
-from bnfold.folding.spelt import spelt_out
+from bnfold.folding.planner import Planner
+from bnfold.folding.record import Outcome, Plan, followed
 from bnfold.folding.stated import stated_shapes
 from bnfold.folding.stored import store_constants
-from bnfold.folding.sums import completes_sum, mergers
-from bnfold.folding.walk import Asked, Way, malformed_is_refused, refusal_of
-from bnfold.folding.ways import Choice, choose
-from bnfold.graph import Graph, Op, Shape, Value, inlined, old_objects_left_alone
-from bnfold.graph.cleanup import drop_stale_notes, remove_dead
+from bnfold.graph import Graph, inlined, old_objects_left_alone
+from bnfold.graph.cleanup import drop_stale_notes
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
-from bnfold.ops import RULES, Edit
-from bnfold.reasons import Reason, Refusal, Refused
+from bnfold.reasons import Refusal, Refused
 
 _DEFAULT = FoldOptions()
 _MOST_RUNS = 4
@@ -68,18 +57,20 @@ class _Folded:
         plan: What became of each affine node.
         origins: How the nodes that are there now were called in the entries of the plan.
         is_settled: Whether another run would find nothing more to do.
+        is_contested: Whether another order of folds might have left less over.
         growth: How many bytes larger the model has become.
     """
 
     plan: Plan
     origins: dict[str, str]
     is_settled: bool
+    is_contested: bool
     growth: int
 
 
 def _run(original: Model, model: Model, options: FoldOptions, deadline: Deadline, growth: int = 0) -> _Folded:
     has_functions = bool(model.proto.functions)
-    own = _affordable(original, model, options, deadline, growth)
+    own = _best(original, model, options, deadline, growth)
     if not has_functions or not any(_stayed(own.plan)):
         return own
     if any(op.shadowed for op in Graph(model).ops()):
@@ -90,7 +81,7 @@ def _run(original: Model, model: Model, options: FoldOptions, deadline: Deadline
         written_out = inlined(model, but=kept_functions(model, options.keep))
     except Refused as refused:
         return replace(own, plan=_also_refused(own.plan, Refusal(refused.reason, refused.facts)))
-    other = _affordable(original, written_out, options, deadline, growth)
+    other = _best(original, written_out, options, deadline, growth)
     is_better = _stayed(other.plan) < _stayed(own.plan)
     account = Account(original, options)
     if is_better and (excess := account.excess_of(other.plan.model)):  # what a function holds is there for each call
@@ -117,26 +108,45 @@ def _also_refused(plan: Plan, refusal: Refusal) -> Plan:
     )
 
 
-def _affordable(original: Model, model: Model, options: FoldOptions, deadline: Deadline, growth: int) -> _Folded:
+def _best(original: Model, model: Model, options: FoldOptions, deadline: Deadline, growth: int) -> _Folded:
+    """The folds of a copy of a model, in that order of two which leaves less over, if the order may matter."""
+    made = _affordable(original, model, options, deadline, growth)
+    if not made.is_contested or deadline.is_over:
+        return made
+    other = _affordable(original, model, options, deadline, growth, batchnorms_first=False)
+    return min(made, other, key=lambda folded: remainder(folded.plan.model))
+
+
+def _affordable(
+    original: Model,
+    model: Model,
+    options: FoldOptions,
+    deadline: Deadline,
+    growth: int,
+    *,
+    batchnorms_first: bool = True,
+) -> _Folded:
     """The folds of a copy of a model, which comes of the original and is that much larger already."""
     account = Account(original, options, growth)
-    made = _fold_copy(model, options, account, deadline)
+    made = _fold_copy(model, options, account, deadline, batchnorms_first)
     if account.excess:
         account = Account(original, options, growth, account.excess)
-        made = _fold_copy(model, options, account, deadline)
+        made = _fold_copy(model, options, account, deadline, batchnorms_first)
     if excess := account.excess_of(made.plan.model):  # by many small ones
         account = Account(original, options, growth, excess, counts_vectors=True)
-        made = _fold_copy(model, options, account, deadline)
+        made = _fold_copy(model, options, account, deadline, batchnorms_first)
     return made
 
 
-def _fold_copy(model: Model, options: FoldOptions, account: Account, deadline: Deadline) -> _Folded:
+def _fold_copy(
+    model: Model, options: FoldOptions, account: Account, deadline: Deadline, batchnorms_first: bool
+) -> _Folded:
     folded = model.copy()
     model.pack()  # a million nodes need not be there twice meanwhile
     graph = Graph(folded, assume_constant=options.assume_constant)
     nodes_before = sum(1 for _ in graph.ops())
     with old_objects_left_alone():
-        planner = _Planner(graph, options, account, deadline)
+        planner = Planner(graph, options, account, deadline, batchnorms_first=batchnorms_first)
         planner.fold_all()
         if stated := stated_shapes(folded, options):
             planner.assume(stated)
@@ -151,253 +161,5 @@ def _fold_copy(model: Model, options: FoldOptions, account: Account, deadline: D
     plan = Plan(planner.entries, nodes_before, nodes_after, folded)
     origins = planner.origins()
     graph.commit()
-    return _Folded(plan, origins, not plan.changes or not planner.is_open, account.spent)
-
-
-class _Planner:
-    def __init__(self, graph: Graph, options: FoldOptions, account: Account, deadline: Deadline) -> None:
-        self._graph = graph
-        self._writer = Writer(graph)
-        self._account = account
-        self._deadline = deadline
-        self._norms = options.fold_norms
-        self._patterns = Patterns(None if options.inside_patterns else graph, norms=not options.fold_norms)
-        self.is_open = False  # whether an affine stayed that might go once more is known
-        mark_kept(graph, options.keep)
-        self._entries: dict[Op, Entry] = {}
-        self._spelt_out = {} if deadline.is_over else spelt_out(graph)
-        self._merged: list[Entry] = []
-        self._remains_of: dict[Op, Op] = {}  # an Add or Mul that a fold left: the affine node it stands for
-        self._assumed: Mapping[str, Shape] = {}  # shapes of inputs that are taken for known
-
-    @property
-    def entries(self) -> tuple[Entry, ...]:
-        """Affine nodes in graph order, then what was merged."""
-        left: dict[Op, tuple[Remnant, ...]] = {}
-        for op, origin in self._remains_of.items():
-            if not op.is_removed:
-                remnant = Remnant(_name(op), op.type)
-                left[origin] = (*left.get(origin, ()), remnant)
-        ops = sorted(self._entries, key=lambda op: op.place)
-        return (*(replace(self._entries[op], left=left.get(op, ())) for op in ops), *self._merged)
-
-    def origins(self) -> dict[str, str]:
-        """How each affine node that is still there, or what was left of it, was called when its entry was made."""
-        there = {op: op for op in self._entries} | self._remains_of
-        return {_name(op): self._entries[origin].node for op, origin in there.items() if not op.is_removed}
-
-    def assume(self, shapes: Mapping[str, Shape]) -> None:
-        """Takes shapes of inputs for known; what folds from now on rests on them."""
-        self._graph.assume(shapes)
-        self._assumed = shapes
-
-    def fold_all(self) -> None:
-        """Folds and merges until nothing goes any more."""
-        # a fold can open the way for one that was refused before; leaving an Add or Mul is the last resort
-        while self.fold_affines() or self.merge() or self.fold_affines(may_leave_one=True) or self.clear_norms():
-            remove_dead(self._graph)
-
-    def merge(self) -> bool:
-        """Merges operators in a row, and branches of sums into those beside them; whether there were any."""
-        progress = False
-        for op in list(self._graph.ops()):
-            while not (op.is_removed or self._deadline.is_over):
-                merger = self._merger_at(op)
-                if merger is None:
-                    break
-                guest, way = merger
-                entry = _on_way(Entry(guest.label, guest.type, Outcome.MERGED), way)
-                self._merged.append(self._changed(entry, self._writer.merge(way)))
-                progress = True
-        return progress
-
-    def _merger_at(self, op: Op) -> tuple[Op, Way] | None:
-        if completes_sum(op):
-            return next((merger for merger in mergers(op) if self._is_allowed(merger[1])), None)
-        return next((merger for merger in row_ending_in(op) if self._is_allowed(merger[1], may_grow=False)), None)
-
-    def _is_allowed(self, way: Way, *, may_grow: bool = True) -> bool:
-        try:
-            size = self._price(way.edits)
-        except Refused:
-            return False
-        if size > 0 and not may_grow:
-            return False
-        self._account.spent += max(size, 0)
-        return True
-
-    def _price(self, edits: Sequence[Edit]) -> int:
-        """How many bytes larger edits make the model.
-
-        Raises:
-            Refused: that is too much, or a runtime would no longer know a pattern.
-        """
-        self._patterns.refuse_broken(edits)
-        size = growth(edits, self._writer, counts_vectors=self._account.counts_vectors)
-        self._account.refuse_beyond(size)
-        return size
-
-    def _pay(self, edits: Sequence[Edit]) -> None:
-        """Counts what edits cost that will be made; refuses what may not be done."""
-        self._account.spent += max(self._price(edits), 0)
-
-    def fold_affines(self, *, may_leave_one: bool = False) -> bool:
-        """Decides for every affine node that is there; whether any could go.
-
-        Args:
-            may_leave_one: Whether a BatchNormalization may leave a single Add or Mul.
-        """
-        progress = self.is_open = False
-        affines = [op for op in self._graph.ops() if op.type in RULES and RULES[op.type].affine]
-        for op in sorted(affines, key=is_batchnorm, reverse=True):  # they may need the Add that would go otherwise
-            progress |= not op.is_removed and self._decide(op, may_leave_one and is_batchnorm(op))
-        return progress
-
-    def clear_norms(self) -> bool:
-        """Moves scales and biases of norms into what reads them, if that is asked for; whether any could go."""
-        norms = [op for op in self._graph.ops() if op.type in RULES and RULES[op.type].sheds] if self._norms else []
-        progress = False
-        for op in norms:
-            progress |= self._clear(op)
-        return progress
-
-    def _clear(self, op: Op) -> bool:
-        if self._deadline.is_over:
-            return False
-        try:
-            affine, way = shed(op, self._pay)
-        except Refused as refused:
-            self._keep_it(op, [refusal_of(refused, op)])
-            return False
-        if affine.is_identity:
-            return False
-        itself = Answer(op.label, op.type, Ability.SHED, RULES[op.type].sheds, affine.extent)
-        entry = replace(self._entries.get(op) or self._entry(op, Outcome.CLEARED), outcome=Outcome.CLEARED, refusals=())
-        entry = _on_way(replace(entry, answers=(*entry.answers, itself)), way)
-        changes = self._writer.merge(way)
-        self._remains_of |= dict.fromkeys(changes.left, op)
-        self._entries[op] = self._changed(entry, changes)
-        return True
-
-    def replace_batchnorms(self, form: Leftover) -> bool:
-        """Puts other operators in the place of the BatchNormalizations that are left; whether there were any."""
-        progress = False
-        for op in [op for op in self._graph.ops() if is_batchnorm(op) and not op.is_kept]:
-            entry = self._entries[op]
-            try:
-                source, affine = affine_of(op)
-                way = Way(replacement(op, source, affine, form))
-            except Refused as refused:
-                refusal = refusal_of(refused, op)
-                self._keep_it(op, [*entry.refusals, *([] if refusal in entry.refusals else [refusal])])
-                continue
-            changes = self._writer.merge(way)
-            self._remains_of |= dict.fromkeys([op, *changes.left], op)
-            itself = Answer(entry.node, entry.op_type, Ability.IS_AFFINE, RULES[entry.op_type].affine, affine.extent)
-            self._entries[op] = replace(entry, outcome=Outcome.REPLACED, wrote=tuple(changes.wrote), answers=(itself,))
-            progress = True
-        remove_dead(self._graph)
-        return progress
-
-    def _decide(self, op: Op, may_leave_one: bool) -> bool:
-        if self._deadline.is_over:
-            if is_batchnorm(op) and op not in self._entries:
-                self._keep_it(op, [Refusal(Reason.OUT_OF_TIME)])
-            return False
-        try:
-            if is_batchnorm(op) and not op.is_kept and self._graph.constant(op.output) is not None:
-                return self._store(op)
-            source, affine = affine_of(op)
-        except Refused as refused:
-            self.is_open |= refused.reason is Reason.SHAPE_UNKNOWN
-            if is_batchnorm(op):
-                self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME) if op.is_kept else refusal_of(refused, op)])
-            return False
-        if op.is_kept:
-            self._keep_it(op, [Refusal(Reason.KEPT_BY_NAME)])
-            return False
-        try:
-            self._patterns.refuse_member(op)
-        except Refused as refused:
-            self._keep_it(op, [refusal_of(refused, op)])
-            return False
-        choice, refusals = choose(op, source, affine, int(may_leave_one), self._price)
-        if choice is None:
-            self.is_open = True
-            self._keep_it(op, refusals)
-            return False
-        self._fold(op, source, affine, choice)
-        return True
-
-    def _store(self, op: Op) -> bool:
-        way = stored(op, self._pay)
-        entry = _on_way(self._entry(op, Outcome.FOLDED), way)
-        self._entries[op] = self._changed(entry, self._writer.merge(way))
-        remove_dead(self._graph)
-        return True
-
-    def _fold(self, op: Op, source: Value, affine: Affine, choice: Choice) -> None:
-        origin = self._remains_of.pop(op, op)
-        itself = Answer(op.label, op.type, Ability.IS_AFFINE, RULES[op.type].affine, affine.extent)
-        entry = self._entries.get(origin) or self._entry(op, Outcome.FOLDED)
-        entry = _on_way(replace(entry, answers=(*entry.answers, itself)), choice.way)
-        self._account.spent += choice.bytes_more
-        changes = self._writer.fold(op, source, choice)
-        for left in changes.left:
-            self._remains_of[left] = origin
-        is_gone = not changes.left and (origin is op or origin not in self._remains_of.values())
-        outcome, refusals = (Outcome.FOLDED, ()) if is_gone else (Outcome.REDUCED, entry.refusals)
-        outcome = entry.outcome if entry.outcome is Outcome.CLEARED else outcome
-        self._entries[origin] = replace(self._changed(entry, changes), outcome=outcome, refusals=refusals)
-
-    def _keep_it(self, op: Op, refusals: list[Refusal]) -> None:
-        if op not in self._remains_of:
-            self._entries[op] = replace(self._entry(op, Outcome.KEPT), refusals=tuple(refusals))
-
-    def _changed(self, entry: Entry, changes: Changes) -> Entry:
-        return replace(
-            entry,
-            renamed=entry.renamed | changes.renamed,
-            copied=entry.copied | changes.copied,
-            wrote=tuple(dict.fromkeys([*entry.wrote, *changes.wrote])),
-            assumes={**entry.assumes, **self._assumed},
-        )
-
-    def _entry(self, op: Op, outcome: Outcome) -> Entry:
-        return Entry(op.label, op.type, outcome, part_of=self._spelt_out.get(op, ""))
-
-
-def affine_of(op: Op) -> tuple[Value, Affine]:
-    """The data input of an affine node and what the node does to it.
-
-    Raises:
-        Refused: It is none, or none that can be read.
-    """
-    read = RULES[op.type].affine
-    assert read is not None
-    with malformed_is_refused(op):
-        index, affine = read(op)
-    op.output  # noqa: B018 -- refuses where it is omitted
-    if len(affine.axes) > 1:
-        raise Refused(Reason.WRONG_AXIS, axes=sorted(affine.axes), op_type=op.type, expected="one axis")
-    return op.data(index), affine
-
-
-def _name(op: Op) -> str:
-    """What a report calls an op of the folded model."""
-    return op.node.name or next(filter(None, op.node.output), "")
-
-
-def _on_way(entry: Entry, way: Way) -> Entry:
-    """To be asked before an edit, while each operator is what answered."""
-    return replace(
-        entry,
-        into=tuple(dict.fromkeys([*entry.into, *(op.label for op in way.into)])),
-        through=tuple(dict.fromkeys([*entry.through, *(op.label for op in way.through)])),
-        answers=(*entry.answers, *(_answer(*answered) for answered in way.answers)),
-    )
-
-
-def _answer(op: Op, asked: Asked) -> Answer:
-    ability, rule, affine = asked
-    return Answer(op.label, op.type, ability, rule, affine.extent)
+    is_settled = not plan.changes or not planner.is_open
+    return _Folded(plan, origins, is_settled, planner.is_contested, account.spent)

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import numpy as np
 import onnx
-from onnx import TensorProto
+from onnx import AttributeProto, TensorProto
 
 from bnfold.folding.keep import kept_that_changes
 from bnfold.graph import Graph, Op
@@ -47,8 +47,12 @@ def _hands_on(graph: Graph, op: Op) -> bool:
 
 def _tensor(constant: Op) -> TensorProto | None:
     """What a Constant node holds; None where that is sparse, or not valid."""
-    if len(constant.node.attribute) != 1:
+    attributes = constant.node.attribute
+    if len(attributes) != 1:
         return None
+    held: AttributeProto = attributes[0]
+    if held.name == "value" and held.type == AttributeProto.TENSOR and not held.ref_attr_name:  # nearly all
+        return held.t
     with suppress(Refused):
         tensor = constant.attribute("value")
         if isinstance(tensor, TensorProto):

@@ -75,7 +75,23 @@ def choose(
         price: How many bytes larger edits make the model; it refuses what may not be done.
     """
     refusals: list[Refusal] = []
-    choices: list[Choice] = []
+    found: list[Choice] = []
+    for choice in choices(op, source, affine, most_left, price, refusals):
+        found.append(choice)
+        if not choice.nodes_left and not choice.bytes_more:
+            break
+    return min(found, key=lambda choice: (choice.nodes_left, choice.bytes_more), default=None), refusals
+
+
+def choices(
+    op: Op,
+    source: Value,
+    affine: Affine,
+    most_left: int,
+    price: Callable[[Sequence[Edit]], int],
+    refusals: list[Refusal],
+) -> Iterator[Choice]:
+    """Every way that can be gone, in order; why the others ended is added to ``refusals``."""
     for attempt in _attempts(op, source, affine, most_left):
         try:
             with malformed_is_refused(op):
@@ -91,10 +107,7 @@ def choose(
             refusal = refusal_of(refused, op)
             refusals += [refusal] if refusal not in refusals else []
             continue
-        choices.append(choice)
-        if not choice.nodes_left and not choice.bytes_more:
-            break
-    return min(choices, key=lambda choice: (choice.nodes_left, choice.bytes_more), default=None), refusals
+        yield choice
 
 
 def _end_of(op: Op, source: Value, rest: Rest) -> list[Edit]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from math import prod
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import onnx
@@ -41,13 +41,6 @@ _MOST_TIMES = 16  # a constant of the largest size is computed on the way to ano
 _MAX_DEPTH = 64  # operators between an initializer and its reader
 _BLOCK = 1 << 20  # bytes that fit into a processor's cache
 _BITS: dict[str, Any] = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32, "float64": np.uint64}
-
-
-@runtime_checkable
-class Made(Protocol):
-    """The bytes of a constant that an earlier fold made: exact, until they are written."""
-
-    constant: Constant
 
 
 class Stored:
@@ -341,7 +334,8 @@ class Constants:
         if not holds_real_numbers(tensor):
             return None
         payload = self._index.model.payload(tensor)
-        return payload.constant if isinstance(payload, Made) else Stored(self._index.model, tensor)
+        made: Constant | None = getattr(payload, "constant", None)  # by an earlier fold: exact, until it is written
+        return Stored(self._index.model, tensor) if made is None else made
 
     def _sparse(self, sparse: onnx.SparseTensorProto) -> Constant | None:
         if prod(sparse.dims) > self.most:

@@ -9,9 +9,11 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
+from helpers import model_of
 from onnx import helper, numpy_helper
 
 from bnfold.folding import Plan, plan
+from bnfold.folding.planner import Planner
 from bnfold.folding.record import Outcome
 from bnfold.folding.walk import Walk
 from bnfold.graph import Graph, Op, Use, Value
@@ -73,6 +75,26 @@ def test_rules_and_shapes_are_asked_in_proportion(calls, conv):
         assert planned.count(Outcome.FOLDED) == count * conv
         taken.append(dict(calls))
     assert all(taken[1][what] <= 2.1 * few for what, few in taken[0].items()), taken
+
+
+@pytest.mark.parametrize("blocks", [1, 20])
+def test_another_order_is_tried_once(blocks, monkeypatch):
+    """For the whole model, however many affines in it want each other; not where every one goes into a Conv."""
+    orders = Counter[str]()
+    fold_all = Planner.fold_all
+    monkeypatch.setattr(Planner, "fold_all", lambda planner: [orders.update(["tried"]), fold_all(planner)])
+    assert plan(load(batchnorms(blocks, "Concat", conv=True))).count(Outcome.FOLDED) == blocks
+    assert orders.pop("tried") == 1
+    chain = "".join(
+        f"s{k} = Sub (y{k}, {{mean: 3, 1, 1}}) d{k} = Div (s{k}, {{std: 3, 1, 1 positive}})"
+        f"b{k} = BatchNormalization (d{k}, {{bn: 3}}) y{k + 1} = Tanh (b{k})"
+        for k in range(blocks)
+    )
+    model = model_of(
+        f'<ir_version: 10, opset_import: ["": 22]> g (T[2, 3, 4, 4] y0) => (T[2, 3, 4, 4] y{blocks}) {{{chain}}}'
+    )
+    assert plan(load(model)).nodes_after == 2 * blocks
+    assert orders["tried"] == 3  # both, and a run over the result, which finds nothing
 
 
 def test_memory_and_names_are_in_proportion():

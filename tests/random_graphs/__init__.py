@@ -11,6 +11,8 @@ properties  what has to hold
 tally       counts: folds, refusals, rules used
 campaign    many seeds
 shrink      a small model with the same fault
+crowded     small models full of affines that want the same operators
+orders      every order in which the affines of a small model can be folded
 
 To add an operator:
 

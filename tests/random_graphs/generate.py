@@ -68,7 +68,7 @@ def random_case(seed: int) -> Case:
     x = _grown(b, x)
     if not b.nodes:
         raise Unfit("empty")
-    return _case(b, x)
+    return case_of(b, x)
 
 
 def _world(seed: int) -> World:
@@ -114,7 +114,8 @@ def _grown(b: Builder, x: Tensor) -> Tensor:
     return x
 
 
-def _case(b: Builder, last: Tensor) -> Case:
+def case_of(b: Builder, last: Tensor) -> Case:
+    """What a builder has grown, as a model with inputs to feed it."""
     read = {name for node in b.nodes for name in node.input}
     ends = [value for value in b.tensors if value.name not in read and value.dtype == b.dtype and b.chance(0.7)]
     made = {name for node in b.nodes for name in node.output}

@@ -74,7 +74,11 @@ def check(case: Case, expected: list[list[Array]], keep: Sequence[str] = ()) -> 
         return Checked(None, (f"refused as a whole: {error}",))
     except Exception as error:  # anything at all is a fault
         return Checked(None, (f"{type(error).__name__}: {error}",))
-    faults = [*_form(case, folded), *_values(case, folded, expected), *_stability(case.model, made, folded, options)]
+    faults = [
+        *_form(case, folded),
+        *differences(case, folded, expected),
+        *_stability(case.model, made, folded, options),
+    ]
     faults += [*_kept(case, folded, keep), *_report(case, made, folded)]
     if case.model.SerializeToString() != before:
         faults.append("the model that was given has changed")
@@ -97,7 +101,8 @@ def _form(case: Case, folded: ModelProto) -> Iterator[str]:
         yield "the graph's outputs have changed"
 
 
-def _values(case: Case, folded: ModelProto, expected: list[list[Array]]) -> Iterator[str]:
+def differences(case: Case, folded: ModelProto, expected: list[list[Array]]) -> Iterator[str]:
+    """Where a model computes something else than was expected of the case's own."""
     allowed = _allowed(case, expected)
     for feed, wanted, tolerances in zip(case.feeds, expected, allowed, strict=True):
         try:
@@ -217,7 +222,7 @@ def _kept(case: Case, folded: ModelProto, keep: Sequence[str]) -> Iterator[str]:
     real = [name for name, value in zip(_further(case.model, names), values, strict=True) if value.dtype.kind == "f"]
     if real:
         wide = replace(case, model=_with_outputs(case.model, real))
-        yield from _values(wide, _with_outputs(folded, real), [run(wide.model, feed) for feed in wide.feeds])
+        yield from differences(wide, _with_outputs(folded, real), [run(wide.model, feed) for feed in wide.feeds])
 
 
 def _with_outputs(model: ModelProto, names: Iterable[str]) -> ModelProto:
