@@ -172,6 +172,7 @@ CASES = [
     Case("GroupNormalization", (X, V, V), {"num_groups": 2}),
     Case("GroupNormalization", (X, V[:2], V[:2]), {"num_groups": 2}, opset=18),
     Case("RMSNormalization", (X, normal(5)), opset=23),
+    Case("SimplifiedLayerNormalization", (X, normal(5))),
 ]
 ROOTS = {"Sqrt", "Pow"}  # two sides that are both finite have no negative number below a root
 STEEP = {
