@@ -1,6 +1,6 @@
 """The index of a model: what a value is, who makes it, who reads it."""
 
-from bnfold.graph.constants import Sparse, Stored, is_float
+from bnfold.graph.constants import Sparse, Stored, cast_type, is_float
 from bnfold.graph.facts import Constant, Shape
 from bnfold.graph.functions import are_bounded, inlined
 from bnfold.graph.index import Graph, old_objects_left_alone
@@ -22,6 +22,7 @@ __all__ = [
     "Use",
     "Value",
     "are_bounded",
+    "cast_type",
     "inlined",
     "is_dequantize",
     "is_float",

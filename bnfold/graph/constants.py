@@ -31,7 +31,7 @@ from bnfold.graph.facts import Array, Constant, Dim
 from bnfold.graph.op import Index, Op, Value
 from bnfold.graph.quantization import ZERO_POINT, Dequantized, Grid, Quantized, is_dequantize, is_quantize
 from bnfold.model_io import Model, ModelError
-from bnfold.model_io.tensors import all_tensors, holds_real_numbers
+from bnfold.model_io.tensors import all_tensors, holds_real_numbers, type_name
 from bnfold.reasons import Refused
 from bnfold.rounding import rounded
 
@@ -370,6 +370,14 @@ def _preview(constant: Constant) -> Array:
     if np.prod([float(size) for size in constant.shape]) <= _SMALL:
         return constant.array()
     return np.broadcast_to(np.zeros((), constant.dtype), constant.shape)
+
+
+def cast_type(op: Op) -> np.dtype[Any] | None:
+    """The type that a Cast or a CastLike gives; None for other operators, and where it is not known."""
+    if op.type == "CastLike":
+        return op.graph.dtype(op.data(1))
+    number = op.attribute("to") if op.type == "Cast" else 0
+    return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(number)) if number and type_name(number) else None
 
 
 def is_float(dtype: np.dtype[Any]) -> bool:

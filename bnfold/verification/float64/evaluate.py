@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper
 
-from bnfold.graph import Graph, Op, Scope, Value, is_float
+from bnfold.graph import Graph, Op, Scope, Value, cast_type, is_float
 from bnfold.graph.evaluate import NotEvaluated, cast, saturates
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
@@ -196,7 +195,7 @@ class _Run:
 
     def _rounded(self, op: Op, nums: Sequence[Num]) -> Sequence[Num]:
         """Rounds a constant that is cast to a narrower type; data is not rounded, as it stands for real numbers."""
-        value, narrow, num = op.outputs[0], _cast_type(op), nums[0]
+        value, narrow, num = op.outputs[0], cast_type(op), nums[0]
         if value is not None and narrow and isinstance(num.value, np.ndarray) and num.value.dtype == np.float64:
             try:
                 rounded = cast(num.value, narrow, saturates=saturates(op))
@@ -382,13 +381,6 @@ def _last_reads(ops: Sequence[Op], keep: Collection[Value]) -> dict[int, list[Va
         if value not in keep:
             done.setdefault(number, []).append(value)
     return done
-
-
-def _cast_type(op: Op) -> np.dtype[Any] | None:
-    """The type that a Cast or a CastLike gives; None for other operators, and where it is not known."""
-    if op.type == "CastLike":
-        return op.graph.dtype(op.data(1))
-    return np.dtype(helper.tensor_dtype_to_np_dtype(op.attribute("to"))) if op.type == "Cast" else None
 
 
 def _is_cast_of_stored(value: Value | None) -> bool:

@@ -5,9 +5,7 @@ So what such an operator reads is compared, and not only what it makes of it.
 
 from __future__ import annotations
 
-from onnx import helper
-
-from bnfold.graph import Op, Value, is_float
+from bnfold.graph import Op, Value, cast_type, is_float
 
 _CHOOSING = frozenset({"ArgMax", "ArgMin", "Hardmax"})
 _HIDING = _CHOOSING | {
@@ -20,9 +18,8 @@ _RISING = frozenset({"Identity", "Sigmoid", "Tanh", "Exp", "Softsign", "Erf"})
 
 def hides(op: Op) -> bool:
     """Whether an operator makes steps of numbers."""
-    if op.type == "Cast":
-        return not is_float(helper.tensor_dtype_to_np_dtype(op.attribute("to")))
-    return op.type in _HIDING
+    made = cast_type(op) if op.type == "Cast" else None
+    return op.type in _HIDING if made is None else not is_float(made)
 
 
 def counterpart(op: Op) -> tuple[str, bool]:

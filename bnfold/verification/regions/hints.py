@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from bnfold.affine import FloatArray
-from bnfold.graph import Op
+from bnfold.graph import Op, cast_type
 from bnfold.verification.float64.kernel import Array
 from bnfold.verification.float64.rules import is_continuous
 from bnfold.verification.regions.border import Hints
@@ -133,7 +133,7 @@ def _bounds(side: Side) -> Iterator[float]:
         if constant.dtype == np.float64:
             yield float(constant.reshape(()))
     for op in side.region.ops:
-        if op.type == "Cast" and (kind := onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))).kind in "iu":
+        if op.type == "Cast" and (kind := cast_type(op)) is not None and kind.kind in "iu":
             yield float(np.iinfo(kind).max if kind.itemsize < 4 else 0)
         yield from (attribute.f for attribute in op.node.attribute if attribute.type == onnx.AttributeProto.FLOAT)
         for array in _vectors(side, op):
@@ -181,7 +181,7 @@ def _integers(side: Side) -> Iterator[int]:
 def _extremes(side: Side) -> Iterator[int]:
     """Integers that are cast to a narrower type, which does not hold them."""
     for op in side.region.ops:
-        if op.type == "Cast" and (kind := onnx.helper.tensor_dtype_to_np_dtype(op.attribute("to"))).kind in "iu":
+        if op.type == "Cast" and (kind := cast_type(op)) is not None and kind.kind in "iu":
             source = op.graph.dtype(op.data(0))
             if source is not None and source.kind in "iu" and source.itemsize > kind.itemsize:
                 yield from (np.iinfo(kind).max + 1, np.iinfo(kind).min - 1)

@@ -7,9 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import onnx
 
-from bnfold.graph import Graph, Value, is_float
+from bnfold.graph import Graph, Value, cast_type, is_float
 from bnfold.graph.ports import required_inputs
 from bnfold.limits import Deadline
 from bnfold.reasons import Refused
@@ -289,6 +288,5 @@ def _float_types(graph: Graph, region: Region) -> set[np.dtype[Any]]:
     """The floating-point types that a region computes or stores in."""
     values = [region.target, *region.border, *(value for op in region.ops for value in op.inputs if value is not None)]
     dtypes = [graph.dtype(value) for value in values]
-    casts = [op.attribute("to") for op in region.ops if op.type == "Cast"]
-    dtypes += [np.dtype(onnx.helper.tensor_dtype_to_np_dtype(to)) for to in casts]
+    dtypes += [cast_type(op) for op in region.ops if op.type == "Cast"]
     return {dtype for dtype in dtypes if dtype is not None and is_float(dtype)}
