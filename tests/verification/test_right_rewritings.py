@@ -44,6 +44,14 @@ RIGHT = [
         ),
         id="another axis of a transposed value",
     ),
+    pytest.param(
+        "n (float[N, 4] x) => (float[4, N] y) {@}",
+        (
+            "t = Transpose <perm = [1, 0]> (x) m = ReduceMean <axes = [0]> (t) y = Sub (t, m)",
+            "m = ReduceMean <axes = [1]> (x) s = Sub (x, m) y = Transpose <perm = [1, 0]> (s)",
+        ),
+        id="a Transpose that comes later",
+    ),
 ]
 
 

@@ -89,9 +89,15 @@ def _untaken(side: Side, met: Coverage) -> Iterator[tuple[Op, str]]:
 
 
 def _are_alike(left: Side, right: Side) -> bool:
-    """Whether both sides have the same operators, so that a setting that differs has nothing to make up for it."""
-    before, after = (Counter(op.type for op in side.region.ops) for side in (left, right))
+    """Whether both sides have the same operators in the same places, so that nothing makes up for another setting."""
+    before, after = (Counter(map(_place, side.region.ops)) for side in (left, right))
     return before == after
+
+
+def _place(op: Op) -> tuple[str, ...]:
+    """The type of an operator, and those of what makes the data that it reads."""
+    makers = [value.producer for value in op.inputs if value is not None]
+    return op.type, *(maker.type for maker in makers if maker is not None and maker.type != "Constant")
 
 
 def _without_effect(left: Side, right: Side, seen: Seen) -> str:
