@@ -31,7 +31,7 @@ _MAX_REFINEMENTS = 64  # where sizes are computed from those of what is sliced, 
 _FEW_REFINEMENTS = 8
 _REFINED_NODES = 100_000  # that inference goes through in all of them, beyond the first few
 _NEAR = 32  # operators between a value and the Conv that tells its rank
-_KEEP_SHAPE = ("GroupNormalization", "SimplifiedLayerNormalization")
+_OF_SCALES_TYPE = ("RMSNormalization", "SimplifiedLayerNormalization")  # ONNX's inference takes that of the data
 _MAKE_FLOATS = ("Scaler", "Normalizer")  # of the shape that they are given, whatever its type
 _LONGEST = 1 << 20  # entries of a list of sizes
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
@@ -229,8 +229,10 @@ def sizes_are_few(graph: GraphProto) -> bool:
 
 def _replace_unknown(node: NodeProto) -> None:
     """Puts operators that inference does not know as others that make the same shape and type."""
-    if node.op_type in _KEEP_SHAPE and not node.domain:
+    if node.op_type == "GroupNormalization" and not node.domain:
         node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
+    elif node.op_type in _OF_SCALES_TYPE and not node.domain:  # the type of a Mul is that of its first operand
+        node.CopyFrom(onnx.helper.make_node("Mul", node.input[1::-1], node.output[:1]))
     elif node.op_type in _MAKE_FLOATS and node.domain == "ai.onnx.ml":
         node.CopyFrom(onnx.helper.make_node("Cast", node.input[:1], node.output[:1], to=TensorProto.FLOAT))
 

@@ -1,5 +1,6 @@
 """Shapes that ONNX's inference does not tell: those that a model computes."""
 
+import numpy as np
 import onnx
 import pytest
 from helpers import model_of
@@ -96,3 +97,13 @@ def test_kernels_computed_from_the_shapes_that_only_they_tell_are_not_followed_f
     assert graph.shape(graph.main.values[f"b{count}"]) is None
     assert graph.shape(graph.main.values["b0"]) is None
     assert graph.constant(graph.main.values["w0"]) is None
+
+
+@pytest.mark.parametrize(("op_type", "opset"), [("RMSNormalization", 23), ("SimplifiedLayerNormalization", 17)])
+def test_a_norm_of_mixed_types(op_type, opset):
+    """What it makes has the type of its scale, and the shape of its data."""
+    body = f"g (float[N, 5, 8] x) => (float16[N, 5, 8] y) {{ r = {op_type} (x, {{g: 8 float16}}) y = Relu (r) }}"
+    graph = Graph(load(model_of(f'<ir_version: 10, opset_import: ["": {opset}]> {body}')))
+    value = graph.main.values["r"]
+    assert graph.dtype(value) == np.float16
+    assert graph.shape(value) == ("N", 5, 8)
