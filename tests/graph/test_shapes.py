@@ -6,6 +6,7 @@ import pytest
 from helpers import model_of
 
 from bnfold.graph import Graph, shapes
+from bnfold.graph.ports import mistyped
 from bnfold.model_io import load
 
 HEADER = '<ir_version: 8, opset_import: ["": 13]>\n'
@@ -107,3 +108,16 @@ def test_a_norm_of_mixed_types(op_type, opset):
     value = graph.main.values["r"]
     assert graph.dtype(value) == np.float16
     assert graph.shape(value) == ("N", 5, 8)
+
+
+def test_sizes_below_zero():
+    """Exporters write -1 for any size; at a Slice of such a one, ONNX's inference ends the process."""
+    model = model_of(
+        HEADER + "g (float[7, 4] x) => (float[n, 4] y) <int64[1] a = {0}> { r = Relu (x) y = Slice (r, a, a) }"
+    )
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    graph = Graph(load(model))
+    shape = graph.shape(graph.main.values["r"])
+    assert shape is not None
+    assert shape[1] == 4
+    assert not mistyped(load(model))
