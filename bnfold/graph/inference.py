@@ -21,7 +21,7 @@ def inferable(model: onnx.ModelProto) -> bytes:
             for dim in entry.type.tensor_type.shape.dim:
                 if dim.dim_value < 0:
                     dim.Clear()
-    return model.SerializeToString()
+    return bytes(model.SerializeToString())
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:
