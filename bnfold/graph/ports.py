@@ -13,6 +13,7 @@ import onnx.shape_inference
 from bnfold.graph.facts import Dim, Shape
 from bnfold.graph.functions import are_bounded
 from bnfold.graph.index import Graph
+from bnfold.graph.inference import inferable
 from bnfold.graph.op import Op, Value
 from bnfold.model_io import Model, ModelError
 from bnfold.model_io.protobuf import copied
@@ -169,7 +170,7 @@ def _computed_outputs(model: Model) -> list[Port]:
     for entry in proto.graph.output:
         entry.ClearField("type")  # only what is not declared is inferred
     with suppress(Exception):  # its error types are not public; then it cannot be told
-        proto = onnx.shape_inference.infer_shapes(proto)
+        proto = onnx.shape_inference.infer_shapes(inferable(proto))
     return list(map(_port, proto.graph.output))
 
 

@@ -21,17 +21,18 @@ from bnfold.graph.constants import Constants
 from bnfold.graph.evaluate import EVALUATORS
 from bnfold.graph.facts import FEW_SIZES, Dim, Shape, knowledge, shape_of
 from bnfold.graph.functions import are_bounded
+from bnfold.graph.inference import graphs, inferable
 from bnfold.graph.notes import channel_notes, reshape_notes, take_notes
 from bnfold.graph.op import Index, Op, Value
 from bnfold.model_io.protobuf import parse
-from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies, type_name
+from bnfold.model_io.tensors import STANDARD_DOMAINS, type_name
 from bnfold.reasons import Refused
 
 _MAX_REFINEMENTS = 64  # where sizes are computed from those of what is sliced, say, and not of what is reshaped
 _FEW_REFINEMENTS = 8
 _REFINED_NODES = 100_000  # that inference goes through in all of them, beyond the first few
 _NEAR = 32  # operators between a value and the Conv that tells its rank
-_KEEP_SHAPE = ("GroupNormalization", "SimplifiedLayerNormalization")
+_OF_SCALES_TYPE = ("RMSNormalization", "SimplifiedLayerNormalization")  # ONNX's inference takes that of the data
 _MAKE_FLOATS = ("Scaler", "Normalizer")  # of the shape that they are given, whatever its type
 _LONGEST = 1 << 20  # entries of a list of sizes
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
@@ -100,7 +101,7 @@ class Shapes:
         model = parse(self._snapshot)
         if not are_bounded(model):  # inference follows every call
             del model.functions[:]
-        for number, graph in enumerate(_graphs(model.graph)):
+        for number, graph in enumerate(graphs(model.graph)):
             del graph.value_info[:]
             for entry in graph.output if number else ():  # of a body they are claims as well
                 if entry.type.HasField("tensor_type"):
@@ -141,7 +142,7 @@ class Shapes:
 
     def _notes(self, graph: GraphProto, values: dict[str, Value]) -> Iterator[bool]:
         """Notes what inference leaves out; for each graph, whether that is news."""
-        for number, (part, types) in enumerate(zip(_graphs(graph), self._inferred or (), strict=True)):
+        for number, (part, types) in enumerate(zip(graphs(graph), self._inferred or (), strict=True)):
             yield take_notes(
                 part, [*channel_notes(part, types), *(() if number else reshape_notes(part, types, values))]
             )
@@ -193,13 +194,14 @@ def _declare(graph: GraphProto, trained: set[str]) -> None:
 
 
 def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
-    for graph in _graphs(model.graph):
+    for graph in graphs(model.graph):
         _forget_vague_outputs(graph)
         for node in graph.node:
             if node.domain in STANDARD_DOMAINS:
                 node.domain = ""  # inference does not know the alias
             _replace_unknown(node)
-    data, follows = model.SerializeToString(), sizes_are_few(model.graph)
+    follows = sizes_are_few(model.graph)
+    data = inferable(model)
     del model  # a copy, mostly: what inference makes takes as much again
     try:
         # data_prop follows the shapes that exporters compute: Shape, Gather, Concat, Reshape
@@ -207,13 +209,13 @@ def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
     except Exception:  # it has many: for an opset or a domain that it does not know, for what it finds invalid
         inferred = parse(data)
     shared: dict[bytes, TypeProto] = {}
-    return [_types(graph, shared) for graph in _graphs(inferred.graph)]
+    return [_types(graph, shared) for graph in graphs(inferred.graph)]
 
 
 def sizes_are_few(graph: GraphProto) -> bool:
     """Whether no list that data_prop follows gets long: n Concats of one with itself make 2^n entries."""
     longest: dict[str, int] = {}
-    for part in _graphs(graph):
+    for part in graphs(graph):
         lists = (tensor for tensor in part.initializer if tensor.data_type in _INTEGERS and len(tensor.dims) == 1)
         longest |= {tensor.name: tensor.dims[0] for tensor in lists}
         for node in part.node:
@@ -229,8 +231,10 @@ def sizes_are_few(graph: GraphProto) -> bool:
 
 def _replace_unknown(node: NodeProto) -> None:
     """Puts operators that inference does not know as others that make the same shape and type."""
-    if node.op_type in _KEEP_SHAPE and not node.domain:
+    if node.op_type == "GroupNormalization" and not node.domain:
         node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
+    elif node.op_type in _OF_SCALES_TYPE and not node.domain:  # the type of a Mul is that of its first operand
+        node.CopyFrom(onnx.helper.make_node("Mul", node.input[1::-1], node.output[:1]))
     elif node.op_type in _MAKE_FLOATS and node.domain == "ai.onnx.ml":
         node.CopyFrom(onnx.helper.make_node("Cast", node.input[:1], node.output[:1], to=TensorProto.FLOAT))
 
@@ -255,11 +259,3 @@ def _forget_vague_outputs(graph: GraphProto) -> None:
             entry.type.CopyFrom(onnx.helper.make_tensor_type_proto(tensor.elem_type, sizes[entry.name]))
         elif not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
             tensor.ClearField("shape")
-
-
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and its subgraphs, in the order in which the index numbers their scopes."""
-    yield graph
-    for node in graph.node:
-        for body in bodies(node):
-            yield from _graphs(body)

@@ -1,10 +1,12 @@
 """Shapes that ONNX's inference does not tell: those that a model computes."""
 
+import numpy as np
 import onnx
 import pytest
 from helpers import model_of
 
 from bnfold.graph import Graph, shapes
+from bnfold.graph.ports import mistyped
 from bnfold.model_io import load
 
 HEADER = '<ir_version: 8, opset_import: ["": 13]>\n'
@@ -96,3 +98,26 @@ def test_kernels_computed_from_the_shapes_that_only_they_tell_are_not_followed_f
     assert graph.shape(graph.main.values[f"b{count}"]) is None
     assert graph.shape(graph.main.values["b0"]) is None
     assert graph.constant(graph.main.values["w0"]) is None
+
+
+@pytest.mark.parametrize(("op_type", "opset"), [("RMSNormalization", 23), ("SimplifiedLayerNormalization", 17)])
+def test_a_norm_of_mixed_types(op_type, opset):
+    """What it makes has the type of its scale, and the shape of its data."""
+    body = f"g (float[N, 5, 8] x) => (float16[N, 5, 8] y) {{ r = {op_type} (x, {{g: 8 float16}}) y = Relu (r) }}"
+    graph = Graph(load(model_of(f'<ir_version: 10, opset_import: ["": {opset}]> {body}')))
+    value = graph.main.values["r"]
+    assert graph.dtype(value) == np.float16
+    assert graph.shape(value) == ("N", 5, 8)
+
+
+def test_sizes_below_zero():
+    """Exporters write -1 for any size; at a Slice of such a one, ONNX's inference ends the process."""
+    model = model_of(
+        HEADER + "g (float[7, 4] x) => (float[n, 4] y) <int64[1] a = {0}> { r = Relu (x) y = Slice (r, a, a) }"
+    )
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    graph = Graph(load(model))
+    shape = graph.shape(graph.main.values["r"])
+    assert shape is not None
+    assert shape[1] == 4
+    assert not mistyped(load(model))

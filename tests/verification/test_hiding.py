@@ -117,3 +117,14 @@ def test_weights_that_meet_nothing_but_padding_may_be_anything(channels):
         tensors=tensors | {"more": np.array([0, 0, 0, 0, 0, 2, 0, 0])},
     )
     assert_told_apart(case)
+
+
+@pytest.mark.parametrize("step", ["~n = NonZero (~r)", "~n = ai.onnx.ml.Binarizer <threshold = 0.5> (~r)"])
+def test_other_steps(step):
+    """What is not zero, and what is beyond a threshold, is a label, too."""
+    kind = "int64" if "NonZero" in step else "float"
+    model = f"n (float[N, 16] x) => ({kind}[r, c] y) {{ @ ~r = Relu (~a) {step} y = Identity (~n) }}"
+    ways = [SCORES[0], "~a = Gemm (x, ws, shift)", SCORES[1]]
+    case = Rewriting("", model, *ways, tensors=TENSORS)
+    assert not verify(*case.wrongly(), run=False).passed
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT

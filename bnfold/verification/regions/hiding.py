@@ -10,7 +10,7 @@ from bnfold.graph import Op, Value, cast_type, is_float
 _CHOOSING = frozenset({"ArgMax", "ArgMin", "Hardmax"})
 _HIDING = _CHOOSING | {
     *("TopK", "NonMaxSuppression", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
-    *("Floor", "Ceil", "Round", "Sign"),
+    *("Floor", "Ceil", "Round", "Sign", "NonZero", "ai.onnx.ml::Binarizer"),
 }
 _TURNED = {"Less": "Greater", "LessOrEqual": "GreaterOrEqual"}
 _RISING = frozenset({"Identity", "Sigmoid", "Tanh", "Exp", "Softsign", "Erf"})

@@ -1,9 +1,11 @@
 """At which sizes two models are compared."""
 
+from helpers import folded, model_of
 from verification.helpers import parsed
 
 from bnfold.graph import Graph
 from bnfold.model_io import load
+from bnfold.verification import Verdict, verify
 from bnfold.verification.regions.scenes import scenes
 from bnfold.verification.running.inputs import Generator
 
@@ -18,3 +20,13 @@ def test_an_empty_constant_forbids_no_size():
     model = load(parsed(UPSAMPLED))
     found = scenes(Graph(model), Generator(Graph(model), {}, {}, 0).candidates())
     assert [scene.inputs["x"][2:] for scene in found if scene.is_small] == [(75, 91), (96, 64), (128, 161)]
+
+
+def test_sizes_too_small_for_windows_before_a_slice():
+    """Such sizes are tried and left out: ONNX's inference ends the process at a Slice of less than nothing."""
+    convs = "c = Conv (x, {k: 4, 3, 9, 9}) d = Conv (c, {l: 4, 4, 9, 9}) e = Conv (d, {m: 4, 4, 9, 9})"
+    before = model_of(f"""<ir_version: 8, opset_import: ["": 17]>
+        g (float[N, 3, H, W] x) => (float[N, 4, h, W2] y) <int64[1] a = {{2}}, int64[1] b = {{9}}>
+        {{ {convs} f = BatchNormalization (e, {{bn: 4}}) r = Relu (f) y = Slice (r, a, b, a) }}""")
+    result = verify(before, folded(before)[1], run=False)
+    assert (result.verdict, result.complete) == (Verdict.EQUIVALENT, True)
