@@ -238,7 +238,7 @@ def _empty(model: Model, shapes: Mapping[str, Shape]) -> float:
         if not are_bounded(proto):
             del proto.functions[:]
         few = sizes_are_few(proto.graph)
-        if any(size < 0 for shape in _shapes(_unsliced(proto), few) for size in shape):
+        if _slices(proto) and any(size < 0 for shape in _shapes(_unsliced(proto), few) for size in shape):
             return math.inf  # of a Slice behind it, inference would end the process
         inferred = onnx.shape_inference.infer_shapes(inferable(proto), strict_mode=True, data_prop=few)
     except Exception:  # its error types are not public
@@ -256,12 +256,15 @@ def _shapes(model: onnx.ModelProto, few: bool) -> Iterator[list[int]]:
 def _unsliced(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy whose Slices, but for those of shapes, take all: what is too small for a window then is so anyway."""
     whole = copied(model)
-    of_shapes = {name for node in whole.graph.node if node.op_type == "Shape" for name in node.output}
-    for graph in graphs(whole.graph):
-        for node in graph.node:
-            if node.op_type == "Slice" and node.input and node.input[0] not in of_shapes:
-                node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
+    for node in _slices(whole):
+        node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
     return whole
+
+
+def _slices(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    nodes = [node for graph in graphs(model.graph) for node in graph.node]
+    of_shapes = {name for node in nodes if node.op_type == "Shape" for name in node.output}
+    return [node for node in nodes if node.op_type == "Slice" and node.input and node.input[0] not in of_shapes]
 
 
 def _with_inputs(model: Model, shapes: Mapping[str, Shape]) -> Model:
