@@ -19,7 +19,7 @@ from bnfold.rounding import FORMATS
 BORDERS = frozenset({"Pad", "Transpose", "ScatterND"})
 """What a border may be made with."""
 _INDICES, _UPDATES = 1, 2
-_ROUNDINGS = 4  # of what is made of the biases: an exporter has computed the border in the type itself
+_ROUNDINGS = 4  # of what the Conv makes: an exporter has computed the border in the type itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,7 +113,9 @@ def bordered(kernel: Kernel, border: Border, outer: Kernel) -> Kernel:
     form = FORMATS.get(kernel.dtype.name)
     shape_in_a_row(kernel, outer)  # or there are no weights for the channels
     off = np.abs(border.values - kernel.bias)
-    if form is None or (off.any() and not _is_lost(off, _ROUNDINGS * form.unit * np.abs(kernel.bias), outer)):
+    # an exporter computes beta - mean * scale, which may cancel; the mean is of what W makes of data, of about 1
+    size = np.abs(kernel.bias) + np.abs(kernel.weights()).reshape(len(kernel.bias), -1).sum(axis=1)
+    if form is None or (off.any() and not _is_lost(off, _ROUNDINGS * form.unit * size, outer)):
         raise Refused(Reason.UNSUPPORTED, op_type="Pad", detail="its border is not what is made of zeros")
     return padded_by(kernel, border)
 

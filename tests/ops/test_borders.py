@@ -125,6 +125,8 @@ def test_a_border_is_as_exact_as_what_reads_it_needs():
     """Beside a large bias another one may be off by much, unless what is read of the large one is little."""
     point, border = replace(kernel(), bias=np.array([1e6, 1e-2])), Border(SIDES, np.array([1e6, 0]))
     assert bordered(point, border, BEHIND).window.pads == ((1, 2), (0, 1))
+    cancelled = replace(point, bias=np.array([1e-9, 1e-9])), Border(SIDES, np.array([0, 1e-7])), BEHIND
+    assert bordered(*cancelled).window.pads == ((1, 2), (0, 1))
     little = replace(BEHIND, weights=lambda: np.array([[1e-9], [1]]).reshape(1, 2, 1, 1) * BEHIND.weights())
     with pytest.raises(Refused, match="not what is made of zeros"):
         bordered(point, border, little)
