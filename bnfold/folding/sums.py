@@ -19,6 +19,7 @@ from bnfold.ops.branches import absorb_map, conv_absorbs_beside
 from bnfold.ops.linear import WEIGHT
 from bnfold.ops.maps import MAPS, in_a_row, map_of, of_affine
 from bnfold.ops.quantized import requantized
+from bnfold.ops.rule import refuse_spread
 from bnfold.ops.weights import Exact
 from bnfold.reasons import Reason, Refused
 
@@ -140,6 +141,7 @@ def _sum_of_biases(host: Branch, other: Op, sign: int) -> Edit:
         raise Refused(Reason.UNSUPPORTED, op_type=other.type, detail="no bias beside it")
     index = _constant_of(host.bias)
     own, added = host.bias.constant(index), other.constant(_constant_of(other))
+    refuse_spread(host.bias.type, own.shape, added.shape)
     return Assign(host.bias, index, Exact(own.float64() + sign * added.float64(), own.dtype))
 
 

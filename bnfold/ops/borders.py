@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 import numpy as np
 
 from bnfold.affine import FloatArray
 from bnfold.graph import Op
-from bnfold.ops.kernels import Kernel, Pads, Window
+from bnfold.ops.kernels import Kernel, Pads, Window, shape_in_a_row
 from bnfold.ops.linear import CHANNELS
 from bnfold.ops.resampling import is_constant_mode, pads_of, value_of
 from bnfold.reasons import Reason, Refused
@@ -18,7 +19,7 @@ from bnfold.rounding import FORMATS
 BORDERS = frozenset({"Pad", "Transpose", "ScatterND"})
 """What a border may be made with."""
 _INDICES, _UPDATES = 1, 2
-_ROUNDINGS = 4  # of a number as large as the largest bias: an exporter has computed the border in the type itself
+_ROUNDINGS = 4  # of what the Conv makes: an exporter has computed the border in the type itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,19 +102,29 @@ def _slabs(scatter: Op, order: Sequence[int]) -> tuple[set[int], FloatArray]:
     return {int(index) % size for index in indices.reshape(-1)}, by_channel[:, 0]
 
 
-def bordered(kernel: Kernel, border: Border) -> Kernel:
+def bordered(kernel: Kernel, border: Border, outer: Kernel) -> Kernel:
     """pad(W*x + b, b)  =  W*pad(x, 0) + b, where W reads single positions
 
     Raises:
-        Refused: it reads more, or the border holds something else than b.
+        Refused: it reads more, or the border holds something else than b, as far as ``outer`` can tell, which reads it.
     """
     if not kernel.is_point or not kernel.window.steps_by_one:
         raise Refused(Reason.UNSUPPORTED, op_type="Pad", detail="a window before it")
     form = FORMATS.get(kernel.dtype.name)
-    off = np.abs(border.values - kernel.bias).max()
-    if form is None or not off <= _ROUNDINGS * form.unit * np.abs(kernel.bias).max():
+    shape_in_a_row(kernel, outer)  # or there are no weights for the channels
+    off = np.abs(border.values - kernel.bias)
+    # an exporter computes beta - mean * scale, which may cancel; the mean is of what W makes of data, of about 1
+    size = np.abs(kernel.bias) + np.abs(kernel.weights()).reshape(len(kernel.bias), -1).sum(axis=1)
+    if form is None or (off.any() and not _is_lost(off, _ROUNDINGS * form.unit * size, outer)):
         raise Refused(Reason.UNSUPPORTED, op_type="Pad", detail="its border is not what is made of zeros")
     return padded_by(kernel, border)
+
+
+def _is_lost(off: FloatArray, rounding: FloatArray, outer: Kernel) -> bool:
+    """Whether a kernel makes no more of what channels are off by than of their rounding."""
+    reach = np.abs(outer.weights()).reshape(outer.groups, -1, outer.shape[1], prod(outer.taps)).sum(axis=-1)
+    made, lost = (reach @ channels.reshape(outer.groups, -1, 1) for channels in (off, rounding))
+    return bool((made <= lost).all())
 
 
 def inside_zeros(border: Border, kernel: Kernel) -> Kernel:

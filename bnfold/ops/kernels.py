@@ -18,6 +18,7 @@ from bnfold.ops.weights import bound
 from bnfold.reasons import Reason, Refused
 
 _MOST_WORK = 1 << 38
+_MOST_NUMBERS = 1 << 26
 Pads = tuple[tuple[int, int], ...]
 
 
@@ -166,6 +167,8 @@ def in_a_row(first: Kernel, second: Kernel) -> Kernel:
     shape, groups = shape_in_a_row(first, second)
     refuse_endless(prod(shape) * first.shape[0] // groups)
     window = _common_window(first, second)
+    for kernel in (first, second):
+        _refuse_vast(prod(kernel.taps) * kernel.shape[0] * kernel.inputs // groups)
     if not all(np.isfinite(kernel.weights()).all() for kernel in (first, second)):
         raise Refused(Reason.NOT_FINITE, value="a weight")
 
@@ -185,6 +188,12 @@ def refuse_endless(work: int) -> None:
     """Refuses a product of weights that takes so many multiply-adds, if those take minutes."""
     if work > _MOST_WORK:
         raise Refused(Reason.UNSUPPORTED, op_type="MatMul", detail=f"a product of {work} multiply-adds")
+
+
+def _refuse_vast(size: int) -> None:
+    """Refuses weights so large once they are written out: a mean has none of its own, and groups leave most out."""
+    if size > _MOST_NUMBERS:
+        raise Refused(Reason.UNSUPPORTED, op_type="Conv", detail=f"{size} weights on the way")
 
 
 def shape_in_a_row(first: Kernel, second: Kernel) -> tuple[tuple[int, ...], int]:

@@ -20,6 +20,7 @@ from bnfold.ops.rule import (
     along,
     operands_type,
     refuse_rank_other_than,
+    refuse_spread,
     static,
 )
 from bnfold.ops.weights import Exact, Scaled, in_type_of
@@ -182,6 +183,7 @@ def new_addend(gemm: Op, affine: Affine) -> list[Edit]:
         addend = affine.shift
     else:
         constant = gemm.constant(ADDEND)
+        refuse_spread(gemm.type, constant.shape, affine.shape)
         dtype = constant.dtype
         addend = affine.scale * (beta * constant.float64()) + affine.shift
     edits: list[Edit] = [Assign(gemm, ADDEND, Exact(_flat_if_row(addend), dtype))]

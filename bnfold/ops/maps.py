@@ -49,8 +49,8 @@ def _around(whole: Map | None, border: Border, each: Map) -> tuple[Map | None, M
     if whole is None:
         if isinstance(each, Kernel):
             return None, inside_zeros(border, each)
-    elif isinstance(whole, Kernel):
-        return bordered(whole, border), each
+    elif isinstance(whole, Kernel) and isinstance(each, Kernel):
+        return bordered(whole, border, each), each
     raise Refused(Reason.UNSUPPORTED, op_type="MatMul", detail="padding before it")
 
 

@@ -14,6 +14,7 @@ from bnfold.affine import FloatArray
 from bnfold.graph import Constant, Op, is_float
 from bnfold.ops.kernels import refuse_endless
 from bnfold.ops.linear import ADDEND, RIGHT
+from bnfold.ops.rule import refuse_spread
 from bnfold.ops.weights import bound
 from bnfold.reasons import Reason, Refused
 
@@ -98,6 +99,7 @@ def in_a_row(first: Matrix, second: Matrix) -> Matrix:
         raise Refused(Reason.NOT_FINITE, value="a weight")
     middle, outputs = second.shape
     shifts = [shift for shift in (passed_on(first, second), second.addend) if shift is not None]
+    refuse_spread("Gemm", *(shift.shape for shift in shifts))
     addend = np.asarray(sum(shifts)) if shifts else None
 
     def weights() -> FloatArray:
@@ -120,4 +122,5 @@ def passed_on(first: Matrix, second: Matrix) -> FloatArray | None:
     """a·B: what comes of the addend of the first."""
     if first.addend is None:
         return None
+    refuse_spread("Gemm", (len(first.addend), 1), (1, second.shape[1]))
     return np.asarray(np.broadcast_to(first.addend, (len(first.addend), second.shape[0])) @ second.weights())

@@ -32,10 +32,10 @@ def convs_in_a_row(first: Op, second: Op, around: Sequence[Op] = ()) -> Row:
     host, own = (second, outer) if inner.is_point else (first, inner)
     shape, _ = kernels.shape_in_a_row(inner, outer)
     makes_more = _makes_more_positions(padded_by(outer, border) if border else outer)
-    together = outer.size if makes_more else inner.size + outer.size
-    _refuse_more(host, prod(shape), together)
-    whole = kernels.in_a_row(bordered(inner, border) if border else inner, outer)
-    _refuse_more(host, whole.size, together)
+    there = [outer] if makes_more else [inner, outer]
+    _refuse_more(host, prod(shape), sum(prod(kernel.shape) for kernel in there))
+    whole = kernels.in_a_row(bordered(inner, border, outer) if border else inner, outer)
+    _refuse_more(host, whole.size, sum(kernel.size for kernel in there))
     edits: list[Edit] = [Assign(host, WEIGHT, Exact(whole.weights(), whole.dtype))]
     if whole.bias.any() or host.input(BIAS) is not None:
         edits.append(Assign(host, BIAS, Exact(whole.bias, whole.dtype)))
@@ -70,12 +70,12 @@ def matrices_in_a_row(first: Op, second: Op, around: Sequence[Op] = ()) -> Row:
         raise Refused(Reason.UNSUPPORTED, op_type=around[0].type, detail="between matrices")
     inner, outer = matrix_of(first), matrix_of(second)
     matrices.refuse_unless_they_fit(inner, outer)
-    together = inner.size + outer.size
-    _refuse_more(second, inner.shape[0] * outer.shape[1], together)
+    # what is added is no work to speak of, and may have a number for each row
+    _refuse_more(second, inner.shape[0] * outer.shape[1], prod(inner.shape) + prod(outer.shape))
     if inner.is_turned:
         raise Refused(Reason.UNSUPPORTED, op_type=first.type, detail="another orientation")
     whole = matrices.in_a_row(inner, outer)
-    _refuse_more(second, whole.size, together)
+    _refuse_more(second, whole.size, inner.size + outer.size)
     is_turned = bool(second.type == "Gemm" and second.attribute("transB", 0))
     weights = whole.weights().T if is_turned else whole.weights()
     edits: list[Edit] = [Assign(second, RIGHT, Exact(weights, whole.dtype))]

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,8 @@ import numpy as np
 from bnfold.affine import Affine, FloatArray
 from bnfold.graph import Constant, Op, Value
 from bnfold.reasons import Reason, Refused
+
+_MOST_SPREAD = 1 << 20  # numbers
 
 # --- edits ---------------------------------------------------------------------------------------------------
 
@@ -237,3 +240,10 @@ def static(op: Op, index: int) -> tuple[int, ...]:
     if len(sizes) != len(shape):
         raise Refused(Reason.SHAPE_UNKNOWN, value=op.data(index).name)
     return sizes
+
+
+def refuse_spread(op_type: str, *shapes: Sequence[int]) -> None:
+    """Refuses a sum of constants that broadcasting makes far larger than they are: a small file could fill memory."""
+    size = prod(np.broadcast_shapes(*map(tuple, shapes)))
+    if size > max(_MOST_SPREAD, sum(map(prod, shapes))):
+        raise Refused(Reason.UNSUPPORTED, op_type=op_type, detail=f"a sum of constants of {size} numbers")

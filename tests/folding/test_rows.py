@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import onnx
 import pytest
@@ -88,3 +90,47 @@ def test_verification_finds_them_equal(text, dtype):
     result = verify(model, folded(model)[1])
     assert result.verdict is Verdict.EQUIVALENT
     assert result.complete
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        pytest.param(
+            "(T[3000, 1] x) => (T[3000, 3000] y) { h = Gemm (x, {a: 1, 1}, {c: 3000, 1}) y = Gemm (h, {b: 1, 3000}) }",
+            id="row",
+        ),
+        pytest.param(
+            """(T[3000, 1] x) => (T[3000, 3000] y) {
+                h = Gemm (x, {a: 1, 3000}, {c: 3000, 1}) i = Gemm (x, {b: 1, 3000}, {d: 3000}) y = Add (h, i) }""",
+            id="addends",
+        ),
+        pytest.param(
+            """(T[1, 3000, 1] x) => (T[1, 3000, 3000] y) {
+                f = MatMul (x, {a: 1, 3000}) h = Add (f, {c: 3000, 1})
+                g = MatMul (x, {b: 1, 3000}) i = Add (g, {d: 3000}) y = Add (h, i) }""",
+            id="biases",
+        ),
+        pytest.param(
+            """(T[1, 2800, 3, 3] x) => (T[1, 1, 1, 1] y) {
+                h = Conv <group = 2800> (x, {a: 2800, 1, 3, 3}) y = Conv (h, {b: 1, 2800, 1, 1}) }""",
+            id="groups",
+        ),
+        pytest.param(
+            """(T[n, 1, a, b] x) => (T[n, 1, c, d] y) {
+                p = AveragePool <kernel_shape = [9000, 9000]> (x) h = Conv (p, {a: 1, 1, 1, 1})
+                i = Conv (x, {b: 1, 1, 1, 1}) y = Add (h, i) }""",
+            id="mean",
+        ),
+    ],
+)
+def test_no_constant_is_made_that_is_far_larger_than_the_model(graph):
+    """A file of some kilobytes could fill any memory."""
+    model = model_of(f"{HEADER} g {graph}")
+    tracemalloc.start()
+    try:
+        result = folded(model)[1]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 25
+    assert [node.op_type for node in result.graph.node] == [node.op_type for node in model.graph.node]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from helpers import model_of
@@ -88,12 +90,13 @@ def kernel(attributes: str = "", taps: str = "1, 1") -> Kernel:
 
 
 SIDES = ((1, 2), (0, 1))
+BEHIND = kernel(taps="3, 2")
 
 
 def test_a_border_of_biases_is_padding():
     """In front of the Conv, then; up to what the exporter's own rounding may be."""
     last_bits = np.array([3, -2]) * (1 + 2.0**-23)
-    assert bordered(kernel("<pads = [1, 0, 0, 0]>"), Border(SIDES, last_bits)).window.pads == ((2, 2), (0, 1))
+    assert bordered(kernel("<pads = [1, 0, 0, 0]>"), Border(SIDES, last_bits), BEHIND).window.pads == ((2, 2), (0, 1))
 
 
 def test_a_border_of_zeros_is_padding():
@@ -115,7 +118,18 @@ def test_a_border_of_zeros_is_padding():
 def test_another_border_is_refused(attributes, taps, values, detail):
     """Each breaks one precondition of the first."""
     with pytest.raises(Refused, match=detail):
-        bordered(kernel(attributes, taps), Border(SIDES, np.array(values)))
+        bordered(kernel(attributes, taps), Border(SIDES, np.array(values)), BEHIND)
+
+
+def test_a_border_is_as_exact_as_what_reads_it_needs():
+    """Beside a large bias another one may be off by much, unless what is read of the large one is little."""
+    point, border = replace(kernel(), bias=np.array([1e6, 1e-2])), Border(SIDES, np.array([1e6, 0]))
+    assert bordered(point, border, BEHIND).window.pads == ((1, 2), (0, 1))
+    cancelled = replace(point, bias=np.array([1e-9, 1e-9])), Border(SIDES, np.array([0, 1e-7])), BEHIND
+    assert bordered(*cancelled).window.pads == ((1, 2), (0, 1))
+    little = replace(BEHIND, weights=lambda: np.array([[1e-9], [1]]).reshape(1, 2, 1, 1) * BEHIND.weights())
+    with pytest.raises(Refused, match="not what is made of zeros"):
+        bordered(point, border, little)
 
 
 def test_a_border_that_is_not_zero_is_no_padding_of_what_is_behind_it():
