@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from bnfold import __version__
-from bnfold.commands.errors import complain, explained, tell
+from bnfold.commands.errors import complain, explained, forget, tell
 from bnfold.commands.verbs import in_order, suggestion
 
 _HELP = {
@@ -91,7 +91,7 @@ class Program(click.Group):
             sys.stdout.flush()  # here, where a closed pipe can still be answered
             return result
         except BrokenPipeError:
-            _forget_stdout()
+            forget(sys.stdout)
             return ctx.exit(141)
         except KeyboardInterrupt as error:
             is_asked = isinstance(error, _Terminated)
@@ -147,8 +147,3 @@ def _open_closed_streams() -> None:
 
 def _terminate(_number: int, _frame: object) -> None:
     raise _Terminated
-
-
-def _forget_stdout() -> None:
-    """Lets Python flush standard output at its end without an error, although nobody reads it."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

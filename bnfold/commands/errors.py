@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+import sys
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 import click
 
@@ -18,9 +18,8 @@ _MOST = 1000  # characters of a line
 
 
 def complain(what: str) -> None:
-    """Prints a line that says what went wrong; where it cannot be printed, the exit code says as much."""
-    with contextlib.suppress(OSError):
-        click.echo(escape.line(f"bnfold: {' '.join(what.split())}", _MOST), err=True)
+    """Prints a line that says what went wrong."""
+    _print(escape.line(f"bnfold: {' '.join(what.split())}", _MOST))
 
 
 def tell(error: Exception, line: str) -> None:
@@ -34,7 +33,20 @@ def trace(error: Exception) -> None:
     context = click.get_current_context(silent=True)
     if context is not None and context.find_root().params.get("debug"):
         lines = "".join(traceback.format_exception(error)).splitlines()
-        click.echo("\n".join(map(escape.printable, lines)), err=True)
+        _print("\n".join(map(escape.printable, lines)))
+
+
+def _print(text: str) -> None:
+    """Prints on standard error; where that cannot be written to, the exit code has to say it."""
+    try:
+        click.echo(text, err=True)
+    except OSError:
+        forget(sys.stderr)
+
+
+def forget(stream: TextIO) -> None:
+    """Lets Python flush a stream at its end without an error, which would be another exit code."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def failed(model: str, error: Exception, output: object = None) -> Failed:
