@@ -9,6 +9,8 @@ from bnfold.graph import Op, Scope, Value
 from bnfold.ops.layout import dropout
 from bnfold.reasons import Refused
 
+HANDS_ON = frozenset({"Identity", "Dropout"})
+"""What may hand a value on as it is; `hands_on` says whether it does."""
 _MOST_PASSED = 16
 
 
@@ -27,10 +29,10 @@ def made_alone(value: Value, scope: Scope, types: Container[str]) -> Op | None:
 
 
 def passed_unchanged(value: Value) -> Value:
-    """The value that Identity and Dropout in inference mode hand on."""
+    """The value that Identity and Dropout in inference mode hand on; a mask is none."""
     for _ in range(_MOST_PASSED):
         op = value.producer
-        if op is None or not hands_on(op):
+        if op is None or value is not op.outputs[0] or not hands_on(op):
             break
         value = op.data(0)
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from bnfold.affine import Affine
-from bnfold.folding.alone import hands_on, made_alone
+from bnfold.folding.alone import HANDS_ON, hands_on, made_alone
 from bnfold.folding.names import refuse_shadowed
 from bnfold.folding.record import Ability
 from bnfold.folding.representable import refuse_unrepresentable
@@ -18,7 +18,7 @@ from bnfold.ops.rows import ROWS, conv_absorbs_zeros
 from bnfold.reasons import Reason, Refused
 
 _MOST_BETWEEN = 32
-_BETWEEN = BORDERS | {"Identity", "Dropout"}
+_BETWEEN = BORDERS | HANDS_ON
 
 
 def row_ending_in(second: Op) -> Iterator[tuple[Op, Way]]:

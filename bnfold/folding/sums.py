@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import permutations
 
 from bnfold.affine import Affine
-from bnfold.folding.alone import is_read_once, made_alone, passed_unchanged
+from bnfold.folding.alone import HANDS_ON, hands_on, is_read_once, made_alone, passed_unchanged
 from bnfold.folding.names import refuse_shadowed
 from bnfold.folding.record import Ability
 from bnfold.folding.representable import refuse_unrepresentable
@@ -18,6 +19,7 @@ from bnfold.ops.borders import BORDERS
 from bnfold.ops.branches import absorb_map, conv_absorbs_beside
 from bnfold.ops.linear import WEIGHT
 from bnfold.ops.maps import MAPS, in_a_row, map_of, of_affine
+from bnfold.ops.pointwise import arithmetic_affine
 from bnfold.ops.quantized import requantized
 from bnfold.ops.rule import refuse_spread
 from bnfold.ops.weights import Exact
@@ -26,7 +28,7 @@ from bnfold.reasons import Reason, Refused
 _MAX_BRANCHES = 64
 _MOST_IN_A_ROW = 32
 _HOSTS = ("Conv", "Gemm", "MatMul")
-_IN_A_ROW = MAPS.keys() | BORDERS
+_IN_A_ROW = MAPS.keys() | BORDERS | HANDS_ON
 
 
 @dataclass(frozen=True)
@@ -41,13 +43,20 @@ class Branch:
         """-1 where the sum subtracts it."""
         return -1 if sum(use.op.type == "Sub" and use.index == 1 for use in self.path) % 2 else 1
 
-    @property
+    @cached_property
     def bias(self) -> Op | None:
-        """The Add of a constant that makes it, which is how a MatMul has one."""
+        """The Add of a constant that makes it, and no larger than without, which is how a MatMul has one."""
         op = made_alone(self.value, self.path[0].op.scope, ("Add",))
-        return op if op is not None and op.graph.constant(op.data(_constant_of(op))) is not None else None
+        if op is None:
+            return None
+        try:
+            with malformed_is_refused(op):
+                arithmetic_affine(op)
+        except Refused:
+            return None
+        return op
 
-    @property
+    @cached_property
     def host(self) -> Op | None:
         """The Conv, Gemm or MatMul that makes it, if that stands in the graph of the sum and nothing else reads it."""
         scope, bias = self.path[0].op.scope, self.bias
@@ -154,13 +163,15 @@ def _row_from(source: Value, value: Value, reader: Op) -> list[Op] | None:
     """The linear operators that make of one value another, for one reader alone; the first of them first."""
     row: list[Op] = []
     source = passed_unchanged(source)
-    while (value := passed_unchanged(value)) is not source:
+    for _ in range(_MOST_IN_A_ROW):
+        if passed_unchanged(value) is source:
+            return [op for op in row if not hands_on(op)]
         op = made_alone(value, reader.scope, _IN_A_ROW)
-        if op is None or len(row) == _MOST_IN_A_ROW:
-            return None
+        if op is None:
+            break
         row.insert(0, op)
         value = op.data(0)
-    return row
+    return None
 
 
 def completes_sum(op: Op) -> bool:
