@@ -52,7 +52,7 @@ def border_of(ops: Sequence[Op]) -> Border:
     written = _written(others, list(range(rank)))
     if not written:
         return Border(by_axis, np.full(1, value_of(pad)))
-    sides = {axis: _sides(pad, axis, around) for axis, around in pads.items() if any(around)}
+    sides = {axis: _sides(pad, axis, around) for axis, around in pads.items()}
     values = [values for _, values in written.values()]
     if {axis: places for axis, (places, _) in written.items()} != sides or any(
         not np.array_equal(each, values[0]) for each in values
@@ -62,7 +62,7 @@ def border_of(ops: Sequence[Op]) -> Border:
 
 
 def _sides(pad: Op, axis: int, around: tuple[int, int]) -> set[int]:
-    size = (pad.graph.known_shape(pad.output))[axis]
+    size = pad.graph.known_shape(pad.output)[axis]
     if not isinstance(size, int):
         raise Refused(Reason.SHAPE_UNKNOWN, value=pad.output.name)
     return {*range(around[0]), *range(size - around[1], size)}

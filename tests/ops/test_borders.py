@@ -37,7 +37,9 @@ def chain(constants: str = "", **changed: str) -> list[Op]:
         double[1, 2, 1, 5] mixed = {{3, 3, 3, 3, 4, -2, -2, -2, -2, -2}},
         double[1, 2, 1, 5] other = {{4, 4, 4, 4, 4, -2, -2, -2, -2, -2}},
         int64[8] deep = {{0, 1, 1, 1, 0, 0, 1, 1}}, int64[8] cut = {{0, 0, 1, 1, 0, 0, -1, 1}},
-        int64[1, 1] inner = {{2}}, int64[1, 2] pair = {{0, 0}}, double[1, 1, 5] part = {{3, 3, 3, 3, 3}}
+        int64[8] uneven = {{0, 0, 2, 0, 0, 0, 0, 2}}, int64[1, 1] second = {{1}}, int64[1, 1] fourth = {{3}},
+        int64[1, 1] inner = {{2}}, int64[1, 1, 1] cube = {{0}}, int64[1, 2] pair = {{0, 0}},
+        double[1, 1, 5] part = {{3, 3, 3, 3, 3}}
     >
     {{ {nodes} }}"""
     return list(Graph(load(model_of(text, "double"))).ops())
@@ -48,6 +50,12 @@ def test_a_border_that_was_written_over_is_read():
     border = border_of(chain())
     assert border.pads == ((1, 1), (1, 1))
     assert border.values.tolist() == [3, -2]
+
+
+def test_a_border_may_be_on_one_side():
+    """Before one axis, and behind another."""
+    bottom, left = "t = ScatterND (s, second, row)", "v = ScatterND (u, fourth, column)"
+    assert border_of(chain(pad="q = Pad (x, uneven)", bottom=bottom, left=left)).pads == ((2, 0), (0, 2))
 
 
 @pytest.mark.parametrize(
@@ -63,6 +71,7 @@ def test_a_border_that_was_written_over_is_read():
             id="another-value-on-an-axis",
         ),
         pytest.param({"top": "s = ScatterND (r, pair, part)"}, "whole slices", id="part-of-a-slice"),
+        pytest.param({"top": "s = ScatterND (r, cube, row)"}, "whole slices", id="indices-of-three-axes"),
         pytest.param(
             {"top": 's = ScatterND <reduction = "add"> (r, first, row)'}, "whole slices", id="added-and-not-written"
         ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -54,11 +53,9 @@ def _point(b: Builder, x: Tensor) -> Tensor:
 
 
 def _mean(b: Builder, x: Tensor, kernel: list[int]) -> Tensor:
-    attributes: dict[str, Any] = {"kernel_shape": kernel, "strides": [1] * len(kernel)}
-    attributes["pads"] = [size // 2 for size in kernel] * 2
-    if b.chance(0.8):
-        attributes["count_include_pad"] = 1
-    return b.node("AveragePool", x, **attributes)
+    counts = 1 if b.chance(0.8) else None
+    pads = [size // 2 for size in kernel] * 2
+    return b.node("AveragePool", x, kernel_shape=kernel, pads=pads, count_include_pad=counts)
 
 
 def low_rank(b: Builder, x: Tensor) -> Tensor:
