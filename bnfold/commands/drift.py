@@ -46,7 +46,7 @@ def _score(_ctx: click.Context, _param: click.Parameter, score: float | None) ->
 )
 @options.timeout(3600.0, "measuring")
 @options.memory
-@click.option("--plot", metavar="FILE.svg", type=click.Path(dir_okay=False, path_type=Path), help="Draw it.")
+@click.option("--plot", metavar="FILE.svg", type=options.Written(dir_okay=False, path_type=Path), help="Draw it.")
 @options.report
 @options.report_format("github", "junit")
 @options.verbose

@@ -106,7 +106,7 @@ def _spelt_out(args: list[str]) -> Iterator[str]:
 )
 @click.option(
     "--certificate",
-    type=options.path,
+    type=options.written,
     metavar="FILE",
     help="Write a record that `bnfold verify --certificate` can check.",
 )

@@ -10,6 +10,19 @@ from typing import Any, TypeVar
 import click
 
 path = click.Path(readable=False)  # for the completion of a shell; what is there, and may be read, is told later
+
+
+class Written(click.Path):
+    """A file that is written beside what is printed."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path; a `-` is meant for standard output, and would be a file of that name."""
+        if value == "-":
+            self.fail("'-' stands for no file here.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+written = Written(readable=False)
 _Command = TypeVar("_Command", bound=Callable[..., Any] | click.Command)
 
 
@@ -204,7 +217,7 @@ class _Also(click.ParamType[tuple[str, str]]):
         form, _, path = str(value).partition("=")
         if form not in self._forms or not path:
             self.fail(f"{value!r} is not of the form {'|'.join(self._forms)}=FILE.", param, ctx)
-        return form, path
+        return form, written.convert(path, param, ctx)
 
 
 def report_format(*more: str) -> Callable[[_Command], _Command]:

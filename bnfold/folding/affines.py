@@ -56,7 +56,7 @@ def remainder(model: Model) -> Remainder:
     """Counts what is left over of a model."""
     graph = Graph(model)
     ops = list(_computing(graph))
-    affines = list(filter(_is_readable, ops))
+    affines = list(filter(is_readable, ops))
     nbytes = sum(raw_size(tensor) or 0 for tensor in all_tensors(model.proto))
     return Remainder(len(affines), sum(map(is_batchnorm, affines)), len(ops), nbytes)
 
@@ -67,7 +67,8 @@ def _computing(graph: Graph) -> Iterator[Op]:
             yield op
 
 
-def _is_readable(op: Op) -> bool:
+def is_readable(op: Op) -> bool:
+    """Whether it is an affine node, as far as is known now."""
     try:
         return is_affine(op) and bool(affine_of(op))
     except Refused:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bnfold.affine import Affine
 from bnfold.batchnorm import is_batchnorm
-from bnfold.folding.affines import affine_of, is_affine
+from bnfold.folding.affines import affine_of, is_affine, is_readable
 from bnfold.folding.apply import Changes, Writer
 from bnfold.folding.computed import stored
 from bnfold.folding.growth import Account, growth
@@ -55,6 +55,7 @@ class Planner:
         self._merged: list[Entry] = []
         self._remains_of: dict[Op, Op] = {}  # an Add or Mul that a fold left: the affine node it stands for
         self._assumed: Mapping[str, Shape] = {}  # shapes of inputs that are taken for known
+        self._unread: set[Op] = set()  # BatchNormalizations that cannot be read without these
         self._hosts: set[Op] = set()  # affine nodes that have become one with a BatchNormalization
 
     @property
@@ -83,6 +84,7 @@ class Planner:
 
     def assume(self, shapes: Mapping[str, Shape]) -> None:
         """Takes shapes of inputs for known; what folds from now on rests on them."""
+        self._unread = {op for op in self._graph.ops() if is_batchnorm(op) and not is_readable(op)}
         self._graph.assume(shapes)
         self._assumed = shapes
 
@@ -190,7 +192,8 @@ class Planner:
             changes = self._writer.merge(way)
             self._remains_of |= dict.fromkeys([op, *changes.left], op)
             itself = Answer(entry.node, entry.op_type, Ability.IS_AFFINE, RULES[entry.op_type].affine, affine.extent)
-            self._entries[op] = replace(entry, outcome=Outcome.REPLACED, wrote=tuple(changes.wrote), answers=(itself,))
+            entry = replace(entry, outcome=Outcome.REPLACED, wrote=tuple(changes.wrote), answers=(itself,))
+            self._entries[op] = replace(entry, assumes=self._assumed) if op in self._unread else entry
             progress = True
         remove_dead(self._graph)
         return progress

@@ -121,7 +121,8 @@ def _batch_normalization(op: Op, arrays: Sequence[Array]) -> Array:
     gamma, beta, *given = (vector.reshape(-1, *[1] * (x.ndim - 2)) for vector in vectors)
     axes = (0, *range(2, x.ndim))
     mean, variance = given or (x.mean(axes, keepdims=True), x.var(axes, keepdims=True))
-    return np.asarray(gamma * (x - mean) / np.sqrt(variance + op.attribute("epsilon", _DEFAULT_EPSILON)) + beta)
+    made = gamma * (x - mean) / np.sqrt(variance + op.attribute("epsilon", _DEFAULT_EPSILON)) + beta
+    return np.asarray(made, x.dtype)  # scale and statistics may be of other types
 
 
 def _mod(op: Op, arrays: Sequence[Array]) -> Array:

@@ -156,11 +156,11 @@ class Graph:
         self._constants.forget(op)
 
     def omit_input(self, op: Op, index: int) -> None:
-        """Leaves out the last input of ``op``."""
-        assert index == len(op.inputs) - 1
+        """Leaves out an input of ``op``; where it is the last, with those before it that are left out, too."""
         self.set_input(op, index, None)
-        op.inputs = op.inputs[:index]
-        del op.node.input[index:]
+        left = max((number for number, value in enumerate(op.inputs, 1) if value is not None), default=0)
+        op.inputs = op.inputs[:left]
+        del op.node.input[left:]
 
     def set_output(self, op: Op, index: int, value: Value) -> None:
         """Makes ``value`` an output of ``op``; the value it made until now has no producer any more."""

@@ -18,6 +18,7 @@ from onnx.helper import make_tensor_type_proto
 
 from bnfold.graph.dims import shape_after
 from bnfold.graph.facts import FEW_SIZES, Shape, knowledge, shape_of
+from bnfold.graph.inference import has_sizes_below_zero
 from bnfold.graph.op import Op, Value
 from bnfold.model_io.tensors import STANDARD_DOMAINS
 
@@ -124,6 +125,8 @@ def types_made(
     Raises:
         Exception: The operator does not take what it gets.
     """
+    if has_sizes_below_zero(types):
+        return {}
     try:
         schema = onnx.defs.get_schema(node.op_type, opset)
         return onnx.shape_inference.infer_node_outputs(schema, node, dict(types), dict(data))

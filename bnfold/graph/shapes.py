@@ -21,7 +21,7 @@ from bnfold.graph.constants import Constants
 from bnfold.graph.evaluate import EVALUATORS
 from bnfold.graph.facts import FEW_SIZES, Dim, Shape, knowledge, shape_of
 from bnfold.graph.functions import are_bounded
-from bnfold.graph.inference import graphs, inferable
+from bnfold.graph.inference import FOLLOWED, graphs, inferable
 from bnfold.graph.notes import channel_notes, reshape_notes, take_notes
 from bnfold.graph.op import Index, Op, Value
 from bnfold.model_io.protobuf import parse
@@ -36,9 +36,6 @@ _OF_SCALES_TYPE = ("RMSNormalization", "SimplifiedLayerNormalization")  # ONNX's
 _MAKE_FLOATS = ("Scaler", "Normalizer")  # of the shape that they are given, whatever its type
 _LONGEST = 1 << 20  # entries of a list of sizes
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
-_FOLLOWED = frozenset(
-    {"Concat", "Gather", "Slice", "Squeeze", "Unsqueeze", "Add", "Sub", "Mul", "Div", "Cast", "Identity", "Expand"}
-)
 _SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Identity", "Dropout"})
 
 
@@ -219,7 +216,7 @@ def sizes_are_few(graph: GraphProto) -> bool:
         lists = (tensor for tensor in part.initializer if tensor.data_type in _INTEGERS and len(tensor.dims) == 1)
         longest |= {tensor.name: tensor.dims[0] for tensor in lists}
         for node in part.node:
-            if node.op_type not in _FOLLOWED:
+            if node.op_type not in FOLLOWED:
                 continue
             lengths = [longest.get(name, FEW_SIZES) for name in node.input]
             length = sum(lengths) if node.op_type == "Concat" else max(lengths, default=0)

@@ -48,6 +48,24 @@ def test_also_is_a_form_and_a_file(given, model, run):
     assert "is not of the form" in result.stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("check", "net.onnx", "--also", "json=-"),
+        ("optimize", "net.onnx", "--certificate", "-"),
+        ("drift", "net.onnx", "--data", "x.npy", "--plot", "-"),
+    ],
+    ids=["also", "certificate", "plot"],
+)
+def test_beside_what_is_printed_there_are_files_alone(command, run, tmp_path, monkeypatch):
+    """A `-` is standard output elsewhere, and here no file of that name."""
+    monkeypatch.chdir(tmp_path)
+    result = run(*command)
+    assert (result.exit_code, result.stderr.count("\n")) == (2, 1)
+    assert "'-' stands for no file here" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_also_where_nothing_can_be_written(model, run, tmp_path):
     """It is said in a line."""
     result = run("check", model, "--also", f"json={tmp_path}/no/x.json")

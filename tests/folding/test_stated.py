@@ -118,3 +118,23 @@ def test_asked_for_stated_sizes():
     """`check --node` asks as the plan does."""
     said = {reply.operator: reply.said for reply in bnfold.check(summed(), node="bn", shapes={"x": SIZES}).asked}
     assert said["pool"] == "lets it pass"
+
+
+def test_sizes_that_a_window_does_not_fit():
+    """What is behind it has no shape; at the Slice, ONNX's inference would end the process."""
+    body = "c = Conv (x, {k: 4, 3, 9, 9}) [bn] b = BatchNormalization (c, {bn: 4}) y = Slice (b, one, two, two)"
+    model = model_of(f"""<ir_version: 8, opset_import: ["": 17]>
+        g (float[N, 3, H, W] x) => (float[N, 4, a, b] y) <int64[1] one = {{1}}, int64[1] two = {{2}}> {{ {body} }}""")
+    assert fate(bnfold.check(model, shapes={"x": (1, 3, 5, 5)}).plan) == ("folded", {})
+
+
+@pytest.mark.parametrize("leftover", ["affine", "conv"])
+@pytest.mark.parametrize(("shape", "assumed"), [("", {"x": SIZES}), ("[N, 3, H, W]", {})], ids=["open", "ranked"])
+def test_a_replacement_for_stated_sizes(leftover, shape, assumed):
+    """Where the rank is stated alone, what takes the place of a BatchNormalization is for that rank."""
+    body = "s = Sigmoid (x) [bn] b = BatchNormalization (s, {bn: 3}) y = Sigmoid (b)"
+    model = model_of(f'<ir_version: 8, opset_import: ["": 17]> g (float{shape} x) => (float y) {{ {body} }}')
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    if not shape:
+        model.graph.input[0].type.tensor_type.ClearField("shape")
+    assert fate(bnfold.plan(model, leftover=leftover, shapes={"x": SIZES})) == ("replaced", assumed)

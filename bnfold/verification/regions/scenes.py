@@ -17,12 +17,11 @@ import onnx
 import onnx.shape_inference
 
 from bnfold.graph import Graph, Value, are_bounded
-from bnfold.graph.inference import graphs, inferable
+from bnfold.graph.inference import inferable
 from bnfold.graph.ports import Port, required_inputs
 from bnfold.graph.shapes import sizes_are_few
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
-from bnfold.model_io.protobuf import copied
 from bnfold.model_io.tensors import type_name
 from bnfold.verification.float64.evaluate import Evaluator
 from bnfold.verification.float64.kernel import as_real
@@ -238,33 +237,11 @@ def _empty(model: Model, shapes: Mapping[str, Shape]) -> float:
         if not are_bounded(proto):
             del proto.functions[:]
         few = sizes_are_few(proto.graph)
-        if _slices(proto) and any(size < 0 for shape in _shapes(_unsliced(proto), few) for size in shape):
-            return math.inf  # of a Slice behind it, inference would end the process
         inferred = onnx.shape_inference.infer_shapes(inferable(proto), strict_mode=True, data_prop=few)
     except Exception:  # its error types are not public
         return math.inf
     shapes_found = (entry.type.tensor_type.shape.dim for entry in inferred.graph.value_info)
     return sum(any(dim.HasField("dim_value") and dim.dim_value <= 0 for dim in shape) for shape in shapes_found)
-
-
-def _shapes(model: onnx.ModelProto, few: bool) -> Iterator[list[int]]:
-    """The sizes that are known of each value, 0 where one is not."""
-    for entry in onnx.shape_inference.infer_shapes(inferable(model), data_prop=few).graph.value_info:
-        yield [dim.dim_value for dim in entry.type.tensor_type.shape.dim]
-
-
-def _unsliced(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose Slices, but for those of shapes, take all: what is too small for a window then is so anyway."""
-    whole = copied(model)
-    for node in _slices(whole):
-        node.CopyFrom(onnx.helper.make_node("Identity", node.input[:1], node.output[:1]))
-    return whole
-
-
-def _slices(model: onnx.ModelProto) -> list[onnx.NodeProto]:
-    nodes = [node for graph in graphs(model.graph) for node in graph.node]
-    of_shapes = {name for node in nodes if node.op_type == "Shape" for name in node.output}
-    return [node for node in nodes if node.op_type == "Slice" and node.input and node.input[0] not in of_shapes]
 
 
 def _with_inputs(model: Model, shapes: Mapping[str, Shape]) -> Model:

@@ -1,0 +1,54 @@
+"""ONNX's inference ends the process at a Slice of what has a size below zero: it never gets to see one."""
+
+import onnx
+import onnx.shape_inference
+import pytest
+
+from bnfold.graph import Graph
+from bnfold.graph.inference import inferable
+from bnfold.model_io import load
+from bnfold.optimization.macs import macs
+
+CUT = "r = Slice (v, zero, two, axis)"
+TOO_SMALL = {
+    "window": f"v = MaxPool <kernel_shape = [9, 9]> (x) {CUT}",
+    "behind-another": f"u = Slice (x, zero, two, axis) v = MaxPool <kernel_shape = [5, 5]> (u) {CUT}",
+    "pad": f"v = Pad (x, pads) {CUT}",
+    "list-of-tensors": f"v = SequenceAt (list, one) {CUT}",
+    "function": "r = own.F (x, zero, two, axis)",
+    "body": f"r = If (ask) <then_branch = t () => (float[n, c, h, w] a) {{ v = MaxPool <kernel_shape = [9, 9]> (x) "
+    f"{CUT.replace('r', 'a', 1)} }}, else_branch = e () => (float[n, c, h, w] b) {{ b = Identity (x) }}>",
+}
+
+
+def model_with(body: str, opset: int) -> onnx.ModelProto:
+    return onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": {opset}, "own": 1]>
+        g (float[1, 1, 8, 8] x, seq(float[1, 1, -3, 8]) list, bool ask) => (float[a, b, c, d] y)
+        <int64[1] zero = {{0}}, int64[1] two = {{2}}, int64[1] axis = {{2}}, int64 one = {{1}},
+         int64[8] pads = {{0, 0, -20, 0, 0, 0, 0, 0}}> {{ {body} y = Relu (r) }}
+        <domain: "own", opset_import: ["": {opset}]>
+        F (x, zero, two, axis) => (r) {{ v = MaxPool <kernel_shape = [9, 9]> (x) {CUT} }}""")
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+@pytest.mark.parametrize("body", TOO_SMALL.values(), ids=TOO_SMALL.keys())
+def test_sizes_below_zero(body, opset):
+    """They are unknown behind the Slice, whatever they come of."""
+    model = load(model_with(body, opset))
+    graph = Graph(model)
+    shape = graph.shape(graph.main.values["r"])
+    assert shape is None or not any(isinstance(size, int) and size < 0 for size in shape)
+    macs(model.proto)
+
+
+@pytest.mark.parametrize("opset", [11, 17])
+def test_other_sizes(opset):
+    """They are what they were: of Slices of data, and of Slices of lists of sizes."""
+    lists = "s = Shape (x) t = Slice (s, two, four) o = ConstantOfShape (t) "
+    model = model_with(f"{lists} v = MaxPool <kernel_shape = [3, 3]> (x) {CUT}", opset)
+    model.graph.initializer.append(onnx.helper.make_tensor("four", onnx.TensorProto.INT64, [1], [4]))
+    plain = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.value_info
+    guarded = onnx.shape_inference.infer_shapes(inferable(model), data_prop=True).graph.value_info
+    types = {entry.name: entry.type for entry in guarded}
+    assert {entry.name: types[entry.name] for entry in plain} == {entry.name: entry.type for entry in plain}
+    assert [dim.dim_value for dim in types["r"].tensor_type.shape.dim] == [1, 1, 2, 6]
