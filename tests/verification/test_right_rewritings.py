@@ -52,6 +52,11 @@ RIGHT = [
         ),
         id="a Transpose that comes later",
     ),
+    pytest.param(
+        "n (float[N, 4] x) => (float[N, 8] y) {@ a = Relu (r) y = Concat <axis = -1> (a, a)}",
+        ("s = Sigmoid (x) r = Mul (x, s)", "r = com.microsoft.QuickGelu <alpha = 1.0> (x)"),
+        id="an axis of what only BEFORE knows the shape of",
+    ),
 ]
 
 
