@@ -66,34 +66,66 @@ def test_an_axis_may_be_counted_from_the_end():
     assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
 
 
+ORDERED = """n (float[N, 16] x) => (int64[M] y) <float two = {2}, float less = {-1}, float[1, 1, 1] none = {0}>
+             { @ y = Squeeze (~n) }"""
+CHOSEN = "~n = ArgMax <axis = 1> (~a)"
+
+
 @pytest.mark.parametrize(
-    ("before", "after"),
+    ("before", "after", "keeps"),
     [
-        ("~s = Softmax <axis = 1> (~a) ~n = ArgMax <axis = 1> (~s)", "~n = ArgMax <axis = 1> (~a)"),
-        ("~s = Sigmoid (~a) ~n = ArgMax <axis = 1> (~s)", "~t = Mul (~a, two) ~n = ArgMax <axis = 1> (~t)"),
-        ("~s = Sub (~a, two) ~n = ArgMin <axis = 1> (~s)", "~n = ArgMin <axis = 1> (~a)"),
+        ("~s = Softmax <axis = 1> (~a) ~n = ArgMax <axis = 1> (~s)", CHOSEN, True),
+        ("~s = Sigmoid (~a) ~n = ArgMax <axis = 1> (~s)", "~t = Mul (~a, two) ~n = ArgMax <axis = 1> (~t)", True),
+        ("~s = Sub (~a, two) ~n = ArgMin <axis = 1> (~s)", "~n = ArgMin <axis = 1> (~a)", True),
+        ("~s = Softmax <axis = 0> (~a) ~n = ArgMax <axis = 1> (~s)", CHOSEN, False),
+        ("~s = Relu (~a) ~n = ArgMax <axis = 1> (~s)", CHOSEN, False),
+        (CHOSEN, "~t = Mul (~a, less) ~n = ArgMax <axis = 1> (~t)", False),
+        ("~s = Add (~a, none) ~n = ArgMax <axis = 1> (~s)", CHOSEN, False),
     ],
 )
-def test_what_keeps_the_order_may_go(before, after):
-    """The largest score stays the largest."""
-    model = "n (float[N, 16] x) => (int64[N, 1] y) <float two = {2}> { @ y = Identity (~n) }"
-    case = Rewriting("", model, f"{SCORES[0]} {before}", "", f"{SCORES[1]} {after}", tensors=TENSORS)
+def test_what_keeps_the_order_may_go(before, after, keeps):
+    """The largest stays the largest; but not with a norm over other places, equal numbers, a sign, a further axis."""
+    case = Rewriting("", ORDERED, f"{SCORES[0]} {before}", "", f"{SCORES[1]} {after}", tensors=TENSORS)
+    assert (verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT) is keeps
+
+
+def test_a_threshold_that_one_side_lacks():
+    """What both read is equal, and what only one reads is not passed over."""
+    case = Rewriting(
+        "",
+        """n (float[1, 6, 4] boxes, float[1, 2, 6] x) => (int64[m, 3] y)
+           <int64 k = {3}, float iou = {0.5}, float least = {0.3}, float two = {2}, float four = {4}>
+           { @ y = Identity (~n) }""",
+        "~c = Mul (x, two) ~a = Mul (~c, two) ~n = NonMaxSuppression (boxes, ~a, k, iou, least)",
+        "~a = Mul (x, four) ~n = NonMaxSuppression (boxes, ~a, k, iou)",
+        "~a = Mul (x, four) ~n = NonMaxSuppression (boxes, ~a, k, iou, least)",
+    )
+    assert verify(*case.wrongly(), run=False).verdict is Verdict.NOT_VERIFIED
     assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
 
 
-@pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("~s = Softmax <axis = 0> (~a) ~n = ArgMax <axis = 1> (~s)", "~n = ArgMax <axis = 1> (~a)"),
-        ("~s = Relu (~a) ~n = ArgMax <axis = 1> (~s)", "~n = ArgMax <axis = 1> (~a)"),
-        ("~n = ArgMax <axis = 1> (~a)", "~t = Mul (~a, less) ~n = ArgMax <axis = 1> (~t)"),
-    ],
-)
-def test_what_does_not_keep_it_may_not(before, after):
-    """A norm over other places, numbers that become equal, a sign."""
-    model = "n (float[N, 16] x) => (int64[N, 1] y) <float less = {-1}> { @ y = Identity (~n) }"
-    case = Rewriting("", model, f"{SCORES[0]} {before}", "", f"{SCORES[1]} {after}", tensors=TENSORS)
-    assert not verify(*case.rightly(), run=False).passed
+def test_the_wrong_one_of_several_leaves_no_doubt():
+    """A table is folded that is read by one of two labels, which AFTER computes in another order."""
+    model = "n (float[N, 16] x) => (float[N, 2] y, int64[N, 1] z) <float two = {2}> { @ z = Identity (~m) }"
+    first, second = "~d = Mul (x, two) ~m = ArgMax <axis = 1> (~d)", CHOSEN
+    before = f"{first} {SCORES[0]} {second} ~r = Gather (table, ~n) ~g = Mul (~r, two) y = Squeeze (~g)"
+    after = f"{SCORES[1]} {second} ~g = Gather (double, ~n) y = Squeeze (~g) {first}"
+    table = RANDOM.standard_normal((10, 2)).astype(np.float32)
+    case = Rewriting("", model, before, "", after, tensors={**TENSORS, "table": table, "double": 2 * table})
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
+
+
+def test_labels_behind_names_that_mean_something_else():
+    """Two Gemms keep their names when they take in what follows; what an ArgMax reads tells if they may."""
+    model = "n (float[N, 16] x) => (int64[N] y) { @ m = ArgMax <axis = 1, keepdims = 0> (~a) y = Identity (m) }"
+    before = "c = Gemm (x, v, u) h = Mul (c, t) r = Relu (h) d = Gemm (r, w, b) ~a = Mul (d, s)"
+    after = "c = Gemm (x, vt, ut) r = Relu (c) d = Gemm (r, {}, bs) ~a = Identity (d)"
+    v, u, t = RANDOM.standard_normal((16, 16)) / 4, RANDOM.standard_normal(16), RANDOM.uniform(0.5, 2, 16)
+    exact = {"v": v, "u": u, "t": t, "vt": v * t, "ut": u * t}
+    tensors = {**TENSORS, **{name: array.astype(np.float32) for name, array in exact.items()}}
+    case = Rewriting("", model, before, after.format("gain"), after.format("ws"), tensors=tensors)
+    assert not verify(*case.wrongly(), run=False).passed
+    assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
 
 
 KERNEL, FACTOR = RANDOM.standard_normal((4, 5, 3, 3)), RANDOM.uniform(0.5, 2, (4, 1, 1))

@@ -52,6 +52,16 @@ RIGHT = [
         ),
         id="a Transpose that comes later",
     ),
+    pytest.param(
+        "n (float[N, 4] x) => (float[N, 8] y) {@ a = Relu (r) y = Concat <axis = -1> (a, a)}",
+        ("s = Sigmoid (x) r = Mul (x, s)", "r = com.microsoft.QuickGelu <alpha = 1.0> (x)"),
+        id="an axis of what only BEFORE knows the shape of",
+    ),
+    pytest.param(
+        "n (float x) => (float y) <float two = {2}, float four = {4}> {@}",
+        ("a = Mul (x, two) b = Mul (a, two) y = Relu (b)", "a = Mul (x, four) y = Relu (a)"),
+        id="a single number",
+    ),
 ]
 
 

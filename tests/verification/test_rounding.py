@@ -185,3 +185,26 @@ def test_the_same_pair_has_the_same_figures():
     """Nothing is drawn at random."""
     first, second = (verify(*CASES[1].rightly(), run=False).regions for _ in range(2))
     assert first == second
+
+
+def test_a_norm_of_weights_that_is_folded_in_low_precision():
+    """Its further outputs, which nothing reads, are not computed, and so not rounded either."""
+    w, gain = RANDOM.standard_normal((4, 3)).astype(np.float32), RANDOM.uniform(0.5, 2, 3).astype(np.float32)
+    normal = ((w - w.mean(axis=0)) / np.sqrt(w.var(axis=0) + np.float32(1e-5)) * gain).astype(np.float32)
+    case = Rewriting(
+        "",
+        "n (float[4, 3] x) => (float[4, 3] y) { @ r = Relu (~n) y = Add (x, r) }",
+        "~n, ~m, ~v = BatchNormalization <training_mode = 1> (w, gain, none, none, unit)",
+        "",
+        "~n = Identity (normal)",
+        tensors={
+            "w": w,
+            "gain": gain,
+            "none": np.zeros(3, np.float32),
+            "unit": np.ones(3, np.float32),
+            "normal": normal,
+        },
+    )
+    result = verify(*case.rightly(), run=False)
+    assert result.verdict is Verdict.EQUIVALENT
+    assert result.regions[0].detail == "folded in low precision"

@@ -271,7 +271,7 @@ class _Run:
         """What it makes of arrays, and whether it was onnx.reference that did."""
         if kernel := unrounded if self._is_passed_on(op) else KERNELS.get(op.type):
             try:
-                return kernel(op, inputs), False
+                return list(map(np.asarray, kernel(op, inputs))), False  # numpy makes numbers of arrays without axes
             except NotComputed:
                 if op.type in _OURS_ALONE or op.node.domain:
                     raise

@@ -17,6 +17,7 @@ from bnfold.verification.float64.kernel import Array
 _Made = TypeVar("_Made")
 
 _MOST = 1 << 28  # bytes
+_AROUND = 1500  # bytes of what tells an entry from others and holds its arrays, which may be short
 _SHARE = 8  # of the memory that there is, one in so many bytes
 _SERIALS = itertools.count()
 
@@ -76,7 +77,7 @@ class Kept:
             self._entries.move_to_end(key)
             return cast("_Made", self._entries[key][0])
         made = make()
-        self._entries[key] = made, size(made)
+        self._entries[key] = made, size(made) + _AROUND
         self._held += self._entries[key][1]
         while self._held > self._most:
             self._held -= self._entries.popitem(last=False)[1][1]

@@ -28,7 +28,8 @@ def conv(op: Op, inputs: Sequence[Array | None]) -> list[Array]:
     y = np.empty((weight.shape[0], count, *out))
     flat = weight.reshape(groups, weight.shape[0] // groups, -1)
     if math.prod(kernel) == 1 and math.prod(out) >= _WIDE:  # then there is nothing to write out
-        y = np.matmul(flat, windows.reshape(count, *flat.shape[::2], -1)).reshape(count, -1, *out)
+        positions = windows.reshape(count, *flat.shape[::2], math.prod(out))
+        y = np.matmul(flat, positions).reshape(count, weight.shape[0], *out)
         return [y if bias is None else y + channels(bias, y.ndim)]
     rows = max(1, _BLOCK * out[0] // max(1, windows.size))
     for start in range(0, out[0], rows):

@@ -7,7 +7,7 @@ has no circle, and all of them together reach from the inputs to the outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
@@ -166,28 +166,36 @@ class _Alignment:
         alike = (old for old in twin.live_ops() if hides(old) and counterpart(old)[0] == kind)
         alike = (old for old in alike if self._before.settings(old) == settings)
         free = [old for old in alike if self._before.keys(old)[0] not in self._after.values]
+        wrong: list[RegionResult] = []
         for old in sorted(free, key=lambda old: old.node.output[:1] != op.node.output[:1])[:_OPENINGS]:
-            results = self._read_by(old, op)
-            if wrong := next((result for result in results if result.outcome is Outcome.DIFFERENT), None):
-                self._unlike.setdefault(op, wrong)
-            elif results and all(result.outcome is Outcome.EQUAL for result in results):
-                for result in results:
+            read = self._read_by(old, op)
+            if read and all(result.outcome is Outcome.EQUAL for result, _ in read):
+                for result, region in read:
                     self._record(result)
+                    self._close(region)
                 return self._before.keys(old)
+            wrong += [result for result, _ in read if result.outcome is Outcome.DIFFERENT]
+        if wrong:
+            self._unlike[op] = wrong[0]
         return []
 
-    def _read_by(self, old: Op, op: Op) -> list[RegionResult]:
+    def _read_by(self, old: Op, op: Op) -> list[tuple[RegionResult, Region]]:
         """What two operators read is compared; nothing if some of it is no number that data makes."""
         numbers = self._before.numbers, self._after.numbers
         reads = op.inputs if counterpart(old)[1] == counterpart(op)[1] else op.inputs[::-1]
-        pairs = [(a, b) for a, b in zip_longest(old.inputs, reads) if a and b and numbers[0][a] != numbers[1][b]]
+        both = list(zip_longest(old.inputs, reads))
+        pairs = [(a, b) for a, b in both if a and b and numbers[0][a] != numbers[1][b]]
         fixed = (a in self._before.constants or b in self._after.constants for a, b in pairs)
-        if any(fixed) or not all(self._judge.may_cut(a) for a, _ in pairs):
+        is_lone = any((a is None) != (b is None) for a, b in both)
+        if is_lone or any(fixed) or not all(self._judge.may_cut(a) for a, _ in pairs):
             return []
         doubted, in_vain = set(self._found.doubted), self._in_vain
-        results = [self._compared(decisive(old, a), decisive(op, b))[0] for a, b in pairs]
-        self._found.doubted, self._in_vain = doubted, in_vain  # nothing is claimed yet
-        return results
+        try:
+            return [self._compared(decisive(old, a), decisive(op, b), old.outputs) for a, b in pairs]
+        except _Unmatched:
+            return []
+        finally:
+            self._found.doubted, self._in_vain = doubted, in_vain  # nothing is claimed yet
 
     def _claimed(self, value: Value, twin: Scope | None) -> int | None:
         """The number of the value of the same name, if the two may be taken for equal from here on."""
@@ -241,18 +249,19 @@ class _Alignment:
             return False
         return _are_unlike(self._before.graph.shape(left), self._after.graph.shape(right))
 
-    def _compared(self, left: Value, right: Value) -> tuple[RegionResult, Region]:
+    def _compared(self, left: Value, right: Value, claims: Sequence[Value | None] = ()) -> tuple[RegionResult, Region]:
         """Compares two values; where they differ, also from further up.
 
         Values at a border are made up freely. If one of them is made of another, the two sides may differ only for
         values that never occur together, and if it comes from a Sigmoid, say, for values that never occur at all; so
         such a value is opened, the latest first. What is made up further up reaches less, so more of it is tried.
+        What is claimed if they are equal is that they are, or else of the values of ``claims``.
         """
         opened: set[Number] = set()
         first: tuple[RegionResult, Region] | None = None
         while True:
             regions = balanced(self._before, self._after, left, right, self._judge.may_cut, frozenset(opened))
-            self._refuse_masks(left, regions[0])
+            self._refuse_masks(claims or [left], regions)
             result = self._judge(*regions, self._before, self._after, tries=_TRIES if opened else 1)
             if self._judge.is_late:
                 return result, regions[0]
@@ -278,8 +287,11 @@ class _Alignment:
         detail = f"what {named(op)} reads is {apart}, and nothing that was tried shows it"
         return replace(result, outcome=Outcome.NOT_EXERCISED, detail=detail)
 
-    def _refuse_masks(self, left: Value, region: Region) -> None:
-        if left.name not in self._suspects and any(v in self._tainted for op in region.ops for v in op.outputs):
+    def _refuse_masks(self, claims: Sequence[Value | None], regions: tuple[Region, Region]) -> None:
+        """Refuses a region that was equal at first and is longer now."""
+        if self._judge.knows(*regions) or any(value and value.name in self._suspects for value in claims):
+            return
+        if any(value in self._tainted for op in regions[0].ops for value in op.outputs):
             raise _Unmatched
 
     def _record(self, result: RegionResult) -> None:

@@ -5,6 +5,8 @@ So what such an operator reads is compared, and not only what it makes of it.
 
 from __future__ import annotations
 
+import numpy as np
+
 from bnfold.graph import Op, Value, cast_type, is_float
 
 _CHOOSING = frozenset({"ArgMax", "ArgMin", "Hardmax"})
@@ -43,9 +45,11 @@ def _below(op: Op, value: Value) -> Value | None:
     if made.type in _RISING or (made.type in ("Softmax", "LogSoftmax") and _is_along(made, op)):
         return made.data(0)
     if made.type in ("Add", "Sub", "Mul", "Div"):
-        constant = made.graph.constant(made.data(1))
+        constant, shape = made.graph.constant(made.data(1)), made.graph.shape(made.data(0))
         array = None if constant is None else constant.array()
-        if array is not None and array.size == 1 and (made.type in ("Add", "Sub") or array.item() > 0):
+        if array is None or array.size != 1 or array.ndim > len(shape or ()) or not np.isfinite(array.item()):
+            return None
+        if made.type in ("Add", "Sub") or array.item() > 0:
             return made.data(0)
     return None
 

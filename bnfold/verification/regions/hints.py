@@ -55,6 +55,7 @@ def hints(left: Side, right: Side) -> Hints:
     winners, losers = (rows if end in wanted else () for end in ("largest", "smallest"))
     meet = not all(_keeps_samples(side, op) for side in (left, right) for op in side.region.ops)
     levels = _levels(left, right)
+    types = {op.type for side in (left, right) for op in side.region.ops}
     return Hints(
         max(bounds, default=0.0),
         is_smooth,
@@ -64,7 +65,7 @@ def hints(left: Side, right: Side) -> Hints:
         losers,
         meet,
         extremes=tuple({end for side in (left, right) for end in _extremes(side)}),
-        odd=tuple({number for side in (left, right) for op in side.region.ops for number in _ODD.get(op.type, ())}),
+        odd=tuple(number for op_type, numbers in _ODD.items() if op_type in types for number in numbers),
         words=tuple(dict.fromkeys(word for side in (left, right) for word in _words(side))),
     )
 

@@ -75,11 +75,15 @@ class Judge:
         small = [scene for scene in self._scenes if scene.is_small]  # the others are for what fits none of these
         return is_fit and all(scene.shape(value) is not None for scene in small or self._scenes)
 
+    def knows(self, left: Region, right: Region) -> bool:
+        """Whether these regions were compared before."""
+        return _key(left, right, 1) in self._known
+
     def __call__(
         self, left: Region, right: Region, before: Numbering, after: Numbering, *, tries: int = 1
     ) -> RegionResult:
         """What the comparison comes to; values are made up so many times."""
-        key = (left.target, right.target, left.ops, right.ops, tries)
+        key = _key(left, right, tries)
         if key not in self._known:
             result = self._result(*self._sides(left, right, before, after), tries)
             self._known[key] = result
@@ -247,6 +251,10 @@ class Judge:
             seen = replace(seen, idle=tuple(rival for rival in seen.idle if not rival.matters(given)))
         assert worst is not None
         return *worst, seen
+
+
+def _key(left: Region, right: Region, tries: int) -> object:
+    return left.target, right.target, left.ops, right.ops, tries
 
 
 def _suited(left: Side, given: Given) -> tuple[Given, Array, Coverage]:

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 import onnx.defs
 
-from bnfold.graph import Graph, Op, Scope, Value
+from bnfold.graph import Graph, Op, Scope, Shape, Value
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import attribute_graphs
 from bnfold.verification.float64.kernels import RANDOM
@@ -37,9 +37,14 @@ _ALONG = frozenset(
 
 
 class Table:
-    """Hands out numbers: the same for the same key."""
+    """Hands out numbers: the same for the same key.
+
+    Attributes:
+        firsts: For each number the first value of all that has it, and its model.
+    """
 
     def __init__(self) -> None:
+        self.firsts: dict[Number, tuple[Graph, Value]] = {}
         self._numbers: dict[Hashable, Number] = {}
         self._alike: dict[Hashable, _Alike] = {}
 
@@ -118,6 +123,7 @@ class Numbering:
         """Gives a value its number."""
         self.numbers[value] = number
         self.values.setdefault(number, value)
+        self._table.firsts.setdefault(number, (self.graph, value))
         self.order.setdefault(value, len(self.order))
 
     def keys(self, op: Op) -> list[Number]:
@@ -210,9 +216,14 @@ class Numbering:
             if attribute.HasField("t"):
                 yield (attribute.name, self._content(attribute.t))
                 continue
-            plain, default = _told(op, attribute), defaults.get(attribute.name)
-            if default is None or plain != _told(op, onnx.AttributeProto.FromString(default)):
+            plain, default = _told(op, attribute, self._shape), defaults.get(attribute.name)
+            if default is None or plain != _told(op, onnx.AttributeProto.FromString(default), self._shape):
                 yield (attribute.name, plain)
+
+    def _shape(self, value: Value) -> Shape | None:
+        """As it is known of the first value that has this number: what one model knows of it, the other may not."""
+        graph, first = self._table.firsts[self.numbers[value]]
+        return graph.shape(first)
 
 
 def _roles(op: Op) -> list[str]:
@@ -229,14 +240,14 @@ def effective_attributes(op: Op) -> dict[str, bytes]:
     """The attributes of an op, with the defaults of those that it does not have."""
     defaults = _defaults(op.node.domain, op.node.op_type, since_version(op.node.domain, op.node.op_type, op.opset))
     attributes = [*map(onnx.AttributeProto.FromString, defaults.values()), *op.node.attribute]
-    return {attribute.name: _told(op, attribute) for attribute in attributes}
+    return {attribute.name: _told(op, attribute, op.graph.shape) for attribute in attributes}
 
 
-def _told(op: Op, attribute: onnx.AttributeProto) -> bytes:
+def _told(op: Op, attribute: onnx.AttributeProto, shape_of: Callable[[Value], Shape | None]) -> bytes:
     """An attribute, its axis counted from the first one."""
     shape = None
     if attribute.name == "axis" and attribute.i < 0 and op.type in _ALONG:
-        shape = op.graph.shape(op.data(0))
+        shape = shape_of(op.data(0))
     if shape is None:
         return _serialized(attribute)
     return _serialized(onnx.helper.make_attribute("axis", attribute.i + len(shape)))

@@ -12,26 +12,35 @@ from bnfold.verification.float64.how import How
 from bnfold.verification.float64.kept import Kept
 
 MODEL = "n (float[3] x) => (float[3] z) <float[3] w = {1, 2, 3}> { y = Mul (x, w) z = Relu (y) }"
+MEGABYTE = 1 << 17  # numbers
 
 
 def test_what_nobody_asked_for_longest_goes_first():
     """Nothing is made twice that there is room for, and asking for something keeps it."""
-    kept, made = Kept(most=16), []
+    kept, made = Kept(most=5 << 19), []
 
     def get(key):
-        return kept.array(key, lambda: made.append(key) or np.full(1, ord(key)))[0]
+        return kept.array(key, lambda: made.append(key) or np.full(MEGABYTE, ord(key)))[0]
 
     assert [chr(get(key)) for key in "abacab"] == list("abacab")
     assert made == ["a", "b", "c", "b"]
 
 
-@pytest.mark.parametrize(("memory", "made"), [(None, 2), (1 << 30, 2), (120, 3)])
+@pytest.mark.parametrize(("memory", "made"), [(None, 2), (1 << 30, 2), (12 << 20, 3)])
 def test_it_takes_a_part_of_the_memory(memory, made):
     """Where there is little, less is kept."""
     kept, times = Kept.within(memory), []
     for key in "aba":
-        kept.array(key, lambda: times.append(1) or np.zeros(1))
+        kept.array(key, lambda: times.append(1) or np.zeros(MEGABYTE))
     assert len(times) == made
+
+
+def test_many_small_things_take_memory_too():
+    """Of each, there is more than its array."""
+    kept, times = Kept(most=1 << 20), []
+    for key in (*range(2000), 0):
+        kept.array(key, lambda: times.append(1) or np.zeros(1))
+    assert len(times) == 2001
 
 
 def evaluated(given, kept=None):
@@ -74,5 +83,5 @@ def test_how_counts():
 def test_another_array_in_the_same_place_of_memory_is_another():
     """Arrays are told apart though what is kept is little and numpy uses memory again."""
     inputs = ({"x": np.full(3, float(number))} for number in range(200))
-    results = evaluated(inputs, Kept(most=200))
+    results = evaluated(inputs, Kept(most=10_000))
     assert [num.value.tolist() for num in results] == [[k, 2 * k, 3 * k] for k in range(200)]
