@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from bnfold.calibration import CalibrationError, calibrate
-from bnfold.calibration.reference.integers import unpacked
+from bnfold.calibration.reference.integers import packing, unpacked
 from bnfold.graph import Graph
 from bnfold.model_io import load
 
@@ -107,7 +107,7 @@ def test_packed_weights(bits, symmetric):
     np.testing.assert_allclose(mean_of(result.proto()), mean_of(net()), atol=1e-5)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("block", [16, 32])
 def test_unpacked(bits, symmetric, block):
@@ -121,7 +121,7 @@ def test_unpacked(bits, symmetric, block):
             model.graph.node.remove(other)
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info(node.input[0], TensorProto.FLOAT, [20, 20]))
     (weights,) = session(model).run(["y"], {node.input[0]: np.eye(20, dtype=np.float32)})
-    np.testing.assert_allclose(unpacked(op), weights, atol=1e-5)
+    np.testing.assert_allclose(unpacked(op, packing(op)), weights, atol=1e-5)
 
 
 def test_what_is_not_scaled_is_left(dynamic):
@@ -133,6 +133,28 @@ def test_what_is_not_scaled_is_left(dynamic):
     result = calibrate(model, DATA, reference=net(), executor=Here())
     assert [layer.twin for layer in result.layers] == ["first", "second"]
     assert "conv_quant gives integers that are not cast and scaled as ONNX Runtime's quantizer does it" in str(result)
+
+
+def cast_to_half(model):
+    for node in model.graph.node:
+        if node.op_type == "Cast":
+            node.attribute[0].i = TensorProto.FLOAT16
+
+
+def three_factors(model):
+    for node in model.graph.node:
+        if node.op_type == "Mul":
+            node.input.append(node.input[1])
+
+
+@pytest.mark.parametrize("change", [cast_to_half, three_factors])
+def test_what_is_scaled_otherwise_is_left(change, dynamic):
+    """An Add of float32 behind a Mul of float16, for one, would be no model."""
+    model = onnx.ModelProto()
+    model.CopyFrom(dynamic)
+    change(model)
+    with pytest.raises(CalibrationError, match=r"nothing to match: .* not cast and scaled as ONNX Runtime's quantizer"):
+        calibrate(model, DATA, reference=net(), check=False, executor=Here())
 
 
 def test_a_packing_that_is_not_known():
@@ -148,14 +170,37 @@ def test_a_packing_that_is_not_known():
         calibrate(model, DATA, reference=net(), only=["*_Q4"], executor=Here())
 
 
-@pytest.mark.parametrize(("attribute", "value"), [("K", 10**9), ("block_size", 0), ("bits", 5), ("N", 7)])
-def test_sizes_that_do_not_fit(attribute, value):
+def of_bytes(count, **attributes):
+    """A MatMulNBits whose weights are so many bytes."""
+    node = helper.make_node("MatMulNBits", ["x", "b", "s"], ["y"], domain="com.microsoft", **attributes)
+    arrays = {"b": np.zeros(count, np.uint8), "s": np.ones(2, np.float32)}
+    graph = helper.make_graph(
+        [node], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "K"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    (op,) = Graph(load(helper.make_model(graph, opset_imports=opsets, ir_version=10))).ops()
+    return op
+
+
+GOOD = {"K": 20, "N": 2, "block_size": 32, "bits": 4}
+
+
+@pytest.mark.parametrize(
+    ("count", "other"),
+    [
+        pytest.param(32, {"K": 10**9}, id="K"),
+        pytest.param(32, {"N": 7}, id="N"),
+        pytest.param(32, {"block_size": 0}, id="no-block"),
+        pytest.param(32, {"bits": 5}, id="bits"),
+        pytest.param(32, {"bits": "four"}, id="text"),
+        pytest.param(32, {"K": -20, "N": -2}, id="negative"),
+        pytest.param(1, {"K": 1, "block_size": 1}, id="half-a-byte"),
+    ],
+)
+def test_sizes_that_do_not_fit(count, other):
     """A model that says other sizes of packed weights than they have is no error of ours."""
-    model = packed()
-    for node in model.graph.node:
-        for entry in node.attribute:
-            if node.op_type == "MatMulNBits" and entry.name == attribute:
-                entry.i = value
-    for op in Graph(load(model)).ops():
-        if op.type.endswith("MatMulNBits"):
-            assert unpacked(op) is None
+    assert packing(of_bytes(32, **GOOD)) is not None
+    assert packing(of_bytes(count, **(GOOD | other))) is None
