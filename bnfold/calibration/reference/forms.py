@@ -150,7 +150,7 @@ def _scaling(op: Op) -> tuple[Op, Constant] | None:
     if mul is None or mul.op.type != "Mul" or len(mul.op.inputs) != 2:
         return None
     by = mul.op.data(1 - mul.index).producer
-    if by is None or by.type != "Mul" or by.scope is not op.scope:
+    if by is None or by.type != "Mul":
         return None
     constants = [c for value in by.inputs if value is not None and (c := op.graph.constant(value)) is not None]
     return (mul.op, constants[0]) if len(constants) == 1 else None
