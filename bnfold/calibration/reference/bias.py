@@ -13,8 +13,8 @@ import numpy as np
 
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
-from bnfold.calibration.reference.forms import W_SCALE, WITHOUT_BIAS, Kind, Unfit
-from bnfold.calibration.reference.layers import Layer, along, sole_reader
+from bnfold.calibration.reference.forms import W_SCALE, WITHOUT_BIAS, Kind, Unfit, sole_reader
+from bnfold.calibration.reference.layers import Layer, along
 from bnfold.graph import Constant, Dequantized, Op, Quantized, is_dequantize
 from bnfold.rounding import rounded
 

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from enum import Enum
 from math import prod
 
+from onnx import TensorProto
+
 from bnfold.affine import FloatArray
-from bnfold.calibration.reference.integers import OWN_BIAS, real, scaling, unpacked
-from bnfold.graph import Op
+from bnfold.calibration.reference.integers import OWN_BIAS, packing, real, unpacked
+from bnfold.graph import Constant, Op, Use, Value
 
 W_SCALE, W_ZERO_POINT = 4, 5  # of operators on integers
 _ZERO_POINT_OF_SCALED = 3  # of those that are scaled behind
@@ -73,9 +75,16 @@ class Unfit(Exception):
 
 
 def shape_of(op: Op, form: Form) -> tuple[int, ...]:
-    """Of the weights."""
+    """Of the weights.
+
+    Raises:
+        Unfit: how they are packed is not known.
+    """
     if form.is_packed:
-        return int(op.attribute("K", 0)), int(op.attribute("N", 0))
+        found = packing(op)
+        if found is None or op.input(OWN_BIAS) is not None:
+            raise Unfit("has weights that are packed or ordered in another way than ONNX Runtime's quantizer does it")
+        return found.inner, found.outer
     return op.constant(form.weight).shape
 
 
@@ -85,11 +94,9 @@ def end_of(op: Op, form: Form) -> Op:
     Raises:
         Unfit: what it makes of integers is not known.
     """
-    if form.is_packed and (unpacked(op) is None or op.input(OWN_BIAS) is not None):
-        raise Unfit("has weights that are packed or ordered in another way than ONNX Runtime's quantizer does it")
     if not form.is_scaled_behind:
         return op
-    found = scaling(op)
+    found = _scaling(op)
     if found is None or prod(found[1].shape) not in (1, shape_of(op, form)[weight_axis_of(op)]):
         raise Unfit("gives integers that are not cast and scaled as ONNX Runtime's quantizer does it")
     return found[0]
@@ -110,14 +117,40 @@ def weight_axis_of(op: Op) -> int:
 def weights_of(op: Op, form: Form) -> FloatArray:
     """The weights as they count, float64."""
     if form.is_packed:
-        weights = unpacked(op)
-        assert weights is not None
-        return weights
+        how = packing(op)
+        assert how is not None
+        return unpacked(op, how)
     weights = op.constant(form.weight).float64()
     if form.is_scaled_behind:
-        found = scaling(op)
+        found = _scaling(op)
         assert found is not None
         return real(weights, found[1], op.optional_constant(_ZERO_POINT_OF_SCALED), weight_axis_of(op))
     if form.result is None:
         return weights
     return real(weights, op.constant(W_SCALE), op.optional_constant(W_ZERO_POINT), weight_axis_of(op))
+
+
+def sole_reader(value: Value) -> Use | None:
+    """The one place that reads a value, if there is but one, in the same graph."""
+    if value.is_output or len(value.readers) != 1:
+        return None
+    (use,) = value.readers
+    return use if use.op.scope is value.scope else None
+
+
+def _scaling(op: Op) -> tuple[Op, Constant] | None:
+    """The Mul behind an operator that gives int32, and the scale of its weights; None if it is used otherwise.
+
+    ONNX Runtime's dynamic quantizer writes Cast, and Mul by x_scale * scale.
+    """
+    cast = sole_reader(op.output)
+    if cast is None or cast.op.type != "Cast" or cast.op.attribute("to") != TensorProto.FLOAT:
+        return None
+    mul = sole_reader(cast.op.output)
+    if mul is None or mul.op.type != "Mul" or len(mul.op.inputs) != 2:
+        return None
+    by = mul.op.data(1 - mul.index).producer
+    if by is None or by.type != "Mul":
+        return None
+    constants = [c for value in by.inputs if value is not None and (c := op.graph.constant(value)) is not None]
+    return (mul.op, constants[0]) if len(constants) == 1 else None

@@ -1,19 +1,20 @@
 """Layers whose weights are integers in the operator itself, as real numbers.
 
 QLinearConv, QGemm           (W - zero) * scale, which are inputs
-ConvInteger, MatMulInteger   Cast, and Mul by x_scale * scale behind them (ONNX Runtime's dynamic quantizer)
+ConvInteger, MatMulInteger   the same, with the scale of a Mul behind them
 MatMulNBits                  rows of W, packed in blocks that have a scale each
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 import numpy.typing as npt
 
 from bnfold.affine import FloatArray
-from bnfold.graph import Constant, Op, Value
+from bnfold.graph import Constant, Op
 
 SCALES, ZERO_POINTS, GROUP_INDEX, OWN_BIAS = 2, 3, 4, 5  # inputs of MatMulNBits
 _BYTE = 8
@@ -27,42 +28,52 @@ def real(weights: FloatArray, scale: Constant, zero_point: Constant | None, axis
     return np.asarray((weights - zero.reshape(sizes)) * scale.float64().reshape(-1).reshape(sizes))
 
 
-def scaling(op: Op) -> tuple[Op, Constant] | None:
-    """The Mul behind an operator that gives int32, and the scale of its weights; None if it is used otherwise."""
-    cast = _reader(op.output, "Cast")
-    mul = _reader(cast.output, "Mul") if cast is not None else None
-    if cast is None or mul is None:
-        return None
-    (by,) = [value for value in mul.inputs if value is not cast.output] or [None]
-    product = by.producer if by is not None else None
-    if product is None or product.type != "Mul" or product.scope is not op.scope:
-        return None
-    constants = [c for value in product.inputs if value is not None and (c := op.graph.constant(value)) is not None]
-    return (mul, constants[0]) if len(constants) == 1 else None
+@dataclass(frozen=True)
+class Packing:
+    """How a MatMulNBits has its weights: rows of W^T in blocks, some bits each."""
+
+    bits: int
+    block: int
+    inner: int
+    outer: int
+
+    @property
+    def blocks(self) -> int:
+        """Of a row."""
+        return -(-self.inner // self.block)
 
 
-def unpacked(op: Op) -> FloatArray | None:
-    """The weights of a MatMulNBits, `[K, N]`; None if they are packed in a way that is not known here."""
-    bits, block = op.attribute("bits", 4), op.attribute("block_size", 0)
-    inner, outer = op.attribute("K", 0), op.attribute("N", 0)
-    if bits not in (2, 4, 8) or not (block and inner and outer) or op.input(GROUP_INDEX) is not None:
+def packing(op: Op) -> Packing | None:
+    """How the weights of a MatMulNBits are packed; None if that is not known here, or not what it says."""
+    sizes = [op.attribute(name, default) for name, default in (("bits", 4), ("block_size", 0), ("K", 0), ("N", 0))]
+    if not all(isinstance(size, int) and size > 0 for size in sizes) or op.input(GROUP_INDEX) is not None:
         return None
-    blocks = -(-inner // block)
+    found = Packing(*sizes)
+    if found.bits not in (2, 4, 8) or found.block * found.bits % _BYTE:
+        return None
     packed, steps, zeros = op.constant(1), op.constant(SCALES), op.optional_constant(ZERO_POINTS)
-    sizes = [prod(packed.shape) * _BYTE, prod(steps.shape)]
-    if packed.dtype != np.uint8 or sizes != [outer * blocks * block * bits, outer * blocks]:
+    blocks = found.outer * found.blocks
+    if packed.dtype != np.uint8 or prod(packed.shape) * _BYTE != blocks * found.block * found.bits:
         return None
-    levels, scales = _levels(packed.array().reshape(outer, -1), bits), steps.float64().reshape(outer, blocks)
+    of_zeros = found.outer * -(-found.blocks * found.bits // _BYTE)
+    if zeros is not None and prod(zeros.shape) != (of_zeros if zeros.dtype == np.uint8 else blocks):
+        return None
+    return found if prod(steps.shape) == blocks else None
+
+
+def unpacked(op: Op, packing: Packing) -> FloatArray:
+    """The weights of a MatMulNBits, `[K, N]`."""
+    bits, outer, blocks = packing.bits, packing.outer, packing.blocks
+    zeros = op.optional_constant(ZERO_POINTS)
     if zeros is None:
         zero = np.full((outer, blocks), 2.0 ** (bits - 1))
-    elif prod(zeros.shape) != outer * (-(-blocks * bits // _BYTE) if zeros.dtype == np.uint8 else blocks):
-        return None
     elif zeros.dtype == np.uint8:
         zero = _levels(zeros.array().reshape(outer, -1), bits)[:, :blocks]
     else:
         zero = zeros.float64().reshape(outer, blocks)
-    weights = (levels.reshape(outer, blocks, block) - zero[..., None]) * scales[..., None]
-    return np.asarray(weights.reshape(outer, -1)[:, :inner].T)
+    levels = _levels(op.constant(1).array().reshape(outer, -1), bits).reshape(outer, blocks, packing.block)
+    weights = (levels - zero[..., None]) * op.constant(SCALES).float64().reshape(outer, blocks, 1)
+    return np.asarray(weights.reshape(outer, -1)[:, : packing.inner].T)
 
 
 def _levels(packed: npt.NDArray[np.uint8], bits: int) -> FloatArray:
@@ -70,10 +81,3 @@ def _levels(packed: npt.NDArray[np.uint8], bits: int) -> FloatArray:
     shifts = np.arange(0, _BYTE, bits, dtype=np.uint8)
     levels = (packed[..., None] >> shifts) & np.uint8(2**bits - 1)
     return levels.reshape(*packed.shape[:-1], -1).astype(np.float64)
-
-
-def _reader(value: Value, op_type: str) -> Op | None:
-    if value.is_output or len(value.readers) != 1:
-        return None
-    (use,) = value.readers
-    return use.op if use.op.type == op_type and use.op.scope is value.scope else None

@@ -26,6 +26,7 @@ from bnfold.calibration.reference.forms import (
     end_of,
     group_of,
     shape_of,
+    sole_reader,
     weight_axis_of,
     weights_of,
 )  # fmt: skip
@@ -225,14 +226,6 @@ def along(constant: Constant, layer: Layer) -> FloatArray | None:
     if sizes.get(from_right, 1) not in (1, layer.channels) or (sizes and max(sizes) > rank and rank > 1):
         return None
     return np.broadcast_to(constant.float64().reshape(-1), layer.channels).astype(np.float64)
-
-
-def sole_reader(value: Value) -> Use | None:
-    """The one place that reads a value, if there is but one, in the same graph."""
-    if value.is_output or len(value.readers) != 1:
-        return None
-    (use,) = value.readers
-    return use if use.op.scope is value.scope else None
 
 
 def _next(value: Value) -> Use | None:

@@ -16,9 +16,9 @@ from onnx import helper
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibration.reference.bias import Bias, bias_of
-from bnfold.calibration.reference.forms import W_SCALE, W_ZERO_POINT, Kind
+from bnfold.calibration.reference.forms import W_SCALE, W_ZERO_POINT, Kind, sole_reader
 from bnfold.calibration.reference.integers import SCALES
-from bnfold.calibration.reference.layers import Layer, layer_of, sole_reader
+from bnfold.calibration.reference.layers import Layer, layer_of
 from bnfold.calibration.rewrite import constant, end_dropping, finish, put
 from bnfold.graph import Dequantized, Graph, Op, Quantized, is_dequantize
 from bnfold.model_io import Model

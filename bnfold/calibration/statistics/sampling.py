@@ -56,7 +56,7 @@ def unseen(divergence: FloatArray, shift: FloatArray, ratio: FloatArray, samples
         samples: how many were drawn.
     """
     share = np.divide(shift**2, shift**2 + 1 - ratio, out=np.ones_like(ratio), where=ratio < 1)
-    missed = (ratio < 1) & ((1 - np.maximum(share, _RAREST)) ** samples > 1 - OFTEN)
+    missed = (1 - np.maximum(share, _RAREST)) ** samples > 1 - OFTEN
     few = np.argsort(-divergence, kind="stable")[: len(divergence) // _FEW]
     return float(np.where(missed, divergence, 0)[few].sum() / len(divergence))
 

@@ -4,11 +4,13 @@ import numpy as np
 import onnx
 import pytest
 from calibration.helpers import Here, session
+from helpers import model_of
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from bnfold.calibration import CalibrationError, calibrate
-from bnfold.calibration.reference.integers import unpacked
+from bnfold.calibration.reference.integers import packing, unpacked
+from bnfold.calibration.reference.layers import layers
 from bnfold.graph import Graph
 from bnfold.model_io import load
 
@@ -107,7 +109,7 @@ def test_packed_weights(bits, symmetric):
     np.testing.assert_allclose(mean_of(result.proto()), mean_of(net()), atol=1e-5)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [2, 4, 8])
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("block", [16, 32])
 def test_unpacked(bits, symmetric, block):
@@ -121,7 +123,7 @@ def test_unpacked(bits, symmetric, block):
             model.graph.node.remove(other)
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info(node.input[0], TensorProto.FLOAT, [20, 20]))
     (weights,) = session(model).run(["y"], {node.input[0]: np.eye(20, dtype=np.float32)})
-    np.testing.assert_allclose(unpacked(op), weights, atol=1e-5)
+    np.testing.assert_allclose(unpacked(op, packing(op)), weights, atol=1e-5)
 
 
 def test_what_is_not_scaled_is_left(dynamic):
@@ -133,6 +135,41 @@ def test_what_is_not_scaled_is_left(dynamic):
     result = calibrate(model, DATA, reference=net(), executor=Here())
     assert [layer.twin for layer in result.layers] == ["first", "second"]
     assert "conv_quant gives integers that are not cast and scaled as ONNX Runtime's quantizer does it" in str(result)
+
+
+def cast_to_half(model):
+    for node in model.graph.node:
+        if node.op_type == "Cast":
+            node.attribute[0].i = TensorProto.FLOAT16
+
+
+def three_factors(model):
+    for node in model.graph.node:
+        if node.op_type == "Mul":
+            node.input.append(node.input[1])
+
+
+def scaled_by_three(model):
+    for tensor in model.graph.initializer:
+        if tensor.name.endswith("_scale"):
+            tensor.CopyFrom(numpy_helper.from_array(np.ones(3, np.float32), tensor.name))
+
+
+def scaled_by_constants(model):
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.1), "step"))
+    for node in model.graph.node:
+        if node.op_type == "Mul" and any(name.endswith("_scale") for name in node.input[1:]):
+            node.input[0] = "step"
+
+
+@pytest.mark.parametrize("change", [cast_to_half, three_factors, scaled_by_three, scaled_by_constants])
+def test_what_is_scaled_otherwise_is_left(change, dynamic):
+    """An Add of float32 behind a Mul of float16, for one, would be no model."""
+    model = onnx.ModelProto()
+    model.CopyFrom(dynamic)
+    change(model)
+    with pytest.raises(CalibrationError, match=r"nothing to match: .* not cast and scaled as ONNX Runtime's quantizer"):
+        calibrate(model, DATA, reference=net(), check=False, executor=Here())
 
 
 def test_a_packing_that_is_not_known():
@@ -148,14 +185,81 @@ def test_a_packing_that_is_not_known():
         calibrate(model, DATA, reference=net(), only=["*_Q4"], executor=Here())
 
 
-@pytest.mark.parametrize(("attribute", "value"), [("K", 10**9), ("block_size", 0), ("bits", 5), ("N", 7)])
-def test_sizes_that_do_not_fit(attribute, value):
+def of_bytes(count, kind=np.uint8, steps=2, zeros=None, more=(), **attributes):
+    """A MatMulNBits whose weights are so many bytes."""
+    names = ["x", "b", "s", "" if zeros is None else "z", *more]
+    node = helper.make_node("MatMulNBits", names, ["y"], "l", domain="com.microsoft", **attributes)
+    arrays = {"b": np.zeros(count, kind), "s": np.ones(steps, np.float32), "z": zeros, "bias": np.ones(2, np.float32)}
+    graph = helper.make_graph(
+        [node], "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", "K"])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items() if array is not None],
+    )  # fmt: skip
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    return Graph(load(helper.make_model(graph, opset_imports=opsets, ir_version=10)))
+
+
+GOOD = {"count": 32, "K": 20, "N": 2, "block_size": 32, "bits": 4}
+
+
+def packing_of(**changes):
+    (op,) = of_bytes(**(GOOD | changes)).ops()
+    return packing(op)
+
+
+@pytest.mark.parametrize("zeros", [None, np.ones(2, np.uint8), np.ones(2, np.float32)])
+def test_sizes_that_fit(zeros):
+    """A byte holds two zero points, but those of a row begin with one."""
+    assert packing_of(zeros=zeros) is not None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"K": 10**9}, id="K"),
+        pytest.param({"N": 7}, id="N"),
+        pytest.param({"block_size": 0}, id="no-block"),
+        pytest.param({"bits": 5}, id="bits"),
+        pytest.param({"bits": "four"}, id="text"),
+        pytest.param({"K": -20, "N": -2}, id="negative"),
+        pytest.param({"count": 1, "K": 1, "block_size": 1}, id="half-a-byte"),
+        pytest.param({"kind": np.int8}, id="signed"),
+        pytest.param({"steps": 3}, id="steps"),
+        pytest.param({"zeros": np.ones(3, np.uint8)}, id="packed-zeros"),
+        pytest.param({"zeros": np.ones(1, np.float32)}, id="zeros"),
+        pytest.param({"zeros": np.ones(1, np.uint8), "block_size": 16}, id="zeros-of-two-rows"),
+    ],
+)
+def test_sizes_that_do_not_fit(changes):
     """A model that says other sizes of packed weights than they have is no error of ours."""
-    model = packed()
-    for node in model.graph.node:
-        for entry in node.attribute:
-            if node.op_type == "MatMulNBits" and entry.name == attribute:
-                entry.i = value
-    for op in Graph(load(model)).ops():
-        if op.type.endswith("MatMulNBits"):
-            assert unpacked(op) is None
+    assert packing_of(**changes) is None
+
+
+def test_packed_weights_with_a_bias():
+    """Of their own: a correction would go past it, and what it adds is not known."""
+    _, ((_, why),) = layers(of_bytes(**GOOD, more=["", "bias"]))
+    assert "packed or ordered in another way" in why
+
+
+def test_zero_points_that_are_numbers():
+    """They are in units of the steps, as integers are."""
+    graph = of_bytes(**GOOD, zeros=np.array([1.5, -2.0], np.float32))
+    ((layer,), _) = layers(graph)
+    np.testing.assert_array_equal(layer.weights(0), np.repeat([[-1.5], [2.0]], 20, 1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("y = QLinearConv (q, xs, xz, w, s, z, ys, xz)", id="QLinearConv"),
+        pytest.param("i = ConvInteger (q, w, xz, z) f = Cast <to = 1> (i) t = Mul (d, s) y = Mul (f, t)", id="Integer"),
+    ],
+)
+def test_weights_with_a_zero_point(text):
+    """(W - zero) * scale, whichever input says so."""
+    model = model_of(f"""<ir_version: 10, opset_import: ["": 17]> g (uint8[1, 1, 4, 4] q, float d) => (y)
+        <float xs = {{0.5}}, uint8 xz = {{3}}, float s = {{0.25}}, uint8 z = {{7}}, float ys = {{1.0}}> {{ {text} }}""")
+    model.graph.initializer.append(numpy_helper.from_array(np.array([5, 9], np.uint8).reshape(2, 1, 1, 1), "w"))
+    ((layer,), _) = layers(Graph(load(model)))
+    np.testing.assert_array_equal(layer.weights(0), [[-0.5], [0.5]])

@@ -74,6 +74,12 @@ def test_layers_of_other_samples():
     assert explained(kernels) == pytest.approx(floor * quantile(1, 19))
 
 
+def test_one_direction():
+    """Where all channels of all layers go together, there is one, and what is known of it comes from the groups."""
+    direction = np.arange(1.0, 12)
+    assert explained([np.outer(direction, direction)] * 3) == pytest.approx(direction @ direction * quantile(1, 10))
+
+
 def test_a_single_sample():
     """Nothing is known of errors, so that anything may be explained."""
     assert explained([kernel(met(np.zeros((1, 2, 3)) + np.arange(3.0)), np.ones(2))]) == math.inf
@@ -83,6 +89,7 @@ def test_values_that_never_vary():
     """No error, nothing to explain."""
     still = met(np.ones((20, 2, 3)))
     assert explained([kernel(still, np.ones(2))]) < 1e-30
+    assert explained([np.zeros((20, 20))]) == 0
 
 
 def rare(samples, seed, *, factor=1.0):
@@ -110,3 +117,13 @@ def test_of_many_samples_some_are_drawn():
     assert unseen(1 / still, np.zeros(16), still, 100) > 0
     assert unseen(1 / still, np.zeros(16), still, 1000) == 0
     assert unseen(1 / still[:3], np.zeros(3), still[:3], 100) == 0  # one of three is not few
+
+
+@pytest.mark.parametrize(("samples", "is_missed"), [(50, True), (51, False)])
+def test_how_rare_they_are(samples, is_missed):
+    """Of a tenth of all samples none is among 50 in one case of 194, and among 51 in one of 215."""
+    share, step, still = 0.1, 2.0, 0.25  # the others have this variance, and so has the tenth around its mean
+    var = still + share * (1 - share) * step**2
+    shift = np.full(4, share * step / np.sqrt(var))
+    divergence = np.array([1.0, 0.5, 0.5, 0.5])
+    assert unseen(divergence, shift, np.full(4, still / var), samples) == (0.25 if is_missed else 0)
