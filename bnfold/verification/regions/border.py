@@ -149,7 +149,7 @@ def _values(
 ) -> Array:
     random, dtype = np.random.default_rng(seed), scene.dtype(value)
     if dtype == np.object_ and value.producer is None:
-        return np.resize(np.array(kind.words or [_WORD], object), shape)
+        return _drawn(random, np.array(kind.words or [_WORD], object), shape)
     if truth is not None:
         return np.full(shape, truth)
     if dtype == np.bool_:
@@ -158,15 +158,20 @@ def _values(
         if dtype.kind not in "iu" or value.producer is not None:
             raise CannotEvaluate(f"{value.name!r} is neither a number nor an index")
         choices = kind.choices or range(index_range(graph, value.name) or 2)
-        return np.array(random.choice(np.array(choices), shape)).astype(dtype)
+        return _drawn(random, np.array(choices), shape).astype(dtype)
     if kind.levels:
-        return np.asarray(random.choice(np.array(kind.levels), shape))
+        return _drawn(random, np.array(kind.levels), shape)
     numbers = kind.size * _numbers(random, shape, kind.name)
     for sample, place in zip(numbers, kind.places, strict=False) if numbers.ndim > 1 else ():
         for axis in range(sample.ndim):
             if place < sample.shape[axis]:
                 np.moveaxis(sample, axis, 0)[place] += kind.peak
     return numbers
+
+
+def _drawn(random: np.random.Generator, some: Array, shape: tuple[int, ...]) -> Array:
+    """Each of some as often as the others, in random places."""
+    return random.permutation(np.resize(random.permutation(some), math.prod(shape))).reshape(shape)
 
 
 def _numbers(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> FloatArray:

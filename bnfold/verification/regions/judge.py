@@ -211,6 +211,7 @@ class Judge:
             seen = replace(now, left=replace(now.left, blind=False), right=replace(now.right, blind=False))
             if result.outcome is Outcome.NOT_EVALUATED or found.ratio > result.error:
                 result = _with(result, found)
+            result = replace(result, tried=seen.tried)
             if result.outcome is Outcome.DIFFERENT:
                 self._telling = left, right, given
                 op = culprit(left, right, given)
@@ -241,11 +242,15 @@ class Judge:
                 worst = found, given
             if not trial.kind.size:  # for which most branches come to the same
                 met, also_met = replace(met, taken=frozenset()), replace(also_met, taken=frozenset())
-            tells = seen.tells or (
-                found.tells and not trial.kind.is_daring
-            )  # beside huge numbers a huge bound is small
-            shows = seen.shows or found.shows
-            seen = replace(seen, left=seen.left | met, right=seen.right | also_met, tells=tells, shows=shows)
+            seen = replace(
+                seen,
+                left=seen.left | met,
+                right=seen.right | also_met,
+                tells=seen.tells
+                or (found.tells and not trial.kind.is_daring),  # beside huge numbers a huge bound is small
+                shows=seen.shows or found.shows,
+                tried=tuple(dict.fromkeys((*seen.tried, trial.kind.aim))),
+            )
             if found.ratio > 1:
                 break
             seen = replace(seen, idle=tuple(rival for rival in seen.idle if not rival.matters(given)))

@@ -19,7 +19,7 @@ from bnfold.verification.regions.untried import Seen
 
 _FEW = 10
 _MOST_TEXTS = 32
-_BESIDE = 1.0, -2.0, 3.0  # numbers beside what is none
+_BESIDE = 1.0, -2.0  # numbers beside what is none
 
 Wanted = Sequence[Any]
 
@@ -177,8 +177,8 @@ OBLIGATIONS = (
     Obligation(
         "no numbers",
         "IsNaN, IsInf",
-        "NaN, both infinities",
-        lambda _, wanted: [Kind("normal", levels=(*wanted, *_BESIDE))],
+        "NaN, both infinities, each among numbers",
+        lambda _, wanted: [Kind("normal", levels=(number, *_BESIDE)) for number in wanted],
         wants=hints.odd,
     ),
     Obligation(

@@ -29,7 +29,7 @@ class Seen:
         tells: Whether a difference would have shown in some trial.
         shows: Whether anything but zeros came of some trial.
         is_exact: Whether the sides were equal to the last bit.
-        aims: The obligations that trials were for.
+        tried: What trials were for, by the names of obligations.
     """
 
     left: Coverage = NOTHING
@@ -39,7 +39,7 @@ class Seen:
     tells: bool = False
     shows: bool = False
     is_exact: bool = True
-    aims: tuple[str, ...] = ()
+    tried: tuple[str, ...] = ()
 
 
 def odd_conditions(left: Side, right: Side, seen: Seen) -> str:
