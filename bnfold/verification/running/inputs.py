@@ -21,7 +21,9 @@ Array = npt.NDArray[Any]
 
 DISTRIBUTIONS = ("normal", "uniform", "spikes", "large", "constant")
 _GUESSES = (224, 64, 32, 256, 128, 16, 8, 4, 1, 80, 40)  # for an axis that nothing is known of
+_LONG = (1024, 16_000)  # and for a single one, which may be that of a sound
 _BATCHES = (2, 1, 3)
+_MOST_CANDIDATES = 26
 
 
 class CannotGenerate(Exception):
@@ -85,10 +87,9 @@ class Generator:
         unknown = list(dict.fromkeys(dim for shape in self._given.values() for dim in shape if isinstance(dim, str)))
         batch = {shape[0] for shape in self._given.values() if shape and isinstance(shape[0], str)}
         others = [dim for dim in unknown if dim not in batch]
-        for guess in self._guesses(len(others)):
-            for size in _BATCHES[: 2 if batch else 1]:
-                sizes = dict(zip(others, guess, strict=True)) | dict.fromkeys(batch, size)
-                yield self._sized(sizes)
+        guesses = itertools.product(self._guesses(len(others)), _BATCHES[: 2 if batch else 1])
+        for guess, size in itertools.islice(guesses, _MOST_CANDIDATES):
+            yield self._sized(dict(zip(others, guess, strict=True)) | dict.fromkeys(batch, size))
 
     @property
     def guessed(self) -> str:
@@ -120,6 +121,7 @@ class Generator:
     def _guesses(self, count: int) -> Iterator[tuple[int, ...]]:
         if count <= 2:
             yield from ((guess,) * count for guess in _GUESSES[: 1 if not count else None])
+            yield from ((guess,) for guess in _LONG if count == 1)
             yield from itertools.permutations(_GUESSES[:5], count) if count == 2 else ()
         else:
             yield from ((guess,) * count for guess in _GUESSES)
