@@ -21,7 +21,7 @@ Array = npt.NDArray[Any]
 
 DISTRIBUTIONS = ("normal", "uniform", "spikes", "large", "constant")
 _GUESSES = (224, 64, 32, 256, 128, 16, 8, 4, 1, 80, 40)  # for an axis that nothing is known of
-_LONG = (1024, 16_000)  # and for a single one, which may be that of a sound
+_LONG, _MOST_LONG = (1024, 16_000), 100_000  # which may be that of a sound, while the inputs have so many entries
 _BATCHES = (2, 1, 3)
 _MOST_CANDIDATES = 26
 
@@ -89,7 +89,9 @@ class Generator:
         others = [dim for dim in unknown if dim not in batch]
         guesses = itertools.product(self._guesses(len(others)), _BATCHES[: 2 if batch else 1])
         for guess, size in itertools.islice(guesses, _MOST_CANDIDATES):
-            yield self._sized(dict(zip(others, guess, strict=True)) | dict.fromkeys(batch, size))
+            shapes = self._sized(dict(zip(others, guess, strict=True)) | dict.fromkeys(batch, size))
+            if not set(guess) & set(_LONG) or _entries(shapes) <= _MOST_LONG:
+                yield shapes
 
     @property
     def guessed(self) -> str:
@@ -109,7 +111,7 @@ class Generator:
         Raises:
             CannotGenerate: They are too large.
         """
-        if (entries := sum(map(math.prod, shapes.values()))) > self._most:
+        if (entries := _entries(shapes)) > self._most:
             raise CannotGenerate(f"inputs of {entries} entries are more than time and memory allow ({self._most})")
         random = np.random.default_rng([self._seed, DISTRIBUTIONS.index(distribution), salt])
         feed = {
@@ -131,6 +133,10 @@ class Generator:
             name: tuple(sizes[dim] if isinstance(dim, str) else dim for dim in shape)
             for name, shape in self._given.items()
         }
+
+
+def _entries(shapes: Mapping[str, Sequence[int]]) -> int:
+    return sum(map(math.prod, shapes.values()))
 
 
 def _filled(port: Port) -> tuple[int | str, ...]:

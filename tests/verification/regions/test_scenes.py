@@ -45,3 +45,9 @@ def test_a_sound_of_open_length(window, verdict):
     result = verify(before, folded(before)[1])
     assert result.verdict is verdict
     assert ("--shape" in str(result)) is (verdict is Verdict.NOT_VERIFIED)
+
+
+def test_images_are_not_as_long_as_sounds():
+    """Though their two axes have one name, and so one size that is not known."""
+    graph = Graph(load(parsed("n (float[N, 3, D, D] x) => (float[N, 3, D, D] y) { y = Relu (x) }")))
+    assert max(shapes["x"][2] for shapes in Generator(graph, {}, {}, 0).candidates()) == 256
