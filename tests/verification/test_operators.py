@@ -53,11 +53,19 @@ def test_the_same_is_equivalent(case):
 
 
 def test_attributes_without_effect_are_not_passed_over():
-    """No made-up value is between the two: it is not claimed that the sides are equal, and the report says why."""
-    model = "n (float[1, 3] x) => (float[1, 3] y) {y = Shrink <lambd = @> (x)}"
-    result = verify(*Rewriting("", model, before="1e-7", wrong="2e-7", right="").wrongly(), run=False)
-    assert result.verdict is Verdict.NOT_VERIFIED
-    assert "lambd of Shrink differ, and had no effect on what was tried" in "".join(result.reasons)
+    """Nothing is claimed of what no trial shows, and the report says what that is."""
+    model = "n (float[1, 1, 3] x) => (float[1, 1, 6] y) <float[3] f = {1, 1, 2}> {y = Resize @ (x, , f)}"
+    only = "<extrapolation_value = 7.0>"
+    result = verify(*Rewriting("", model, before="", wrong=only, right="").wrongly(), run=False)
+    assert "extrapolation_value of Resize differ, and had no effect on what was tried" in "".join(result.reasons)
+    assert not result.complete
+
+
+def test_values_are_infinite_where_that_counts():
+    """An operator asks of them."""
+    model = "n (float[1, 3] x) => (bool[1, 3] y) {y = IsInf @ (x)}"
+    case = Rewriting("", model, before="", wrong="<detect_negative = 0>", right="")
+    assert verify(*case.wrongly(), run=False).verdict is Verdict.DIFFERENT
 
 
 @pytest.mark.parametrize(("parts", "verdict"), [(3, Verdict.DIFFERENT), (2, Verdict.EQUIVALENT)])

@@ -1,6 +1,7 @@
 """At which sizes two models are compared."""
 
 import onnx.shape_inference
+import pytest
 from helpers import folded, model_of
 from verification.helpers import parsed
 
@@ -47,3 +48,23 @@ def test_lists_of_sizes_that_double_are_not_followed(monkeypatch):
     model = load(parsed(f"n (float[1, 3, 64, 64] x) => (float[1, 3, 64, 64] y, int64[n] s25) {images % doubled}"))
     assert scenes(Graph(model), Generator(Graph(model), {}, {}, 0).candidates())
     assert set(asked) == {False}
+
+
+@pytest.mark.parametrize(
+    ("window", "verdict"),
+    [pytest.param(2000, Verdict.EQUIVALENT, id="fits"), pytest.param(20_000, Verdict.NOT_VERIFIED, id="fits-no-guess")],
+)
+def test_a_sound_of_open_length(window, verdict):
+    """It may have to be long, as a window of it is; where no size does, that is said."""
+    before = model_of(f"""<ir_version: 8, opset_import: ["": 17]> g (float[N, samples] x) => (float[N, 4, t] y)
+        <int64[1] one = {{1}}> {{ u = Unsqueeze (x, one)
+        c = Conv <strides = [160]> (u, {{w: 4, 1, {window}}}) y = BatchNormalization (c, {{bn: 4}}) }}""")
+    result = verify(before, folded(before)[1])
+    assert result.verdict is verdict
+    assert ("--shape" in str(result)) is (verdict is Verdict.NOT_VERIFIED)
+
+
+def test_images_are_not_as_long_as_sounds():
+    """Though their two axes have one name, and so one size that is not known."""
+    graph = Graph(load(parsed("n (float[N, 3, D, D] x) => (float[N, 3, D, D] y) { y = Relu (x) }")))
+    assert max(shapes["x"][2] for shapes in Generator(graph, {}, {}, 0).candidates()) == 256
