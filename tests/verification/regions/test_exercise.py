@@ -79,6 +79,17 @@ DIFFERENT = [
         tensors=TENSORS,
     ),
     Rewriting(
+        "row of a table that an input chooses from",
+        "n (int64[N, 3] x) => (int64[N, 3] y) {@}",
+        *("y = Gather (labels, x)", "y = Gather (off, x)", "~j = Gather (labels, x) y = Identity (~j)"),
+        tensors=TENSORS,
+    ),
+    Rewriting(
+        "integer that an input is held against",
+        "n (int64[N, 3] x) => (bool[N, 3] y) <int64 a = {5000}, int64 b = {5001}> {@}",
+        *("y = Equal (x, a)", "y = Equal (x, b)", "y = Equal (a, x)"),
+    ),
+    Rewriting(
         "row of an embedding of positions",
         """n (float[B, S, 8] x) => (float[B, S, 8] y)
            {k = Shape <start = 1, end = 2> (x) p = Slice (labels, o, k) @ y = Add (x, q)}""",
