@@ -193,27 +193,18 @@ def _integers(side: Side) -> Iterator[int]:
 
 def extremes(left: Side, right: Side) -> list[int]:
     """Integers that are cast to a narrower type, which does not hold them."""
-    found: dict[int, None] = {}
-    for op in (*left.region.ops, *right.region.ops):
-        if op.type == "Cast" and (kind := cast_type(op)) is not None and kind.kind in "iu":
-            source = op.graph.dtype(op.data(0))
-            if source is not None and source.kind in "iu" and source.itemsize > kind.itemsize:
-                found |= dict.fromkeys((np.iinfo(kind).max + 1, np.iinfo(kind).min - 1))
-    return list(found)
+    ops = (*left.region.ops, *right.region.ops)
+    pairs = [(op.graph.dtype(op.data(0)), new) for op in ops if (new := cast_type(op)) and new.kind in "iu"]
+    narrow = {np.iinfo(new) for old, new in pairs if old and old.kind in "iu" and old.itemsize > new.itemsize}
+    return sorted({end for info in narrow for end in (info.max + 1, info.min - 1)})
 
 
 def words(left: Side, right: Side) -> list[str]:
     """Texts that others are held against."""
-    return list(dict.fromkeys([*_words(left), *_words(right)]))
-
-
-def _words(side: Side) -> Iterator[str]:
-    for op in side.region.ops:
-        for attribute in op.node.attribute:
-            yield from (text.decode(errors="replace") for text in attribute.strings)
-    for value in side.region.constants:
-        if value.tensor is not None and value.tensor.data_type == onnx.TensorProto.STRING:
-            yield from (text.decode(errors="replace") for text in value.tensor.string_data)
+    texts = [text for op in (*left.region.ops, *right.region.ops) for a in op.node.attribute for text in a.strings]
+    tensors = (value.tensor for value in (*left.region.constants, *right.region.constants) if value.tensor is not None)
+    texts += [text for tensor in tensors if tensor.data_type == onnx.TensorProto.STRING for text in tensor.string_data]
+    return list(dict.fromkeys(text.decode(errors="replace") for text in texts))
 
 
 def _single_numbers(side: Side) -> Iterator[Array]:
