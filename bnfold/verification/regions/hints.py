@@ -33,7 +33,7 @@ _MOST_BOUNDS = 1 << 12
 _REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
 _ODD = {"IsNaN": (math.nan,), "IsInf": (math.inf, -math.inf)}
 _MOST_ROWS = 32
-_MOST_LEVELS = 16
+_MOST_LEVELS = 32
 ROUNDED = 1e-6  # of themselves, by which two constants differ that are the same but for rounding
 _ALIKE = 1e-4  # of the largest number of a table, to which its rows are an affine of those of another
 
@@ -170,10 +170,11 @@ def _steps(op: Op) -> int:
 
 
 def levels(left: Side, right: Side) -> tuple[float, ...]:
-    """Numbers on both sides of each threshold that only one side has, and between them."""
+    """Numbers at each threshold that only one side has, or compares with in its way, on both sides, and between."""
     reads = [(side, read) for side in (left, right) for read in side.alone if read.op.type in COMPARING]
     arrays = [side.weight(read.value) for side, read in reads if is_made_of_constants(read.value)]
-    steps = sorted({float(array.reshape(())) for array in arrays if array.size == 1 and array.dtype == np.float64})
+    few = [array for array in arrays if array.size <= _MOST_LEVELS // 4 and array.dtype == np.float64]
+    steps = sorted({step for array in few for step in array.ravel().tolist()})
     pairs = itertools.pairwise(steps)
     twins = {step for pair in pairs if math.isclose(*pair, rel_tol=ROUNDED) for step in pair}  # rounding between them
     steps = [step for step in steps if step not in twins]

@@ -137,5 +137,6 @@ OBLIGATIONS = (
         says="what If {} goes by is not the same, and nothing that was tried takes both branches",
     ),
     Obligation("branches", unmet=untried.untaken, says="nothing that was tried takes the {}"),
+    Obligation("comparisons", unmet=untried.untied, says="nothing that was tried is just at the threshold of {}"),
     Obligation("attributes", unmet=untried.without_effect, says="{} differ, and had no effect on what was tried"),
 )
