@@ -105,7 +105,8 @@ def _windows(region: Region) -> Counter[bytes]:
 def _keeps_samples(side: Side, op: Op) -> bool:
     """Whether what it makes of a sample, the first axis counts them, stays in the place of that sample."""
     if op.type in ("Concat", "Split"):
-        return bool(op.attribute("axis", 0) > 0)
+        axis, shape = op.attribute("axis", 0), op.graph.shape(op.data(0))
+        return bool(axis > 0 or (shape is not None and 0 < -axis < len(shape)))
     if op.type == "Transpose":
         return list(op.attribute("perm", []))[:1] == [0]
     if op.type not in ("Slice", "Pad"):
