@@ -154,7 +154,7 @@ def _casts(region: Region, numbering: Numbering) -> list[Value]:
 
 def is_made_of_constants(value: Value) -> bool:
     """Whether it depends on nothing but what is stored; not on a shape either."""
-    reads = [read for op in _made_of(value) for read in op.inputs if read is not None]
+    reads = [read for op in _made_of(value) for read in op.reads()]
     return all(is_stored(read) for read in [value, *reads] if read.producer is None)
 
 
@@ -169,7 +169,7 @@ def _made_of(value: Value) -> list[Op]:
         if done:
             ops[current.producer] = None
         else:
-            stack += [(current, True), *((read, False) for read in current.producer.inputs if read is not None)]
+            stack += [(current, True), *((read, False) for read in current.producer.reads())]
     return list(ops)
 
 
