@@ -40,7 +40,7 @@ _ALIKE = 1e-4  # of the largest number of a table, to which its rows are an affi
 
 def is_uniform(left: Region, right: Region) -> bool:
     """Whether one size tells as much as two: both sides move over their inputs alike, and nothing asks for a size."""
-    are_uniform = all(op.type in UNIFORM for region in (left, right) for op in region.ops)
+    are_uniform = all(op.type in UNIFORM for region in (left, right) for op in region.all_ops)
     return are_uniform and _windows(left) == _windows(right)
 
 
@@ -52,7 +52,7 @@ def reach(left: Side, right: Side) -> list[float]:
 
 def deciding(left: Side, right: Side) -> list[Op]:
     """Operators that decide by comparing, for which equal numbers are something special."""
-    return [op for side in (left, right) for op in side.region.ops if not is_continuous(op)]
+    return [op for side in (left, right) for op in side.region.all_ops if not is_continuous(op)]
 
 
 def choices(left: Side, right: Side) -> tuple[int, ...]:
@@ -63,18 +63,18 @@ def choices(left: Side, right: Side) -> tuple[int, ...]:
 
 def winners(left: Side, right: Side) -> list[tuple[int, tuple[int, ...]]]:
     """Places to make the largest one, or the smallest, where an operator chooses, and then reads tables that differ."""
-    wanted = {_ends(op) for side in (left, right) for op in side.region.ops} - {0}
+    wanted = {_ends(op) for side in (left, right) for op in side.region.all_ops} - {0}
     return [(sign, places) for sign in sorted(wanted, reverse=True) if (places := rows(left, right))]
 
 
 def meeting(left: Side, right: Side) -> list[bool]:
     """Whether an operator may bring together what is in different samples."""
-    return [not all(_keeps_samples(side, op) for side in (left, right) for op in side.region.ops)]
+    return [not all(_keeps_samples(side, op) for side in (left, right) for op in side.region.all_ops)]
 
 
 def odd(left: Side, right: Side) -> list[float]:
     """What is no number, if an operator asks for that."""
-    types = {op.type for side in (left, right) for op in side.region.ops}
+    types = {op.type for side in (left, right) for op in side.region.all_ops}
     return [number for op_type, numbers in _ODD.items() if op_type in types for number in numbers]
 
 
@@ -93,20 +93,20 @@ def lengths(left: Side, right: Side) -> list[tuple[int, bool]]:
 
 def _written(side: Side) -> set[int]:
     """The places that a Slice of old versions has as attributes."""
-    slices = [op for op in side.region.ops if op.type == "Slice"]
+    slices = [op for op in side.region.all_ops if op.type == "Slice"]
     return {place for op in slices for name in ("starts", "ends") for place in op.attribute(name) or ()}
 
 
 def grids(region: Region, numbering: Numbering) -> Counter[tuple[Number | None, ...]]:
     """The scales and zero points of the QuantizeLinears of a region."""
-    quantizers = (op for op in region.ops if op.type == "QuantizeLinear")
+    quantizers = (op for op in region.all_ops if op.type == "QuantizeLinear")
     return Counter(tuple(numbering.numbers.get(value) for value in op.inputs[1:] if value) for op in quantizers)
 
 
 def _windows(region: Region) -> Counter[bytes]:
     """How operators move over their inputs."""
     windows: Counter[bytes] = Counter()
-    for op in region.ops:
+    for op in region.all_ops:
         if op.type in _MOVING:
             node = onnx.NodeProto(op_type=op.type)
             node.attribute.extend(attribute for attribute in op.node.attribute if attribute.name != "kernel_shape")
@@ -117,7 +117,8 @@ def _windows(region: Region) -> Counter[bytes]:
 def _keeps_samples(side: Side, op: Op) -> bool:
     """Whether what it makes of a sample, the first axis counts them, stays in the place of that sample."""
     if op.type in ("Concat", "Split"):
-        return bool(op.attribute("axis", 0) > 0)
+        axis, shape = op.attribute("axis", 0), op.graph.shape(op.data(0))
+        return bool(axis > 0 or (shape is not None and 0 < -axis < len(shape)))
     if op.type == "Transpose":
         return list(op.attribute("perm", []))[:1] == [0]
     if op.type not in ("Slice", "Pad"):
@@ -145,7 +146,7 @@ def _bounds(side: Side) -> Iterator[float]:
     for constant in _single_numbers(side):
         if constant.dtype == np.float64:
             yield float(constant.reshape(()))
-    for op in side.region.ops:
+    for op in side.region.all_ops:
         if op.type == "Cast" and (kind := cast_type(op)) is not None and kind.kind in "iu":
             yield float(np.iinfo(kind).max if kind.itemsize < 4 else 0)
         yield from (attribute.f for attribute in op.node.attribute if attribute.type == onnx.AttributeProto.FLOAT)
@@ -194,7 +195,7 @@ def _integers(side: Side) -> Iterator[int]:
 
 def extremes(left: Side, right: Side) -> list[int]:
     """Integers that are cast to a narrower type, which does not hold them."""
-    ops = (*left.region.ops, *right.region.ops)
+    ops = (*left.region.all_ops, *right.region.all_ops)
     pairs = [(op.graph.dtype(op.data(0)), new) for op in ops if (new := cast_type(op)) and new.kind in "iu"]
     narrow = {np.iinfo(new) for old, new in pairs if old and old.kind in "iu" and old.itemsize > new.itemsize}
     return sorted({end for info in narrow for end in (info.max + 1, info.min - 1)})
@@ -202,7 +203,9 @@ def extremes(left: Side, right: Side) -> list[int]:
 
 def words(left: Side, right: Side) -> list[str]:
     """Texts that others are held against."""
-    texts = [text for op in (*left.region.ops, *right.region.ops) for a in op.node.attribute for text in a.strings]
+    texts = [
+        text for op in (*left.region.all_ops, *right.region.all_ops) for a in op.node.attribute for text in a.strings
+    ]
     tensors = (value.tensor for value in (*left.region.constants, *right.region.constants) if value.tensor is not None)
     texts += [text for tensor in tensors if tensor.data_type == onnx.TensorProto.STRING for text in tensor.string_data]
     return list(dict.fromkeys(text.decode(errors="replace") for text in texts))
@@ -225,7 +228,7 @@ def rows(left: Side, right: Side) -> tuple[int, ...]:
 
 
 def _tables(side: Side) -> Iterator[Array]:
-    for op in side.region.ops:
+    for op in side.region.all_ops:
         if op.type == "Gather" and not op.attribute("axis", 0) and is_made_of_constants(op.data(0)):
             table = side.weight(op.data(0))
             if table.ndim:

@@ -13,7 +13,7 @@ from bnfold.graph.ports import required_inputs
 from bnfold.limits import Deadline
 from bnfold.reasons import Refused
 from bnfold.verification.evidence import Evidence
-from bnfold.verification.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime, is_stored
+from bnfold.verification.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime
 from bnfold.verification.float64.how import Coverage, How
 from bnfold.verification.float64.kept import Kept
 from bnfold.verification.float64.kernel import Array, as_real
@@ -127,7 +127,8 @@ class Judge:
     ) -> Side:
         # where the declared shapes are fixed, a condition that reads nothing but shapes is one, too
         fixed = numbering.constants if self._has_fixed_shapes else set[Value]()
-        decided = (op for op in region.ops if op.type == "If" and (op.data(0) in fixed or is_stored(op.data(0))))
+        ifs = [op for op in region.all_ops if op.type == "If"]
+        decided = (op for op in ifs if op.data(0) in fixed or op.graph.constant(op.data(0)) is not None)
         return Side(
             evaluator,
             region,
@@ -136,7 +137,7 @@ class Judge:
             lone_reads(region, numbering, other, others, sizes=True),
             retuned_operators(region, other),
             frozenset(decided),
-            {op: numbering.numbers.get(op.data(0)) for op in region.ops if op.type == "If"},
+            {op: numbering.numbers.get(op.data(0)) for op in ifs},
             how,
         )
 

@@ -12,7 +12,7 @@ from bnfold.verification.float64.how import NOTHING, Coverage
 from bnfold.verification.regions.exercise import Rival
 from bnfold.verification.regions.hints import UNIFORM
 from bnfold.verification.regions.numbering import effective_attributes
-from bnfold.verification.regions.regions import all_ops, named
+from bnfold.verification.regions.regions import named
 from bnfold.verification.regions.side import Side
 
 _BRANCHES = ("then_branch", "else_branch")
@@ -56,9 +56,10 @@ def untaken(left: Side, right: Side, seen: Seen) -> str:
 
 
 def untied(left: Side, right: Side, seen: Seen) -> str:
-    """Comparisons of numbers that were never equal, where only one side says what is then."""
-    ours, theirs = ([op for op in all_ops(side.region.ops) if op.type in ORDERING] for side in (left, right))
-    if Counter("Equal" in op.type for op in ours) == Counter("Equal" in op.type for op in theirs):
+    """Comparisons of numbers that were never equal, where the two sides have as many, but of other kinds."""
+    ours, theirs = ([op for op in side.region.all_ops if op.type in ORDERING] for side in (left, right))
+    kinds = [Counter("Equal" in op.type for op in ops) for ops in (ours, theirs)]
+    if len(ours) != len(theirs) or kinds[0] == kinds[1]:
         return ""
     met = seen.left.tied | seen.right.tied
     return ", ".join(named(op) for op in (*ours, *theirs) if op not in met)
@@ -92,14 +93,14 @@ def forced(left: Side, right: Side, seen: Seen) -> tuple[Side, Side] | None:
 
 def _untaken(side: Side, met: Coverage) -> Iterator[tuple[Op, str]]:
     reached = {op for op, _ in met.taken}
-    for op in all_ops(side.region.ops):
+    for op in side.region.all_ops:
         if op in reached and op not in side.decided:
             yield from ((op, branch) for branch in _BRANCHES if (op, branch) not in met.taken)
 
 
 def _are_alike(left: Side, right: Side) -> bool:
     """Whether both sides have the same operators in the same places, so that nothing makes up for another setting."""
-    before, after = (Counter(map(_place, side.region.ops)) for side in (left, right))
+    before, after = (Counter(map(_place, side.region.all_ops)) for side in (left, right))
     return before == after
 
 
@@ -112,7 +113,7 @@ def _place(op: Op) -> tuple[str, ...]:
 def _settings(side: Side, met: Coverage) -> dict[str, Counter[tuple[str, bytes]]]:
     """By type, the attributes of the operators that onnx.reference evaluated."""
     found: dict[str, Counter[tuple[str, bytes]]] = {}
-    for op in side.region.ops:
+    for op in side.region.all_ops:
         if op in met.referred and op.type not in UNIFORM:
             found.setdefault(op.type, Counter()).update(effective_attributes(op).items())
     return found

@@ -24,6 +24,7 @@ CONSTANTS = """
         ("y = Softmax (x)", True),
         ("y = Concat <axis = 1> (x, x)", False),
         ("y = Concat <axis = 0> (x, x)", True),
+        ("y = Concat <axis = -1> (x, x)", False),
         ("y = Concat <axis = -3> (x, x)", True),
         ("y, z = Split <axis = 2> (x)", False),
         ("y, z = Split (x)", True),
