@@ -76,8 +76,24 @@ class Trial:
     is_zero: bool = False
 
 
+def shapes_at(scene: Scene, border: Mapping[Number, Value]) -> dict[Number, tuple[int, ...]]:
+    """The shapes of the values at a border.
+
+    Raises:
+        CannotEvaluate: One of them is not known.
+    """
+    return {number: _shape(scene, value) for number, value in border.items()}
+
+
 def made_up(
-    graph: Graph, scene: Scene, border: Mapping[Number, Value], hints: Hints, seed: int, tries: int, kept: Kept
+    graph: Graph,
+    scene: Scene,
+    border: Mapping[Number, Value],
+    shapes: Mapping[Number, tuple[int, ...]],
+    hints: Hints,
+    seed: int,
+    tries: int,
+    kept: Kept,
 ) -> Iterator[Trial]:
     """Values for a border, one set for each trial.
 
@@ -90,8 +106,9 @@ def made_up(
 
     Args:
         graph: The model that the values belong to.
-        scene: Their shapes.
+        scene: The shapes of all values.
         border: The values by number.
+        shapes: Their shapes, which may be smaller than in the scene.
         hints: What else to try.
         seed: Same seed, same values.
         tries: How often at least.
@@ -100,7 +117,6 @@ def made_up(
     Raises:
         CannotEvaluate: A value is of a kind that cannot be made up.
     """
-    shapes = {number: _shape(scene, value) for number, value in border.items()}
     rows = min((shape[0] for shape in shapes.values() if shape), default=1)
     kinds = [_Kind("mixed")] if rows > 1 else [_Kind("normal"), _Kind("large")]
     # where samples meet, large ones hide what the normal one has to say, as those of a sum behind a Tanh do
@@ -132,7 +148,7 @@ def made_up(
         for number, value in border.items():
             key = (seed, turn, place, number)
             make = partial(_values, key, graph, scene, value, shapes[number], kind, truths.get(number), hints.words)
-            given[number] = kept.array((scene, key, kind, truths.get(number), hints.words), make)
+            given[number] = kept.array((scene, key, shapes[number], kind, truths.get(number), hints.words), make)
         yield Trial(given, is_daring=place >= usual, is_zero=not kind.size)
 
 

@@ -18,12 +18,13 @@ from bnfold.verification.float64.how import Coverage, How
 from bnfold.verification.float64.kept import Kept
 from bnfold.verification.float64.kernel import Array, as_real
 from bnfold.verification.regions.blame import changed_operators, culprit
-from bnfold.verification.regions.border import Hints, made_up
+from bnfold.verification.regions.border import Hints, made_up, shapes_at
 from bnfold.verification.regions.exercise import rivals
 from bnfold.verification.regions.explain import Finding, NotTaken, compared, is_mostly_finite
 from bnfold.verification.regions.extract import evidence
 from bnfold.verification.regions.hints import furthest, grids, hints, is_uniform
 from bnfold.verification.regions.numbering import Numbering
+from bnfold.verification.regions.positions import fewer
 from bnfold.verification.regions.regions import Region, named
 from bnfold.verification.regions.scenes import Scene, stretched
 from bnfold.verification.regions.side import Given, Side, changed_weights, lone_reads, retuned_operators
@@ -228,7 +229,8 @@ class Judge:
         """The first trial in which the sides differ, else the worst of them; with the values at the border for it."""
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
-        for trial in made_up(self._graph, scene, border, tips, self._seed, tries, self._kept):
+        shapes = fewer(left.region, right.region, shapes_at(scene, border))
+        for trial in made_up(self._graph, scene, border, shapes, tips, self._seed, tries, self._kept):
             try:
                 given, old, met = _suited(left, trial.given)
                 found, also_met = compared(left, right, given, old)
