@@ -7,12 +7,11 @@ what it computes at 3,000. Windows need enough to meet all of themselves, and bo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from bnfold.graph import Op, Value
 from bnfold.verification.float64.kernels import is_training
 from bnfold.verification.regions.hints import MOVING
-from bnfold.verification.regions.numbering import Number
 from bnfold.verification.regions.regions import Region
 
 Shape = tuple[int, ...]
@@ -47,34 +46,32 @@ class _Varies(Exception):
     """What a region does depends on the place, or that cannot be told."""
 
 
-def fewer(left: Region, right: Region, shapes: Mapping[Number, Shape]) -> dict[Number, Shape]:
+def fewer(left: Region, right: Region, shapes: Sequence[Shape]) -> tuple[Shape, ...]:
     """The shapes of the values at a border, with no more positions than it takes to tell two regions apart.
 
     Args:
         left: The region of BEFORE.
         right: The region of AFTER.
-        shapes: The shapes by number.
+        shapes: The shapes.
     """
-    rank = max(map(len, shapes.values()), default=0)
+    rank = max(map(len, shapes), default=0)
     try:
         fixed = {-rank, *_fixed(left, rank), *_fixed(right, rank)}  # the first axis counts samples
         moving = [[op for op in region.ops if op.type in MOVING] for region in (left, right)]
         least = max(map(_reach, moving))
     except _Varies:
-        return dict(shapes)
-    sizes = {axis: {shape[axis] for shape in shapes.values() if -axis <= len(shape)} - {1} for axis in range(-rank, 0)}
+        return tuple(shapes)
+    sizes = {axis: {shape[axis] for shape in shapes if -axis <= len(shape)} - {1} for axis in range(-rank, 0)}
     free = {axis: max(found) for axis, found in sizes.items() if len(found) == 1 and axis not in fixed}
     if not free:
-        return dict(shapes)
+        return tuple(shapes)
     least = max(least, math.ceil(_ENOUGH ** (1 / len(free))))
     step = math.lcm(*map(_stride, moving))  # by which sizes may differ that leave the same over
     few = {axis: min(size, size - (size - least) // step * step) for axis, size in free.items()}
-    return {
-        number: tuple(
-            few.get(axis, size) if size != 1 else 1 for axis, size in zip(range(-len(shape), 0), shape, strict=True)
-        )
-        for number, shape in shapes.items()
-    }
+    return tuple(
+        tuple(few.get(axis, size) if size != 1 else 1 for axis, size in zip(range(-len(shape), 0), shape, strict=True))
+        for shape in shapes
+    )
 
 
 def _fixed(region: Region, rank: int) -> Iterator[int]:

@@ -166,3 +166,11 @@ def test_sizes_may_be_written_in_another_way():
         tensors={**tensors, "one": one},
     )
     assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
+
+
+def test_a_region_says_what_was_tried():
+    """By the names of the table: here numbers alone, and such as are beyond the Clip; one of four samples is zero."""
+    model = "n (float[4, 3, 8] x) => (float[4, 3, 8] y) <float top = {{{}}}> {{ a = Clip (x, , top) {} }}"
+    pair = (parsed(model.format(500, end)) for end in ("y = Identity (a)", "b = Identity (a) y = Min (b, top)"))
+    (region,) = verify(*pair, run=False).regions
+    assert region.tried == ("weights", "samples", "bounds")

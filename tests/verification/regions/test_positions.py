@@ -30,7 +30,7 @@ def shapes(line, given, other=None):
         constants = tuple(value for value in values.values() if value.tensor is not None)
         border = {values[name]: number for number, name in enumerate(given)}
         regions.append(Region(values["y"], tuple(graph.main.live_ops()), border, constants))
-    return list(fewer(*regions, dict(enumerate(given.values()))).values())
+    return list(fewer(*regions, list(given.values())))
 
 
 @pytest.mark.parametrize(
