@@ -30,7 +30,7 @@ _SMALL_SIZES = ((33, 41), (32, 34), (75, 91), (96, 64), (128, 161))  # for two s
 _MOST_SMALL = 3
 _MODERATE = 10_000  # entries in the inputs, as in a 56x56 image
 _ROWS = 4, 5, 3  # samples at the first of these sizes, at the second, and at the others
-_FEW_ROWS, _MANY = 3, 100_000  # samples where the inputs have so many entries
+_FEW_ROWS, _MANY = 3, 30_000  # samples where the inputs have so many entries
 _MOST_DECLARED = 3
 _LONGEST, _MOST_STRETCHED = 4096, 1_000_000  # positions, and entries in the inputs
 
