@@ -88,14 +88,22 @@ def frame(scene: Scene, border: Iterable[Value]) -> Frame:
 
 
 def made_up(
-    graph: Graph, scene: Scene, border: Mapping[Number, Value], kinds: Sequence[Kind], seed: int, tries: int, kept: Kept
+    graph: Graph,
+    scene: Scene,
+    border: Mapping[Number, Value],
+    made: Frame,
+    kinds: Sequence[Kind],
+    seed: int,
+    tries: int,
+    kept: Kept,
 ) -> Iterator[Trial]:
     """Values for a border, one set for each trial.
 
     Args:
         graph: The model that the values belong to.
-        scene: Their shapes.
+        scene: Where they stand.
         border: The values by number.
+        made: Their shapes, which may be smaller than there, and types.
         kinds: Of what kind, for each trial; where truths are made up, all of them several times.
         seed: Same seed, same values.
         tries: How often at least.
@@ -104,7 +112,6 @@ def made_up(
     Raises:
         CannotEvaluate: A value is of a kind that cannot be made up.
     """
-    made = frame(scene, border.values())
     shapes = dict(zip(border, made.shapes, strict=True))
     known = zip(border, made.shapes, made.dtypes, strict=True)
     conditions = [number for number, shape, dtype in known if dtype == np.bool_ and shape in ((), (1,))]
@@ -117,7 +124,7 @@ def made_up(
         for number, value in border.items():
             key = (seed, turn, place, number)
             make = partial(_values, key, graph, scene, value, shapes[number], kind, truths.get(number))
-            given[number] = kept.array((scene, key, kind, truths.get(number)), make)
+            given[number] = kept.array((scene, key, shapes[number], kind, truths.get(number)), make)
         yield Trial(given, kind)
 
 

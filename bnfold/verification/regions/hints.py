@@ -19,9 +19,9 @@ from bnfold.verification.regions.numbering import Number, Numbering
 from bnfold.verification.regions.regions import Region
 from bnfold.verification.regions.side import COMPARING, Side, is_made_of_constants
 
-_MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
+MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
 # What these do at one size, and at one place, they do at every other.
-UNIFORM = _MOVING | {
+UNIFORM = MOVING | {
     *("BatchNormalization", "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Constant", "DequantizeLinear"),
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
 }
@@ -107,7 +107,7 @@ def _windows(region: Region) -> Counter[bytes]:
     """How operators move over their inputs."""
     windows: Counter[bytes] = Counter()
     for op in region.all_ops:
-        if op.type in _MOVING:
+        if op.type in MOVING:
             node = onnx.NodeProto(op_type=op.type)
             node.attribute.extend(attribute for attribute in op.node.attribute if attribute.name != "kernel_shape")
             windows[node.SerializeToString(deterministic=True)] += 1

@@ -25,6 +25,7 @@ from bnfold.verification.regions.extract import evidence
 from bnfold.verification.regions.hints import grids, is_uniform
 from bnfold.verification.regions.numbering import Numbering
 from bnfold.verification.regions.obligations import Obligation, Wanted, kinds, lengths, unmet, wanted
+from bnfold.verification.regions.positions import fewer
 from bnfold.verification.regions.regions import Region, named
 from bnfold.verification.regions.scenes import Scene, stretched
 from bnfold.verification.regions.side import Given, Side, changed_weights, lone_reads, retuned_operators
@@ -227,8 +228,9 @@ class Judge:
         """The first trial in which the sides differ, else the worst of them; with the values at the border for it."""
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
-        aimed = kinds(owed, frame(scene, border.values()))
-        for trial in made_up(self._graph, scene, border, aimed, self._seed, tries, self._kept):
+        made = frame(scene, border.values())
+        made = replace(made, shapes=fewer(left.region, right.region, made.shapes))
+        for trial in made_up(self._graph, scene, border, made, kinds(owed, made), self._seed, tries, self._kept):
             try:
                 given, old, met = _suited(left, trial.given)
                 found, also_met = compared(left, right, given, old)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def run_both(
     distributions: Sequence[str],
     providers: Sequence[str],
     tolerance: Tolerance,
+    likely: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Run:
     """Runs both models on the same inputs and compares their outputs.
 
@@ -50,8 +52,14 @@ def run_both(
         distributions: What kinds of inputs to make up.
         providers: ONNX Runtime's execution providers.
         tolerance: What the user accepts.
+        likely: Shapes of the inputs that BEFORE seems to take. If it does not, the first that it takes are looked for.
     """
     setup = _Setup(before, after, varied, names, providers)
+    if likely is not None and not data and len(list(generator.candidates())) > _BATCHES:
+        with suppress(CannotGenerate):
+            run = _compared(runner, setup, _made_up(generator, distributions, likely), tolerance, float64=False)
+            if run.was_run:
+                return run
     problems: list[str] = []
     for float64 in (False, True):
         try:
@@ -82,6 +90,13 @@ def _samples(
         if found[-1].error:
             return f"{found[0].error}; its shape was guessed: --shape {generator.guessed}=… gives it"
         fitting = shapes[len(found) - 1]
+    return _made_up(generator, distributions, fitting)
+
+
+def _made_up(
+    generator: Generator, distributions: Sequence[str], fitting: Mapping[str, tuple[int, ...]]
+) -> list[Sample]:
+    """Inputs of these shapes, and in other numbers if that is open."""
     samples = [generator.sample(fitting, name) for name in distributions]
     for number, variant in enumerate(generator.batch_variants(fitting)):
         sample = generator.sample(variant, "normal", salt=number + 1)

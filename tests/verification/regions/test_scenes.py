@@ -8,7 +8,7 @@ from verification.helpers import parsed
 from bnfold.graph import Graph
 from bnfold.model_io import load
 from bnfold.verification import Verdict, verify
-from bnfold.verification.regions.scenes import scenes
+from bnfold.verification.regions.scenes import scenes, taken
 from bnfold.verification.running.inputs import Generator
 
 UPSAMPLED = """n (float[N, 3, 224, 224] x) => (float[N, 3, H, W] y) <float[4] f = {1, 1, 2, 2}> {
@@ -22,6 +22,19 @@ def test_an_empty_constant_forbids_no_size():
     model = load(parsed(UPSAMPLED))
     found = scenes(Graph(model), Generator(Graph(model), {}, {}, 0).candidates())
     assert [scene.inputs["x"][2:] for scene in found if scene.is_small] == [(75, 91), (96, 64), (128, 161)]
+
+
+def test_sizes_that_an_operator_refuses_are_left_out():
+    """Inference does not see that they do not fit; the walk over the operators does, for the runs as well."""
+    model = load(
+        parsed("""n (float[N, 3, H, W] x) => (float[N, 3, H, W] y)
+        <int64[1] two = {2}, int64[1] three = {3}, int64[1] many = {60}, int64[1] one = {1}, float[1] c = {1}> {
+            k = Shape (x) h = Slice (k, two, three) q = Div (h, many) r = Max (q, one) e = Expand (c, r) y = Mul (x, e)
+        }""")
+    )
+    found = scenes(Graph(model), Generator(Graph(model), {}, {}, 0).candidates())
+    assert [scene.inputs["x"][2:] for scene in found if scene.is_small] == [(33, 41), (32, 34)]
+    assert taken(found) == {"x": (2, 3, 64, 64)}
 
 
 def test_sizes_too_small_for_windows_before_a_slice():

@@ -1,5 +1,6 @@
 """How often models run."""
 
+import numpy as np
 import pytest
 from verification.helpers import parsed
 
@@ -10,6 +11,8 @@ OPEN = "n (float[N, 3] x) => (float[N, 3] y) { y = Relu (x) }"
 ONE = "n (float[N, 3] x) => (float[1, 3] y) <int64[2] s = {1, 3}> { y = Reshape (x, s) }"
 SIZES = "n (float[N, 3, H, W] x) => (float[N, 192] y) <int64[2] s = {0, 192}> { y = Reshape (x, s) }"
 
+KNOWN = "n (float[N, 3, H, W] x) => (float[A, 3, H, W] y) { y = Add (x, c) }"
+
 
 @pytest.mark.parametrize(
     ("text", "thorough", "children"),
@@ -17,14 +20,15 @@ SIZES = "n (float[N, 3, H, W] x) => (float[N, 192] y) <int64[2] s = {0, 192}> { 
         pytest.param(OPEN, False, 1, id="batch"),
         pytest.param(ONE, False, 1, id="batch-of-one"),
         pytest.param(ONE, True, 2, id="thorough"),
-        pytest.param(SIZES, False, 2, id="sizes"),
+        pytest.param(SIZES, False, 3, id="sizes"),
+        pytest.param(KNOWN, False, 1, id="sizes-that-inference-knows"),
     ],
 )
 def test_a_shape_is_looked_for_only_if_sizes_are_open(monkeypatch, text, thorough, children):
-    """One process runs both models; another one before it finds out which shape fits if there are many."""
+    """One process runs both models; another one finds out which shape fits if there are many and the first does not."""
     started, spawn = [], runner._spawn
     monkeypatch.setattr(runner, "_spawn", lambda *given: started.append(given) or spawn(*given))
-    model = parsed(text)
+    model = parsed(text, tensors={"c": np.ones((1, 1, 1, 64), np.float32)})
     result = verify(model, model, thorough=thorough)
     assert result.verdict is Verdict.EQUIVALENT
     assert [output.passed for output in result.outputs] == [True]
