@@ -6,16 +6,18 @@ Three ways to a variance, all in two passes (ReduceSumSquare is wrong by 1e-2 wh
                      are outputs of the graph: an omitted one crashes ONNX Runtime, an unread one makes Y wrong
                      (its issue 29790)
     arithmetic       mean = E[x], d = x - mean, mean += E[d], var = E[d^2] - E[d]^2: for execution providers without
-                     a training kernel, and opset 7, which lacks Expand
+                     a training kernel, and opsets below 9, whose Scan is another
     nothing          the value itself, where a sample holds one value per channel (rank 2)
 
-Means of single samples come from a training node too, of the value as `[1, N·C, …]`.
+Means of single samples come from a training node too, one sample after the other (Scan): the node reads its input three
+times and writes it once, and while it has but one sample, that stays in the cache.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,7 +36,7 @@ from bnfold.graph import Graph, Op
 from bnfold.model_io import Model, write_stream
 from bnfold.reasons import Refused
 
-_EXPAND_FROM = 8
+_SCAN_FROM = 9  # as it is since
 _BLOCK = 16  # channels that ONNX Runtime's convolutions take at a time, where the processor allows most
 _TRAINING_ATTRIBUTE_FROM = 14
 _UNSQUEEZE_AXES_ARE_AN_INPUT_FROM = 13
@@ -76,6 +78,7 @@ class Builder:
         self._arithmetic = arithmetic
         self._literal = literal
         self._nodes: list[NodeProto] = []
+        self._numbers = count()
         self._constants: dict[tuple[bytes, str, tuple[int, ...]], str] = {}
         self._initializers: list[TensorProto] = []
         self._outputs: list[str] = []
@@ -139,23 +142,17 @@ class Builder:
 
     # --- nodes that measure ------------------------------------------------------------------------------
 
-    def measure(self, number: int, x: str, form: Form) -> Reading:
-        """The mean and the variance of each channel in each sample of a value."""
+    def measure(self, number: int, target: Target, form: Form, x: str = "") -> Reading:
+        """The mean and the variance of each channel in each sample of what a target normalises, or of `x` instead."""
+        x = x or target.x.name
         shape = self.node("Shape", [x])
-        if form.in_double and form.kind != _DOUBLE:
-            x = self.node("Cast", [x], to=_DOUBLE)
+        if form.rank > 2 and not self._arithmetic and self._opset >= _SCAN_FROM:
+            return self._reading(number, shape, *self._scan(x, target.channels, form), by_sample=True)
+        x = self._wide(x, form)
         if form.rank == 2:
             # an output of its own, since the value itself may be one that is kept
             return self._reading(number, shape, self.node("Identity", [x]), "", by_sample=True)
-        if self._arithmetic or self._opset < _EXPAND_FROM:
-            mean, var = self._moments(x, list(range(2, form.rank)))
-            return self._reading(number, shape, mean, var, by_sample=True)
-        rows = self.node("Flatten", [x], axis=2)  # one for each channel of each sample
-        length = self.node("Gather", [self.node("Shape", [rows]), self.constant(np.array([0]))], axis=0)
-        kind = np.float64 if form.in_double or form.kind == _DOUBLE else np.float32
-        ones = self.node("Expand", [self.constant(np.ones(1, kind)), length])
-        _, mean, var = self._training_node([self._unsqueeze(rows), ones, ones, ones, ones], 1e-5)
-        return self._reading(number, shape, mean, var, by_sample=True)
+        return self._reading(number, shape, *self._moments(x, list(range(2, form.rank))), by_sample=True)
 
     def node(self, op_type: str, inputs: Iterable[str], **attributes: Any) -> str:
         """Adds a node of one output, and names it."""
@@ -188,8 +185,29 @@ class Builder:
         with created(path) as stream:
             write_stream(part, stream)
 
+    def _scan(self, x: str, channels: int, form: Form) -> tuple[str, str]:
+        """Mean and variance of each channel, one sample after the other."""
+        start, sample = len(self._nodes), f"{self._prefix}_sample_{next(self._numbers)}"
+        kind = TensorProto.DOUBLE if form.in_double else form.kind
+        ones = self.constant(np.ones(channels, helper.tensor_dtype_to_np_dtype(kind)))
+        _, *moments = self._training_node([self._unsqueeze(self._wide(sample, form)), ones, ones, ones, ones], 1e-5)
+        body = onnx.GraphProto(
+            name="sample",
+            node=self._nodes[start:],
+            input=[helper.make_tensor_value_info(sample, form.kind, None)],
+            output=[helper.make_tensor_value_info(name, kind, [channels]) for name in moments],
+        )
+        del self._nodes[start:]
+        mean, var = self._node("Scan", [x], 2, body=body, num_scan_inputs=1)
+        return mean, var
+
+    def _wide(self, x: str, form: Form) -> str:
+        """A value in the type that it has to be measured in."""
+        return self.node("Cast", [x], to=_DOUBLE) if form.in_double and form.kind != _DOUBLE else x
+
     def _node(self, op_type: str, inputs: list[str], outputs: int, **attributes: Any) -> list[str]:
-        names = [f"{self._prefix}_{op_type}_{len(self._nodes)}_{index}" for index in range(outputs)]
+        number = next(self._numbers)
+        names = [f"{self._prefix}_{op_type}_{number}_{index}" for index in range(outputs)]
         self._nodes.append(helper.make_node(op_type, inputs, names, **attributes))
         return names
 

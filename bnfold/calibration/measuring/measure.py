@@ -129,7 +129,7 @@ class Subject:
         wanted = [target.x for target in self.targets]
         ops = self.segments.between(START, wanted)
         self.emit(builder, ops, dict(enumerate(zip(mean, var, strict=True))))
-        readings = [builder.measure(n, t.x.name, self.forms[n]) for n, t in enumerate(self.targets)]
+        readings = [builder.measure(n, t, self.forms[n]) for n, t in enumerate(self.targets)]
         program = self.program(builder, ops, wanted, readings)
         return self.measure(program, range(len(self.targets)), what)
 
