@@ -172,25 +172,28 @@ class Builder:
         Raises:
             ModelError: it cannot be written.
         """
-        part = self._model.copy()
+        whole = self._model.proto
         needed = {name for node in self._nodes for name in _names_read(node)}
-        graph = onnx.GraphProto(name="bnfold", node=self._nodes, input=inputs, initializer=self._initializers)
         given = {entry.name for entry in inputs}
-        source = self._model.proto.graph
-        graph.initializer.extend(t for t in source.initializer if t.name in needed and t.name not in given)
-        graph.sparse_initializer.extend(t for t in source.sparse_initializer if t.values.name in needed)
+        part = onnx.ModelProto(opset_import=whole.opset_import, functions=whole.functions)
+        part.ir_version = max(whole.ir_version, 4)  # below that, initializers have to be inputs
+        graph = part.graph
+        graph.name = "bnfold"
+        graph.node.extend(self._nodes)
+        graph.input.extend(inputs)
+        graph.initializer.extend(self._initializers)
+        graph.initializer.extend(t for t in whole.graph.initializer if t.name in needed and t.name not in given)
+        graph.sparse_initializer.extend(t for t in whole.graph.sparse_initializer if t.values.name in needed)
         graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys([*outputs, *self._outputs]))
-        part.proto.graph.CopyFrom(graph)
-        part.proto.ir_version = max(part.proto.ir_version, 4)  # below that, initializers have to be inputs
         with created(path) as stream:
-            write_stream(part, stream)
+            write_stream(self._model.around(part), stream)
 
     def _scan(self, x: str, channels: int, form: Form) -> tuple[str, str]:
         """Mean and variance of each channel, one sample after the other."""
         start, sample = len(self._nodes), f"{self._prefix}_sample_{next(self._numbers)}"
         kind = TensorProto.DOUBLE if form.in_double else form.kind
         ones = self.constant(np.ones(channels, helper.tensor_dtype_to_np_dtype(kind)))
-        _, *moments = self._training_node([self._unsqueeze(self._wide(sample, form)), ones, ones, ones, ones], 1e-5)
+        _, *moments = self._training_node([self._wide(sample, form), ones, ones, ones, ones], 1e-5)
         body = onnx.GraphProto(
             name="sample",
             node=self._nodes[start:],
@@ -198,7 +201,7 @@ class Builder:
             output=[helper.make_tensor_value_info(name, kind, [channels]) for name in moments],
         )
         del self._nodes[start:]
-        mean, var = self._node("Scan", [x], 2, body=body, num_scan_inputs=1)
+        mean, var = self._node("Scan", [self._of_one(x)], 2, body=body, num_scan_inputs=1)
         return mean, var
 
     def _wide(self, x: str, form: Form) -> str:
@@ -233,11 +236,11 @@ class Builder:
             return self.node("ReduceMean", [x], axes=axes, keepdims=int(keep))
         return self.node("ReduceMean", [x, self.constant(np.array(axes, np.int64))], keepdims=int(keep))
 
-    def _unsqueeze(self, x: str) -> str:
-        """`[1, …]`"""
+    def _of_one(self, x: str) -> str:
+        """Batches of one sample, `[N, 1, C, …]`."""
         if self._opset < _UNSQUEEZE_AXES_ARE_AN_INPUT_FROM:
-            return self.node("Unsqueeze", [x], axes=[0])
-        return self.node("Unsqueeze", [x, self.constant(np.array([0]))])
+            return self.node("Unsqueeze", [x], axes=[1])
+        return self.node("Unsqueeze", [x, self.constant(np.array([1]))])
 
     def _early(self, target: Target, mean: npt.NDArray[Any], var: npt.NDArray[Any], form: Form) -> Affine | None:
         """What a BatchNormalization computes, if ONNX Runtime would make a depthwise convolution of it.
