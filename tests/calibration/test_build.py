@@ -1,6 +1,7 @@
 """What graphs measure is what numpy measures in float64."""
 
 import numpy as np
+import onnx
 import pytest
 from calibration.helpers import bn_model, moments, statistics_in
 from onnx import helper, numpy_helper
@@ -81,30 +82,51 @@ def test_one_statistic_per_feature_map(here):
     np.testing.assert_allclose(result.layers[0].mean, moments(x)[0], atol=1e-6)
 
 
-def test_rows_may_depend_on_data(here):
+@pytest.mark.parametrize("rank", [2, 4])
+def test_rows_may_depend_on_data(rank, here):
     """A value whose number of rows depends on the data, even without any: counts come from the graph."""
-    model = bn_model(rank=2)
+    model = bn_model(rank=rank)
+    last = list(range(1, rank))
     nodes = list(model.graph.node)
     nodes[0].input[0] = "some"
     parts = [
-        helper.make_node("ReduceMax", ["x"], ["largest"], axes=[1], keepdims=0),
+        helper.make_node("ReduceMax", ["x"], ["largest"], axes=last, keepdims=0),
         helper.make_node("Greater", ["largest", "limit"], ["chosen"]),
         helper.make_node("Compress", ["x", "chosen"], ["some"], axis=0),
     ]
     del model.graph.node[:]
     model.graph.node.extend([*parts, *nodes])
     model.graph.initializer.append(numpy_helper.from_array(np.float32(1.5), "limit"))
-    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(40, *(3, 2, 1)[: rank - 1])).astype(np.float32)
     x[:8] = np.minimum(x[:8], 0)  # of the first batch nothing is left
-    kept = x[x.max(1) > 1.5]
+    kept = x[x.max(tuple(last)) > 1.5]
     assert 2 < len(kept) < 30
     layer = calibrate(model, x, executor=here, batch_size=8, check=False).layers[0]
-    assert layer.measured.count == len(kept)
-    np.testing.assert_allclose(layer.measured.mean, kept.astype(float).mean(0))
+    assert layer.measured.count == kept[:, 0].size
+    np.testing.assert_allclose(layer.measured.mean, moments(kept)[0], rtol=1e-6)
     for method in ("sequential", "paper", "pooled", "ema"):
         empty = calibrate(model, np.minimum(x, 0), method=method, executor=here)
         assert any("nothing reached bn" in warning for warning in empty.warnings)
         np.testing.assert_array_equal(statistics_in(empty.proto())[1], 1)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("opset", [9, 13, 17])
+@pytest.mark.parametrize("rank", [3, 4])
+def test_one_sample_after_the_other(rank, opset, kind, here):
+    """It is known that there are samples where their axis has a name or a size. They are the same bits either way."""
+    x = sample(rank, kind)
+    found = []
+    for axis in ({}, {"dim_param": "n"}, {"dim_value": 4}):
+        model = bn_model(rank=rank, opset=opset, kind=kind)
+        dims = model.graph.input[0].type.tensor_type.shape.dim
+        dims[0].CopyFrom(onnx.TensorShapeProto.Dimension(**axis))
+        result = calibrate(model, x, executor=here, batch_size=4)
+        found.append((result.layers[0].measured, result.residual))
+    for measured_so, residual in found[1:]:
+        np.testing.assert_array_equal(measured_so.mean, found[0][0].mean)
+        np.testing.assert_array_equal(measured_so.var, found[0][0].var)
+        assert residual == found[0][1]
 
 
 @pytest.mark.parametrize("computed", [False, True], ids=["constant-gamma", "computed-gamma"])
