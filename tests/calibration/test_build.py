@@ -7,6 +7,8 @@ from calibration.helpers import bn_model, moments, statistics_in
 from onnx import helper, numpy_helper
 
 from bnfold.calibration import calibrate
+from bnfold.calibration.place import RunOptions, measuring
+from bnfold.model_io import load
 
 METHODS = ["sequential", "pooled"]
 TOLERANCE = {np.float16: 2e-3, np.float32: 2e-6, np.float64: 1e-12}
@@ -162,3 +164,19 @@ def test_a_model_with_names_of_our_own(arithmetic, here):
         model.graph.node[index].output[0] = model.graph.node[index + 1].input[0] = f"bnfold_constant_{index}"
     layer = calibrate(model, x, executor=here, arithmetic=arithmetic).layers[0]
     np.testing.assert_allclose(layer.mean, moments(np.maximum(x, 0))[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("between", "op_types"), [("Relu", {"Conv"}), ("Round", {"BatchNormalization"})])
+def test_how_a_frozen_node_is_written(between, op_types, here):
+    """As a convolution, which ONNX Runtime fuses, in a float model; as itself where its last bit may become a step."""
+    model = bn_model(channels=16, before=[("BatchNormalization", {})], after=[(between, {})])
+    model.graph.node[0].input.extend(["gamma", "beta", "mean", "var"])
+    x = np.random.default_rng(0).normal(size=(4, 16, 5, 4)).astype(np.float32)
+    with measuring(load(model), x, RunOptions(executor=here)) as (subject, _):
+        zeros, ones = [np.zeros(16)] * 2, [np.ones(16)] * 2
+        subject.in_inference_mode(zeros, ones, "")
+        program = max(subject.engine.folder.glob("*/program-*.onnx"), key=lambda path: path.stat().st_mtime_ns)
+        nodes = onnx.load(program).graph.node
+    frozen = {node.op_type for node in nodes if node.output[0] == "before_0"}
+    assert frozen == op_types
+    assert "Scan" in {node.op_type for node in nodes}  # one sample after the other
