@@ -13,7 +13,6 @@ import onnx
 from onnx import GraphProto, NodeProto
 
 from bnfold.graph.inference import inferable
-from bnfold.graph.shapes import sizes_are_few
 from bnfold.model_io.protobuf import copied
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 
@@ -78,7 +77,7 @@ def _sizes(model: onnx.ModelProto) -> Sizes:
     asked = copied(model)
     _one_sample(asked.graph)
     try:
-        graph = onnx.shape_inference.infer_shapes(inferable(asked), data_prop=sizes_are_few(asked.graph)).graph
+        graph = inferable(asked).inferred().graph
     except Exception:  # it has many, for what it finds invalid
         graph = asked.graph
     sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
