@@ -7,11 +7,9 @@ wait for ``commit``, which writes each changed list once.
 
 from __future__ import annotations
 
-import gc
 import sys
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from functools import cached_property
 from itertools import chain
 from typing import Any
@@ -21,6 +19,7 @@ import numpy.typing as npt
 import onnx
 from onnx import GraphProto, NodeProto, TensorProto
 
+from bnfold.graph.collector import collector_paused
 from bnfold.graph.constants import Constants
 from bnfold.graph.facts import Constant, Shape
 from bnfold.graph.mentions import follow_rename, mentioned, read_in_training
@@ -31,7 +30,6 @@ from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies, may_hold_graphs
 from bnfold.reasons import Reason, Refused
 
 _INITIALIZERS_ARE_INPUTS_BELOW_IR = 4
-_NEVER = 1 << 30
 
 
 class Graph:
@@ -57,7 +55,7 @@ class Graph:
         legacy = model.proto.ir_version < _INITIALIZERS_ARE_INPUTS_BELOW_IR
         self._constants = Constants(self, inputs_are_constant=assume_constant or legacy)
         self._shapes = Shapes(self, self._constants)
-        with _collector_paused():
+        with collector_paused():
             self.main = self._index_graph(model.proto.graph, None, _opsets(model.proto.opset_import))
             for function in model.proto.functions:
                 self._index_function(function)
@@ -404,29 +402,6 @@ def _sees(scope: Scope, value: Value) -> bool:
     if inner is None or owner is None:
         return False
     return value.producer is None or owner.place > value.producer.place
-
-
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Without this, the garbage collector looks through all of an index again and again while it grows."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-@contextmanager
-def old_objects_left_alone() -> Iterator[None]:
-    """Without this, the collector looks through an index again and again while it is worked on; it is no garbage."""
-    young, middle, old = gc.get_threshold()
-    gc.set_threshold(young, middle, _NEVER)
-    try:
-        yield
-    finally:
-        gc.set_threshold(young, middle, old)
 
 
 def _opsets(imports: Sequence[onnx.OperatorSetIdProto]) -> dict[str, int]:

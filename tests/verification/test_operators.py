@@ -53,10 +53,17 @@ def test_the_same_is_equivalent(case):
 
 
 def test_attributes_without_effect_are_not_passed_over():
-    """No made-up value is infinite: what IsInf makes of those is not seen, and not claimed."""
-    model = "n (float[1, 3] x) => (bool[1, 3] y) {y = IsInf @ (x)}"
-    only = "<detect_negative = 0>"
+    """Nothing is claimed of what no trial shows."""
+    model = "n (float[1, 1, 3] x) => (float[1, 1, 6] y) <float[3] f = {1, 1, 2}> {y = Resize @ (x, , f)}"
+    only = "<extrapolation_value = 7.0>"
     assert not verify(*Rewriting("", model, before="", wrong=only, right="").wrongly(), run=False).complete
+
+
+def test_values_are_infinite_where_that_counts():
+    """An operator asks of them."""
+    model = "n (float[1, 3] x) => (bool[1, 3] y) {y = IsInf @ (x)}"
+    case = Rewriting("", model, before="", wrong="<detect_negative = 0>", right="")
+    assert verify(*case.wrongly(), run=False).verdict is Verdict.DIFFERENT
 
 
 @pytest.mark.parametrize(("parts", "verdict"), [(3, Verdict.DIFFERENT), (2, Verdict.EQUIVALENT)])

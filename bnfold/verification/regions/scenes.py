@@ -6,7 +6,6 @@ so that padding and strides that do not divide are met.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,7 +29,6 @@ _MOST_SMALL = 3
 _MODERATE = 10_000  # entries in the inputs, as in a 56x56 image
 _ROWS = 4, 5, 3  # samples at the first of these sizes, at the second, and at the others
 _FEW_ROWS, _MANY = 3, 100_000  # samples where the inputs have so many entries
-_MOST_CANDIDATES = 24
 _MOST_DECLARED = 3
 _LONGEST, _MOST_STRETCHED = 4096, 1_000_000  # positions, and entries in the inputs
 
@@ -142,7 +140,7 @@ def scenes(
         deadline: For evaluating the model where shapes cannot be inferred.
     """
     model = graph.model
-    shapes = list(itertools.islice(candidates, _MOST_CANDIDATES))
+    shapes = list(candidates)
     empty = [_empty(model, shape) for shape in shapes]
     fewest = min(empty, default=math.inf)  # a Resize without a roi has an empty one at every size
     fitting = [shape for shape, count in zip(shapes, empty, strict=True) if count == fewest < math.inf]

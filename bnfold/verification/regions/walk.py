@@ -119,6 +119,8 @@ class _Walk:
         for value in op.outputs:
             if value is not None and value.name in found:
                 self.types[value] = found[value.name]
+                if min(self.shape(value) or (), default=0) < 0:  # so inference calls a window that does not fit
+                    raise ValueError(f"{op.label} makes a size below zero")
 
     def _computed(self, op: Op) -> dict[Value, Array]:
         """What an operator makes of a few numbers, or of a shape."""

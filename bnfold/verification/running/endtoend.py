@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from bnfold.verification.running.runner import Job, Outputs, Runner
 from bnfold.verification.running.variations import moved_by_an_ulp
 
 _FLOAT64 = "float64 in the place of ONNX Runtime"
-_MOST_CANDIDATES = 24
 _BATCHES = 2  # candidates where nothing else is open
 
 
@@ -74,7 +72,7 @@ def _samples(
     runner: Runner, setup: _Setup, generator: Generator, distributions: Sequence[str], *, float64: bool
 ) -> list[Sample] | str:
     """Inputs of the first shapes that BEFORE accepts, or why there are none."""
-    shapes = list(itertools.islice(generator.candidates(), _MOST_CANDIDATES))
+    shapes = list(generator.candidates())
     fitting = shapes[0]
     # where nothing but the batch is open, and one kind of inputs is asked for, they are tried in all batches anyway
     if len(shapes) > _BATCHES or len(shapes) > 1 < len(distributions):

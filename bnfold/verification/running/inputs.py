@@ -21,7 +21,9 @@ Array = npt.NDArray[Any]
 
 DISTRIBUTIONS = ("normal", "uniform", "spikes", "large", "constant")
 _GUESSES = (224, 64, 32, 256, 128, 16, 8, 4, 1, 80, 40)  # for an axis that nothing is known of
+_LONG, _MOST_LONG = (1024, 16_000), 100_000  # which may be that of a sound, while the inputs have so many entries
 _BATCHES = (2, 1, 3)
+_MOST_CANDIDATES = 26
 
 
 class CannotGenerate(Exception):
@@ -85,10 +87,11 @@ class Generator:
         unknown = list(dict.fromkeys(dim for shape in self._given.values() for dim in shape if isinstance(dim, str)))
         batch = {shape[0] for shape in self._given.values() if shape and isinstance(shape[0], str)}
         others = [dim for dim in unknown if dim not in batch]
-        for guess in self._guesses(len(others)):
-            for size in _BATCHES[: 2 if batch else 1]:
-                sizes = dict(zip(others, guess, strict=True)) | dict.fromkeys(batch, size)
-                yield self._sized(sizes)
+        guesses = itertools.product(self._guesses(len(others)), _BATCHES[: 2 if batch else 1])
+        for guess, size in itertools.islice(guesses, _MOST_CANDIDATES):
+            shapes = self._sized(dict(zip(others, guess, strict=True)) | dict.fromkeys(batch, size))
+            if not set(guess) & set(_LONG) or _entries(shapes) <= _MOST_LONG:
+                yield shapes
 
     @property
     def guessed(self) -> str:
@@ -108,7 +111,7 @@ class Generator:
         Raises:
             CannotGenerate: They are too large.
         """
-        if (entries := sum(map(math.prod, shapes.values()))) > self._most:
+        if (entries := _entries(shapes)) > self._most:
             raise CannotGenerate(f"inputs of {entries} entries are more than time and memory allow ({self._most})")
         random = np.random.default_rng([self._seed, DISTRIBUTIONS.index(distribution), salt])
         feed = {
@@ -120,6 +123,7 @@ class Generator:
     def _guesses(self, count: int) -> Iterator[tuple[int, ...]]:
         if count <= 2:
             yield from ((guess,) * count for guess in _GUESSES[: 1 if not count else None])
+            yield from ((guess,) for guess in _LONG if count == 1)
             yield from itertools.permutations(_GUESSES[:5], count) if count == 2 else ()
         else:
             yield from ((guess,) * count for guess in _GUESSES)
@@ -129,6 +133,10 @@ class Generator:
             name: tuple(sizes[dim] if isinstance(dim, str) else dim for dim in shape)
             for name, shape in self._given.items()
         }
+
+
+def _entries(shapes: Mapping[str, Sequence[int]]) -> int:
+    return sum(map(math.prod, shapes.values()))
 
 
 def _filled(port: Port) -> tuple[int | str, ...]:

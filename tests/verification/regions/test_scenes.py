@@ -1,5 +1,6 @@
 """At which sizes two models are compared."""
 
+import pytest
 from helpers import folded, model_of
 from verification.helpers import parsed
 
@@ -30,3 +31,23 @@ def test_sizes_too_small_for_windows_before_a_slice():
         {{ {convs} f = BatchNormalization (e, {{bn: 4}}) r = Relu (f) y = Slice (r, a, b, a) }}""")
     result = verify(before, folded(before)[1], run=False)
     assert (result.verdict, result.complete) == (Verdict.EQUIVALENT, True)
+
+
+@pytest.mark.parametrize(
+    ("window", "verdict"),
+    [pytest.param(2000, Verdict.EQUIVALENT, id="fits"), pytest.param(20_000, Verdict.NOT_VERIFIED, id="fits-no-guess")],
+)
+def test_a_sound_of_open_length(window, verdict):
+    """It may have to be long, as a window of it is; where no size does, that is said."""
+    before = model_of(f"""<ir_version: 8, opset_import: ["": 17]> g (float[N, samples] x) => (float[N, 4, t] y)
+        <int64[1] one = {{1}}> {{ u = Unsqueeze (x, one)
+        c = Conv <strides = [160]> (u, {{w: 4, 1, {window}}}) y = BatchNormalization (c, {{bn: 4}}) }}""")
+    result = verify(before, folded(before)[1])
+    assert result.verdict is verdict
+    assert ("--shape" in str(result)) is (verdict is Verdict.NOT_VERIFIED)
+
+
+def test_images_are_not_as_long_as_sounds():
+    """Though their two axes have one name, and so one size that is not known."""
+    graph = Graph(load(parsed("n (float[N, 3, D, D] x) => (float[N, 3, D, D] y) { y = Relu (x) }")))
+    assert max(shapes["x"][2] for shapes in Generator(graph, {}, {}, 0).candidates()) == 256

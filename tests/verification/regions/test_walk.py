@@ -51,6 +51,7 @@ def test_computed_sizes_are_those_of_a_run(text, rows):
             "p = MaxPool <kernel_shape = [32, 1], strides = [32, 32]> (x) y = Add (p, c)",
             id="broadcast",
         ),
+        pytest.param("p = MaxPool <kernel_shape = [200, 1]> (x) y = Relu (p)", id="window"),
     ],
 )
 def test_a_size_that_an_operator_does_not_take_is_none_to_try(body):
