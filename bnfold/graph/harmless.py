@@ -48,6 +48,9 @@ _FARTHEST = 64  # axis
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
 
+_Entries = tuple[int, int]  # at least, and at most
+
+
 def is_harmless(model: ModelProto) -> bool:
     """Whether inference of a model comes to an end, and not to that of the process."""
     if model.functions or model.graph.sparse_initializer:
@@ -61,10 +64,10 @@ class _Bounds:
 
     def __init__(self, graph: GraphProto) -> None:
         self._ranks: dict[str, int] = {}
-        self._lists: dict[str, tuple[int, int]] = {}
-        self._lengths: set[str] = set()  # the shapes of lists
+        self._lists: dict[str, _Entries] = {}
+        self._lengths: dict[str, int] = {}  # of shapes of lists, the most that stands in them
         for tensor in graph.initializer:
-            self._take([tensor.name], len(tensor.dims), _length(tensor))
+            self._take([tensor.name], len(tensor.dims), _entries(tensor))
         for entry in graph.input:
             dims = entry.type.tensor_type.shape.dim
             is_short = entry.type.tensor_type.HasField("shape") and all(dim.dim_value <= _LONGEST for dim in dims)
@@ -78,8 +81,8 @@ class _Bounds:
         made = self._list(node, kind, inputs)
         if made is None and kind in LISTING and self._may_list(kind, inputs):
             return False
-        if kind == "Shape" and self._lists.keys() >= set(inputs):
-            self._lengths.update(node.output)
+        if kind == "Shape" and inputs and inputs[0] in self._lists:
+            self._lengths |= dict.fromkeys(node.output, self._lists[inputs[0]][1])
         self._take(node.output, self._rank(node, kind, inputs), made)
         return made is None or made[1] <= _LONGEST
 
@@ -87,25 +90,35 @@ class _Bounds:
         ranks = [self._ranks.get(name, 0) for name in inputs if name not in self._lists]
         return (max if kind == "Concat" else min)(ranks, default=2) < 2  # those of a Concat are all the same
 
-    def _take(self, names: Iterable[str], rank: int, made: tuple[int, int] | None) -> None:
+    def _take(self, names: Iterable[str], rank: int, made: _Entries | None) -> None:
         self._ranks |= dict.fromkeys(names, rank)
         if made is not None:
             self._lists |= dict.fromkeys(names, made)
 
-    def _list(self, node: NodeProto, kind: str, inputs: Sequence[str]) -> tuple[int, int] | None:
-        """The least and the most entries of a list that is made; None if it is none."""
+    def _list(self, node: NodeProto, kind: str, inputs: Sequence[str]) -> _Entries | None:
+        """How many entries there are in a list that is made; None if it is none. All lists have rank 0 or 1."""
         if kind == "Constant":
-            return next((_length(a.t) if a.HasField("t") else (len(a.ints),) * 2 for a in node.attribute), (0, 0))
-        if kind == "Shape":
-            return (0 if node.attribute else self._ranks.get(inputs[0], 0)) if inputs else 0, FEW_SIZES
+            return next((_entries(a.t) if a.HasField("t") else (len(a.ints),) * 2 for a in node.attribute), None)
+        if kind == "Shape" and inputs:
+            return 0 if node.attribute else self._ranks.get(inputs[0], 0), FEW_SIZES
         if kind == "ConstantOfShape":
-            return (0, _LONGEST) if self._lengths.issuperset(inputs) else None
-        if kind not in _LISTS or not self._lists.keys() >= set(inputs):
+            return next(((0, self._lengths[name]) for name in inputs if name in self._lengths), None)
+        if kind not in _LISTS or not inputs or not self._lists.keys() >= set(inputs):
             return None
-        least, most = zip(*[self._lists[name] for name in inputs], strict=True) if inputs else ((0,), (0,))
-        if kind == "Concat":
-            return sum(least), sum(most)
-        return max(least) if kind in ("Unsqueeze", "Cast", "Identity") else 0, max(most)
+        first, last = self._lists[inputs[0]], self._lists[inputs[-1]]
+        least, most = zip(*[self._lists[name] for name in inputs], strict=True)
+        match kind:
+            case "Concat":
+                return sum(least), sum(most)
+            case "Cast" | "Identity":
+                return first
+            case "Gather":
+                return last
+            case "Unsqueeze":
+                return (1, 1) if first[1] < 2 else None
+            case "Reshape":
+                return (0, first[1]) if last[1] < 2 else None
+        return 0, max(most)
 
     def _rank(self, node: NodeProto, kind: str, inputs: Sequence[str]) -> int:
         """The rank that what a node makes has at least."""
@@ -113,6 +126,8 @@ class _Bounds:
         most = max(ranks, default=0)
         if kind in _RANKS:
             return _RANKS[kind]
+        if kind == "Constant":
+            return max((len(a.t.dims) for a in node.attribute), default=0)
         if kind in ("Reshape", "ConstantOfShape"):
             return self._lists.get(inputs[-1], (0, 0))[0] if inputs else 0
         if kind == "Expand":
@@ -128,9 +143,8 @@ class _Bounds:
         return most
 
 
-def _length(tensor: TensorProto) -> tuple[int, int]:
-    few = tensor.dims[0] if len(tensor.dims) == 1 else 0
-    return few, max(few, 1)
+def _entries(tensor: TensorProto) -> _Entries | None:
+    return (tensor.dims[0],) * 2 if len(tensor.dims) == 1 else None if tensor.dims else (0, 1)
 
 
 def _does_harm(attribute: AttributeProto) -> bool:

@@ -1,4 +1,4 @@
-"""What inference may have in bnfold's own process: each that it may not have breaks one precondition of one that it may."""
+"""What inference may have in bnfold's own process; what it may not have breaks one precondition of something it may."""
 
 import onnx
 import pytest
@@ -20,10 +20,11 @@ HARMFUL = {
     "flattened": "y = Reshape (x, one) r = Mul (y, y)",
     "reduced": "y = ReduceMean <keepdims = 0, axes = [1, 2, 3]> (x) r = Sub (y, y)",
     "short-list": "s = Shape (x) h = Gather (s, at) y = Reshape (x, h) r = Mul (y, y)",
-    "filled": "c = ConstantOfShape (two) r = Mul (c, two)",
+    "filled": "c = ConstantOfShape (one) r = Mul (c, two)",
     "axis": "y, r = Split <axis = -4611686018427387904> (x)",
     "long-input": "r = Mul (long, long)",
-    "vectors": "m = MatMul (vector, x) z = MatMul (m, vector) r = Add (z, z)",
+    "squared": "h = Unsqueeze (some, one) m = Mul (some, h) y = Reshape (m, one) r = Mul (y, y)",
+    "vectors": "y = Flatten (x) m = MatMul (y, vector) r = Add (m, m)",
     "doubled": "".join(f"v{k + 1} = Concat <axis = 0> (v{k}, v{k}) " for k in range(30)).replace("v0", "two")
     + "r = Mul (v30, v30)",
 }
@@ -33,7 +34,8 @@ def harmless(body: str) -> bool:
     return is_harmless(
         onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17]>
             g (float[1,3,8,8] x, float[16] short, float[1099511627776] long, float[n] vector) => (r)
-            <float[3,3,1,1] w, int64[2] two = {{1, -1}}, int64[1] one = {{-1}}, int64[1] at = {{0}}> {{ {body} }}""")
+            <float[3,3,1,1] w, int64[2] two = {{1, -1}}, int64[1] one = {{-1}}, int64[1] at = {{0}},
+             int64[3] some = {{0, 1, 2}}> {{ {body} }}""")
     )
 
 
