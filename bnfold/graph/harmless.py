@@ -41,6 +41,7 @@ _LISTS = (FOLLOWED - {"Expand"}) | {
 }
 """Those that make no longer lists out of lists than all these together."""
 
+_BROADCASTING = ("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Where", "Equal", "Concat")
 _RANKS = {"Gemm": 2, "Flatten": 2, "Shape": 1, "Size": 0}
 _LOSES_AXES = ("Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2")
 _LONGEST = 1 << 20  # entries of a list
@@ -76,7 +77,7 @@ class _Bounds:
     def go_on(self, node: NodeProto) -> bool:
         """Whether a node does no harm."""
         kind, inputs = node.op_type, list(filter(None, node.input))
-        if kind not in KNOWN or (kind in _READS_ATTRIBUTES and any(map(_does_harm, node.attribute))):
+        if kind not in KNOWN or (kind in _READS_ATTRIBUTES and any(_does_harm(a, node) for a in node.attribute)):
             return False
         made = self._list(node, kind, inputs)
         if made is None and kind in LISTING and self._may_list(kind, inputs):
@@ -128,6 +129,8 @@ class _Bounds:
             return _RANKS[kind]
         if kind == "Constant":
             return max((len(a.t.dims) for a in node.attribute), default=0)
+        if kind in _BROADCASTING:
+            return most
         if kind in ("Reshape", "ConstantOfShape"):
             return self._lists.get(inputs[-1], (0, 0))[0] if inputs else 0
         if kind == "Expand":
@@ -140,16 +143,22 @@ class _Bounds:
             lost = [len(a.ints) for a in node.attribute if a.name == "axes"]
             lost += [self._lists.get(name, (0, most))[1] for name in inputs[1:]]
             return ranks[0] - max(lost) if ranks and lost else 0
-        return most
+        permuted = [len(a.ints) for a in node.attribute] if kind == "Transpose" else []
+        return min([*ranks[:1], *permuted], default=0)
 
 
 def _entries(tensor: TensorProto) -> _Entries | None:
     return (tensor.dims[0],) * 2 if len(tensor.dims) == 1 else None if tensor.dims else (0, 1)
 
 
-def _does_harm(attribute: AttributeProto) -> bool:
-    """Whether inference reads what is not there, behind the last axis, or a Constant is longer than it is stored."""
-    return abs(attribute.i) > _FARTHEST if attribute.name == "axis" else attribute.name == "sparse_value"
+def _does_harm(attribute: AttributeProto, node: NodeProto) -> bool:
+    """Whether inference goes beyond the last axis or output because of it, or a Constant is longer than stored."""
+    match attribute.name:
+        case "axis":
+            return abs(attribute.i) > _FARTHEST
+        case "num_outputs":
+            return attribute.i != len(node.output)
+    return attribute.name == "sparse_value"
 
 
 def graphs(graph: GraphProto) -> Iterator[GraphProto]:

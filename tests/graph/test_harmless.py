@@ -12,6 +12,7 @@ HARMLESS = {
     "computed-sizes": "s = Shape (x) h = Gather (s, at) k = Concat <axis = 0> (h, h) y = Reshape (x, k) r = Mul (y, y)",
     "filled-like-a-list": "l = Shape (two) c = ConstantOfShape (l) r = Mul (c, two)",
     "split": "y, r = Split <axis = 1> (x)",
+    "permuted": "y = Transpose <perm = [0, 2, 3, 1]> (x) r = Mul (y, y)",
     "input": "r = Mul (short, short)",
     "attention": "m = MatMul (x, x) r = Add (m, x)",
 }
@@ -21,6 +22,9 @@ HARMFUL = {
     "reduced": "y = ReduceMean <keepdims = 0, axes = [1, 2, 3]> (x) r = Sub (y, y)",
     "short-list": "s = Shape (x) h = Gather (s, at) y = Reshape (x, h) r = Mul (y, y)",
     "filled": "c = ConstantOfShape (one) r = Mul (c, two)",
+    "fewer-axes": "y = Transpose <perm = [1]> (x) r = Mul (y, y)",
+    "rank-of-a-bound": "y = Clip (long, w) r = Mul (y, y)",
+    "fewer-outputs": "y, r = Split <num_outputs = 1> (x)",
     "axis": "y, r = Split <axis = -4611686018427387904> (x)",
     "long-input": "r = Mul (long, long)",
     "squared": "h = Unsqueeze (some, one) m = Mul (some, h) y = Reshape (m, one) r = Mul (y, y)",
