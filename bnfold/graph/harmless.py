@@ -46,6 +46,7 @@ _RANKS = {"Gemm": 2, "Flatten": 2, "Shape": 1, "Size": 0}
 _LOSES_AXES = ("Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2")
 _LONGEST = 1 << 20  # entries of a list
 _FARTHEST = 64  # axis
+_MANY = 10_000  # nodes: to look at so many takes longer than to copy the process
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
 
@@ -54,7 +55,7 @@ _Entries = tuple[int, int]  # at least, and at most
 
 def is_harmless(model: ModelProto) -> bool:
     """Whether inference of a model comes to an end, and not to that of the process."""
-    if model.functions or model.graph.sparse_initializer:
+    if model.functions or model.graph.sparse_initializer or len(model.graph.node) > _MANY:
         return False
     bounds = _Bounds(model.graph)
     return all(node.domain in STANDARD_DOMAINS and bounds.go_on(node) for node in model.graph.node)
