@@ -90,6 +90,20 @@ CASES = [
         "y = Conv <group = 2, pads = [2, 2, 2, 2]> (q, scaled)",
         tensors=KERNELS,
     ),
+    Rewriting(
+        "padding at the declared size, which is even",
+        "n (float[1, 1, 224, 224] x) => (float[1, 2, 112, 112] y) { y = Conv <strides = [2, 2], @> (x, kernel) }",
+        *('auto_pad = "SAME_UPPER"', 'auto_pad = "SAME_LOWER"', "pads = [1, 1, 2, 2]"),
+        tensors=KERNELS,
+    ),
+    Rewriting(
+        "padding at odd sizes of a single sample",
+        "n (float[1, 1, H, W] x) => (float[1, 2, h, v] y) { @ }",
+        'y = Conv <strides = [2, 2], auto_pad = "SAME_UPPER"> (x, kernel)',
+        "y = Conv <strides = [2, 2], pads = [1, 1, 2, 2]> (x, kernel)",
+        '~c = Conv <strides = [2, 2], auto_pad = "SAME_UPPER"> (x, kernel) y = Identity (~c)',
+        tensors=KERNELS,
+    ),
 ]
 
 

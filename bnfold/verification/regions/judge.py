@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -193,22 +194,28 @@ class Judge:
         """What the scenes say, the worst of them; as many as it takes to see all of the region."""
         problem, refused, saw_all = "", "", False
         one_is_enough, owed = is_uniform(left.region, right.region), wanted(left, right)
-        for scene in scenes or self._scenes:
-            if not scenes and saw_all and (one_is_enough or not scene.is_small):
+        rest, asked, is_open = deque(scenes or self._scenes), set[Scene](), False
+        while rest:
+            scene = rest.popleft()
+            if not scenes and saw_all and (one_is_enough or not scene.is_small) and scene not in asked:
                 break
             try:
                 found, given, now = self._found(left, right, scene, owed, seen, tries)
             except OutOfTime:
                 raise
             except CannotEvaluate as error:
-                problem = problem or str(error)
+                problem, is_open = problem or str(error), is_open or scene in asked
                 refused = refused or (str(error) if scene.is_allowed and isinstance(error, NotTaken) else "")
                 continue
             except MemoryError:
-                problem = problem or "it takes more memory than there is"
+                problem, is_open = problem or "it takes more memory than there is", is_open or scene in asked
                 continue
             if found.ratio > 1 and not (scene.is_allowed or one_is_enough):
-                continue  # AFTER may know the declared sizes by heart
+                stated = self._stated(scene)  # AFTER may know the sizes that are stated by heart: those decide
+                if stated not in asked:
+                    rest = deque([stated, *(other for other in rest if other is not stated)])
+                asked.add(stated)
+                continue
             saw_all |= not (now.left.blind or now.right.blind)
             seen = replace(now, left=replace(now.left, blind=False), right=replace(now.right, blind=False))
             if result.outcome is Outcome.NOT_EVALUATED or found.ratio > result.error:
@@ -218,9 +225,13 @@ class Judge:
                 self._telling = left, right, given
                 op = culprit(left, right, given)
                 return (result if op is None else replace(result, suspect=named(op))), seen
-        if result.outcome is Outcome.NOT_EVALUATED:
-            result = replace(result, detail=problem)
+        if is_open or result.outcome is Outcome.NOT_EVALUATED:
+            result = replace(result, outcome=Outcome.NOT_EVALUATED, detail=problem)
         return result, replace(seen, refused=seen.refused or refused)
+
+    def _stated(self, scene: Scene) -> Scene:
+        """The scene with the sizes that are stated, one for each choice of shapes."""
+        return next((other for other in self._scenes if other.inputs == scene.stated.inputs), scene.stated)
 
     def _found(
         self, left: Side, right: Side, scene: Scene, owed: Mapping[Obligation, Wanted], seen: Seen, tries: int

@@ -17,6 +17,7 @@ from bnfold.verification.regions.regions import Region
 Shape = tuple[int, ...]
 
 _ENOUGH = 256  # positions, along all axes together
+_BROADCASTS = 7  # from this opset on axes are counted from the last
 _EACH = frozenset(  # of numbers, one by one
     {
         *(
@@ -84,15 +85,24 @@ def _fixed(region: Region, rank: int) -> Iterator[int]:
     for op in region.ops:
         fixed = [axis for value in op.inputs if value in constants for axis in _varying(value)]
         shape = op.graph.shape(op.data(0)) if op.inputs else None
+        if op.opset < _BROADCASTS or op.attribute("output_shape"):
+            raise _Varies
         if op.type in _EACH:
             yield from fixed
-        elif _is_along_last(op) or (op.type == "MatMul" and op.input(1) in constants and set(fixed) <= {-1, -2}):
+        elif _is_along_last(op):
+            yield from (-1, *fixed)
+        elif op.type == "MatMul" and op.input(1) in constants and _is_matrix(op.graph.shape(op.data(1))):
             yield -1
         elif shape is not None and len(shape) == rank and (op.type in MOVING or _keeps_places(op)):
             yield 1 - rank
             yield from fixed if op.type == "Concat" else ()
         elif op.type != "Constant":
             raise _Varies
+
+
+def _is_matrix(shape: Sequence[int | None] | None) -> bool:
+    """Whether it is one, and not several, nor a vector, by which an axis would go."""
+    return shape is not None and len(shape) > 1 and set(shape[:-2]) <= {1}
 
 
 def _is_along_last(op: Op) -> bool:

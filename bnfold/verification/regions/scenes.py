@@ -78,6 +78,20 @@ class Scene:
         return self._walked[1]
 
     @cached_property
+    def stated(self) -> Scene:
+        """The same, but where the model, or the user, states a size."""
+        inputs = {
+            port.name: tuple(
+                dim if isinstance(dim, int) else size
+                for dim, size in zip(port.shape, self.inputs[port.name], strict=True)
+            )
+            for port in self.ports
+            if port.shape is not None and port.name in self.inputs
+        }
+        inputs = {**self.inputs, **inputs}
+        return Scene(self._graph, inputs, self.ports, is_small=self.is_small, deadline=self.deadline)
+
+    @cached_property
     def _walked(self) -> tuple[dict[Value, Shape], bool]:
         return walked(self._graph, self.inputs, Evaluator(self._graph.model, self.deadline))
 

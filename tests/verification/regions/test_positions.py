@@ -17,15 +17,18 @@ TENSORS = {
     "m": np.ones((8, 4), np.float32),
     "p": np.ones(100, np.float32),
     "s": np.array([-1]),
+    "b": np.ones(300, np.float32),
+    "t": np.ones((300, 8), np.float32),
+    "k": np.ones((8, 2, 3, 3), np.float32),
 }
 
 
-def shapes(line, given, other=None):
+def shapes(line, given, other=None, opset=17):
     """The shapes of the inputs of a line that makes y of x and z, both sides alike but for ``other``."""
     regions = []
     for each in (line, other or line):
         text = ", ".join(f"float[{','.join(map(str, shape))}] {name}" for name, shape in given.items())
-        graph = Graph(load(parsed(f"n ({text}) => (float y) {{ {each} }}", tensors=TENSORS)))
+        graph = Graph(load(parsed(f"n ({text}) => (float y) {{ {each} }}", opset, TENSORS)))
         values = graph.main.values
         constants = tuple(value for value in values.values() if value.tensor is not None)
         border = {values[name]: number for number, name in enumerate(given)}
@@ -58,6 +61,14 @@ def shapes(line, given, other=None):
         pytest.param("y = Reshape (x, s)", [(1, 8, 300)], [(1, 8, 300)], id="size"),
         pytest.param("y = ReduceMean (x)", [(1, 8, 300)], [(1, 8, 300)], id="sum"),
         pytest.param("y = MatMul (x, z)", [(1, 300, 8), (1, 8, 300)], [(1, 300, 8), (1, 8, 300)], id="two-matrices"),
+        pytest.param("v = MatMul (x, a) y = Mul (v, b)", [(1, 300, 8)], [(1, 300, 8)], id="an-axis-that-goes"),
+        pytest.param("y = LayerNormalization (x, t)", [(1, 300, 8)], [(1, 300, 8)], id="a-scale-for-each-place"),
+        pytest.param(
+            "y = ConvTranspose <output_shape = [92, 92]> (x, k)",
+            [(2, 8, 90, 90)],
+            [(2, 8, 90, 90)],
+            id="a-size-that-is-stated",
+        ),
     ],
 )
 def test_positions_are_fewer_where_all_are_alike(line, given, kept):
@@ -68,6 +79,12 @@ def test_positions_are_fewer_where_all_are_alike(line, given, kept):
 def test_both_sides_have_to_be_alike_everywhere():
     """One side that knows the places is enough."""
     assert shapes("y = Relu (x)", {"x": (1, 8, 100)}, other="y = Mul (x, p)") == [(1, 8, 100)]
+
+
+def test_old_versions_say_which_axis_is_which():
+    """A vector may be along the channels there, whatever it would be along today."""
+    given = {"x": (2, 300, 90, 90)}
+    assert shapes("y = Mul <broadcast = 1, axis = 1> (x, b)", given, opset=6) == [(2, 300, 90, 90)]
 
 
 def test_windows_of_both_sides_have_room():
