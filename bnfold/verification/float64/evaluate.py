@@ -251,7 +251,7 @@ class _Run:
         arrays = [num.value for num in inputs]
         outputs, is_referred = self._computed(op, arrays)
         referred = {op} if is_referred and not all(map(self._is_fixed, op.inputs)) else ()
-        tied = {op} if op.type in ORDERING and np.equal(arrays[0], arrays[1]).any() else ()
+        tied = {op} if op.type in ORDERING and _are_tied(*inputs) else ()
         self.coverage |= Coverage(
             frozenset(), frozenset(referred), tied=frozenset(tied), blind=not sees_all(op, arrays)
         )
@@ -399,3 +399,11 @@ def is_stored(value: Value) -> bool:
     if value.producer is not None:
         return value.producer.type == "Constant"
     return value.tensor is not None or value.sparse is not None
+
+
+def _are_tied(left: Num, right: Num) -> bool:
+    """Whether two are equal somewhere, and not by chance of rounding."""
+    equal = np.equal(left.value, right.value)
+    for num in (left, right):
+        equal = equal if num.error is None else equal & (num.error == 0)
+    return bool(equal.any())

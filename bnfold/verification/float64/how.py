@@ -44,7 +44,7 @@ class Coverage:
         taken: Branches of Ifs that were taken.
         referred: The operators that onnx.reference evaluated on data.
         estimated: Those without a rule for their error, which had one.
-        tied: Comparisons of numbers that were equal.
+        tied: Comparisons of numbers that were equal, and not off.
         blind: Whether a part of some weight met nothing but padding.
     """
 

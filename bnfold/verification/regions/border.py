@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -55,6 +55,7 @@ class Kind:
     With places, sample by sample, what is added there along every axis that has so many.
 
     Attributes:
+        only: Of the values at the border, the one that is taken from levels; none for all.
         aim: The name of the obligation that asks for them.
         is_daring: Whether they may be none that the operators take.
     """
@@ -63,6 +64,7 @@ class Kind:
     size: float = 1.0
     choices: Sequence[int] = ()
     levels: Sequence[float] = ()
+    only: int | None = None
     peak: float = 0.0
     places: Sequence[int] = ()
     words: Sequence[str] = ()
@@ -121,10 +123,11 @@ def made_up(
         more = np.random.default_rng([seed, turn]).random(len(border)) < 0.5
         truths = dict(zip(conditions, [turn % 2 == 0, turn // 2 % 2 == 0, *more.tolist()], strict=False))
         given: dict[Number, Array] = {}
-        for number, value in border.items():
+        for position, (number, value) in enumerate(border.items()):
             key = (seed, turn, place, number)
-            make = partial(_values, key, graph, scene, value, shapes[number], kind, truths.get(number))
-            given[number] = kept.array((scene, key, shapes[number], kind, truths.get(number)), make)
+            own = kind if kind.only in (None, position) else replace(kind, levels=())
+            make = partial(_values, key, graph, scene, value, shapes[number], own, truths.get(number))
+            given[number] = kept.array((scene, key, shapes[number], own, truths.get(number)), make)
         yield Trial(given, kind)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bnfold.verification.float64.carried import distance
 from bnfold.verification.float64.evaluate import CannotEvaluate
 from bnfold.verification.float64.kernel import Array
 from bnfold.verification.float64.kernels import KERNELS
@@ -35,14 +36,16 @@ class Rival:
     other: Array
 
     def matters(self, given: Given) -> bool:
-        """Whether the side comes to something else with what the other has."""
+        """Whether the side comes to something else with what the other has, and to more than rounding explains."""
         side, region, known = self.side, self.side.region, self.side.known(given)
         try:
-            made = side.value(given)
+            (made, error, _), _ = side.evaluate(given, side.rounded())
             swapped = side.evaluator.run(region.ops, {**known, self.read.value: self.other}, region.target, side.how)
         except CannotEvaluate:
             return True
-        return made.dtype != swapped.dtype or not np.array_equal(made, swapped, equal_nan=made.dtype.kind == "f")
+        if made.dtype != swapped.dtype or made.dtype == np.object_:
+            return made.dtype != swapped.dtype or not np.array_equal(made, swapped)
+        return bool((distance(made, swapped) > (0.0 if error is None else error)).any())
 
     def __str__(self) -> str:
         return f"input {self.read.index} of {self.read.op.type}"

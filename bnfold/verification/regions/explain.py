@@ -18,6 +18,7 @@ from bnfold.verification.float64.how import Coverage
 from bnfold.verification.regions.side import Array, Given, Side
 
 _LAST_DIGITS = 1e-13  # of a number itself: the noise of float64 where nothing cancels
+_LENIENT = "folded in low precision"
 _TELLING, _TELLING_UNITS = 1e-3, 100.0  # of max |y|, or so many roundings of its type: a larger bound tells nothing
 
 
@@ -38,6 +39,7 @@ class Finding:
         detail: What else there is to say.
         tells: Whether a difference that matters would have been more than rounding explains.
         shows: Whether anything but zeros came of it.
+        is_plain: Whether the rounding of AFTER's weights alone tells it from one that matters.
     """
 
     ratio: float
@@ -48,6 +50,7 @@ class Finding:
     detail: str = ""
     tells: bool = True
     shows: bool = True
+    is_plain: bool = True
 
 
 def compared(left: Side, right: Side, given: Given, old: Array) -> tuple[Finding, Coverage]:
@@ -111,7 +114,7 @@ class _Counted:
         shape = self.old.shape
         own = _error(self.right, self.given, shape, own_weights=True, folds=False)
         lenient = self._found(own + _error(self.left, self.given, shape, own_weights=True, folds=True))
-        return replace(lenient, detail="folded in low precision") if lenient.ratio <= 1 else finding
+        return replace(lenient, detail=_LENIENT, is_plain=False) if lenient.ratio <= 1 else finding
 
     def _found(self, error: FloatArray | None) -> Finding:
         differs = self.old != self.new
@@ -145,11 +148,11 @@ class _Pair:
             return finding
         own = self._error(self.right, own_weights=True)
         error = own + self._error(self.left, own_weights=False)
-        finding = self._worst(error)
+        finding = replace(self._worst(error), is_plain=False)
         if finding.ratio <= 1 or not self.left.is_rounded:
             return finding
         lenient = self._worst(own + self._error(self.left, own_weights=True))
-        return replace(lenient, detail="folded in low precision") if lenient.ratio <= 1 else finding
+        return replace(lenient, detail=_LENIENT, is_plain=False) if lenient.ratio <= 1 else finding
 
     def _error(self, side: Side, *, own_weights: bool) -> FloatArray:
         return _error(side, self.given, self.old.shape, own_weights=own_weights, folds=side is self.left)

@@ -256,6 +256,8 @@ class Judge:
                 worst = found, given
             if not trial.kind.size:  # for which most branches come to the same
                 met, also_met = replace(met, taken=frozenset()), replace(also_met, taken=frozenset())
+            if not found.is_plain:  # which may have hidden what is made of equal numbers
+                met, also_met = replace(met, tied=frozenset()), replace(also_met, tied=frozenset())
             seen = replace(
                 seen,
                 left=seen.left | met,

@@ -6,6 +6,7 @@ table of docs/verification.md. What a new finding calls for is a row, and a case
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -19,6 +20,7 @@ from bnfold.verification.regions.untried import Seen
 
 _FEW = 10
 _MOST_TEXTS = 32
+_MOST_ALONE = 8  # values at a border
 _BESIDE = 1.0, -2.0  # numbers beside what is none
 
 Wanted = Sequence[Any]
@@ -84,9 +86,14 @@ def _integers(frame: Frame, wanted: Wanted) -> list[Kind]:
     return [Kind("normal", choices=some) for some in (wanted, *singles) if frame.integers]
 
 
-def _levels(frame: Frame, wanted: Wanted) -> list[Kind]:
-    singles = [Kind("normal", levels=(level,)) for level in wanted] if () in frame.shapes else []
-    return [Kind("normal", levels=wanted), *singles]
+def _levels(frame: Frame, wanted: Wanted) -> Iterator[Kind]:
+    """Of all values at once, and of each beside others: what is chosen by a number must not be equal to it."""
+    count = len(frame.shapes)
+    for only in (None, *range(min(count, _MOST_ALONE) if count > 1 else 0)):
+        yield Kind("normal", levels=wanted, only=only)
+        shapes = frame.shapes if only is None else frame.shapes[only : only + 1]
+        if min(map(math.prod, shapes), default=0) < len(wanted):
+            yield from (Kind("normal", levels=(level,), only=only) for level in wanted)
 
 
 def _winners(frame: Frame, wanted: Wanted) -> Iterator[Kind]:

@@ -100,7 +100,7 @@ def _fixed(region: Region, rank: int) -> Iterator[int]:
             raise _Varies
 
 
-def _is_matrix(shape: Sequence[int | None] | None) -> bool:
+def _is_matrix(shape: Sequence[object] | None) -> bool:
     """Whether it is one, and not several, nor a vector, by which an axis would go."""
     return shape is not None and len(shape) > 1 and set(shape[:-2]) <= {1}
 
