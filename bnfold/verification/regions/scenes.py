@@ -166,7 +166,10 @@ def scenes(
     def fits(shape: Mapping[str, Shape]) -> bool:
         return shape != declared[0] and _empty(model, shape) <= fewest < math.inf
 
-    small = list(filter(fits, _smaller(model, declared[0])))
+    small = list(filter(fits, _smaller(model, declared[0], few=False)))
+    small = small or list(
+        filter(fits, _smaller(model, declared[0], few=True))
+    )  # where a body states a number of samples
     small = [*small[: _MOST_SMALL - 1], *small[_MOST_SMALL - 1 :][-1:]]
     small = small or list(filter(fits, _with_rows(model, declared[0])))
     full = [Scene(graph, shape, ports, is_small=False, deadline=deadline) for shape in declared]
@@ -209,7 +212,8 @@ def stretched(graph: Graph, declared: Scene, length: int, *, samples: bool = Fal
     return Scene(graph, inputs, declared.ports, is_small=False, deadline=declared.deadline)
 
 
-def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, Shape]]:
+def _smaller(model: Model, declared: Mapping[str, Shape], *, few: bool) -> Iterator[dict[str, Shape]]:
+    """Smaller sizes, for some samples, or for as few as are declared."""
     floats = _float_inputs(model)
     images = {shape[2:] for name, shape in declared.items() if name in floats and len(shape) >= 3}
     if len(images) != 1:
@@ -219,7 +223,7 @@ def _smaller(model: Model, declared: Mapping[str, Shape]) -> Iterator[dict[str, 
         rows = _ROWS[min(number, len(_ROWS) - 1)]
         small = (sizes * len(spatial))[: len(spatial)]
         if all(size < before for size, before in zip(small, spatial, strict=True)):
-            yield _resized(declared, floats, rows if _counts_samples(declared) else 0, small)
+            yield _resized(declared, floats, rows if _counts_samples(declared) and not few else 0, small)
 
 
 def _with_rows(model: Model, declared: Mapping[str, Shape]) -> list[dict[str, Shape]]:
