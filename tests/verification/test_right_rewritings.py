@@ -110,6 +110,23 @@ def test_right_rewritings_are_equal(frame, nodes):
     assert result.complete
 
 
+SPELT_OUT = """m = ReduceMean <axes = [-1]> (x) d = Sub (x, m) q = Pow (d, two) v = ReduceMean <axes = [-1]> (q)
+               e = Add (v, epsilon) r = Sqrt (e) n = Div (d, r) s = Mul (n, w) y = Add (s, b)"""
+
+
+@pytest.mark.parametrize("dtype", ["float", "float16"])
+@pytest.mark.parametrize(("epsilon", "verdict"), [(1e-5, Verdict.EQUIVALENT), (2e-5, Verdict.DIFFERENT)])
+def test_a_norm_that_was_spelt_out(dtype, epsilon, verdict):
+    """Its epsilon counts: nobody rounds a whole exponent, with which the roots of negative numbers would be none."""
+    random, kind = np.random.default_rng(0), np.float16 if dtype == "float16" else np.float32
+    tensors = {"w": random.uniform(0.5, 1.5, 8), "b": random.standard_normal(8), "two": 2.0, "epsilon": 1e-5}
+    tensors = {name: np.asarray(array, kind) for name, array in tensors.items()}
+    model = f"n ({dtype}[N, 5, 8] x) => ({dtype}[N, 5, 8] y) {{{{ {{}} }}}}"
+    fused = f"l = LayerNormalization <epsilon = {epsilon}> (x, w, b) y = Identity (l)"
+    before, after = (parsed(model.format(part), 17, tensors) for part in (SPELT_OUT, fused))
+    assert verify(before, after, run=False).verdict is verdict
+
+
 @pytest.mark.parametrize("first", [0, 1], ids=["calm first", "wild first"])
 def test_noise_of_one_sample_excuses_no_other(first):
     """A sample on which the output is all noise, and one on which it is not: that one counts, in either order."""

@@ -18,6 +18,11 @@ NUMBERS |= {"far": np.int64(1000), "farther": np.int64(1200), "batch": np.array(
 NUMBERS |= {"start": np.array([0]), "end": np.array([1000]), "axis": np.array([1]), "yes": np.bool_(True)}
 NUMBERS |= {"high": np.full((1, 8), 1e6, np.float32), "two": np.float32(2), "double": np.int64(2)}
 NUMBERS |= {"seven": np.int64(7), "eight": np.int64(8), "whole": np.array([6, 6, 6, 6]), "rare": np.float32(7.125)}
+NUMBERS |= {"few": np.float32(1e-12), "fewer": np.float32(1e-3)}
+NUMBERS |= {
+    "weight": np.linspace(0.5, 1.5, 8, dtype=np.float32),
+    "double_weight": np.linspace(1, 3, 8, dtype=np.float32),
+}
 NUMBERS |= {"part": np.array([6, 5, 6, 6])}
 BATCH = "~c = Cast <to = 1> (~e) ~m = Mul (x, ~c) y = Add (x, ~m)"
 DEAD = "~d = Relu (~s) y = Add (x, ~d)"
@@ -119,6 +124,27 @@ CASES = [
         GRID,
         *(STEPS.format(kind) for kind in ("int8[1]", "int16[1]", "int8[1]")),
         opset=21,
+    ),
+    case(
+        "smallest length of a vector",
+        PLAIN,
+        "~m = ReduceL2 <axes = [1]> (x) ~b = Clip (~m, few) y = Div (x, ~b)",
+        "~m = ReduceL2 <axes = [1]> (x) ~b = Clip (~m, fewer) y = Div (x, ~b)",
+        "~m = ReduceL2 <axes = [1]> (x) ~b = Max (few, ~m) y = Div (x, ~b)",
+    ),
+    case(
+        "epsilon of a norm",
+        PLAIN,
+        "~n = LayerNormalization <epsilon = 1e-12> (x, weight) y = Mul (~n, two)",
+        "y = LayerNormalization <epsilon = 1e-8> (x, double_weight)",
+        "y = LayerNormalization <epsilon = 1e-12> (x, double_weight)",
+    ),
+    case(
+        "threshold as an attribute",
+        PLAIN,
+        "~n = ThresholdedRelu <alpha = 100.0> (x) y = Mul (~n, two)",
+        "~n = ThresholdedRelu <alpha = 101.0> (x) y = Add (~n, ~n)",
+        "~n = ThresholdedRelu <alpha = 100.0> (x) y = Add (~n, ~n)",
     ),
     case(
         "a size that is known by heart",

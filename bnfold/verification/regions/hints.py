@@ -31,6 +31,8 @@ _NEAR, _ENDLESS = 4, 1 << 30  # places up to here are met anyway, integers from 
 _REACHING = frozenset({"Min", "Max", "Add", "Sub", "Conv", "Gemm", "BatchNormalization"})
 _MOST_BOUNDS = 1 << 12
 _REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
+_KEEPING, _SMALL = frozenset({"Add", "Max", "Clip"}), 1e-2
+_STATED = {"ThresholdedRelu": ("alpha", 1.0), "Shrink": ("lambd", 0.5)}
 _ODD = {"IsNaN": (math.nan,), "IsInf": (math.inf, -math.inf)}
 _MOST_ROWS = 32
 _MOST_LEVELS = 32
@@ -175,7 +177,8 @@ def levels(left: Side, right: Side) -> tuple[float, ...]:
     reads = [(side, read) for side in (left, right) for read in side.alone if read.op.type in COMPARING]
     arrays = [side.weight(read.value) for side, read in reads if is_made_of_constants(read.value)]
     few = [array for array in arrays if array.size <= _MOST_LEVELS // 4 and array.dtype == np.float64]
-    steps = sorted({step for array in few for step in array.ravel().tolist()})
+    stated = [_stated(op) for op in left.retuned | right.retuned if op.type in _STATED]
+    steps = sorted({step for array in few for step in array.ravel().tolist()}.union(*stated))
     pairs = itertools.pairwise(steps)
     twins = {step for pair in pairs if math.isclose(*pair, rel_tol=ROUNDED) for step in pair}  # rounding between them
     steps = [step for step in steps if step not in twins]
@@ -184,6 +187,24 @@ def levels(left: Side, right: Side) -> tuple[float, ...]:
     beyond = [end + sign * max(1.0, abs(end)) for end, sign in ((steps[0], -1), (steps[-1], 1))]
     between = [(low + high) / 2 for low, high in itertools.pairwise(steps)]
     return tuple([*between, *beyond, *steps][:_MOST_LEVELS])
+
+
+def _stated(op: Op) -> tuple[float, float]:
+    """A threshold that an operator has as an attribute, on both sides of zero."""
+    name, default = _STATED[op.type]
+    threshold = op.attribute(name, default)
+    return -threshold, threshold
+
+
+def epsilon(left: Side, right: Side) -> list[float]:
+    """The largest of the small numbers of one side that keep others away from zero."""
+    found = [0.0]
+    for side in (left, right):
+        found += [op.attribute("epsilon", 0.0) for op in side.retuned]
+        values = [read.value for read in side.alone if read.op.type in _KEEPING and is_made_of_constants(read.value)]
+        arrays = map(side.weight, values)
+        found += [abs(array.item()) for array in arrays if array.size == 1 and array.dtype == np.float64]
+    return [most] if (most := max(number for number in found if number < _SMALL)) else []
 
 
 def _integers(side: Side) -> Iterator[int]:

@@ -122,6 +122,7 @@ OBLIGATIONS = (
     Obligation("overflow", _integers, hints.extremes),
     Obligation("ties", lambda *_: [Kind("coarse")], hints.deciding),
     Obligation("bounds", lambda _, wanted: [Kind("normal", 2 * wanted[0])], hints.reach),
+    Obligation("epsilons", lambda _, wanted: [Kind("normal", wanted[0] / LARGE)], hints.epsilon),
     Obligation("thresholds", _levels, hints.levels),
     Obligation("no numbers", lambda _, wanted: [Kind("normal", levels=(k, *_BESIDE)) for k in wanted], hints.odd),
     Obligation("labels", _winners, hints.winners),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,12 @@ class Side:
         """Whether it has weights or attributes that the other side does not have."""
         return bool(self.changed or self.retuned)
 
+    @cached_property
+    def _whole_exponents(self) -> frozenset[Value]:
+        """Which nobody has rounded, and if they were off, roots of negative numbers would be none."""
+        exponents = {op.input(1) for op in self.region.all_ops if op.type == "Pow"}
+        return frozenset(v for v in self.changed if v in exponents and (np.mod(self.weight(v), 1) == 0).all())
+
     @property
     def unit(self) -> float:
         """The coarsest rounding of its changed weights, relative to them."""
@@ -95,7 +102,7 @@ class Side:
         With ``folds`` as by those who fold in that type: also all that is computed from constants is, and parameters by
         more than one, of what is computed of them on the way.
         """
-        roundings = {value: rounding_of(value) for value in self.changed}
+        roundings = {value: rounding_of(value) for value in self.changed if value not in self._whole_exponents}
         if folds:  # what data is only held against is in no weight
             held = {read.value for read in self.alone if read.op.type in COMPARING}
             roundings = {
