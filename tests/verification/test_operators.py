@@ -61,6 +61,14 @@ def test_attributes_without_effect_are_not_passed_over():
     assert not result.complete
 
 
+@pytest.mark.parametrize(("mode", "verdict"), [("linear", Verdict.EQUIVALENT), ("cubic", Verdict.DIFFERENT)])
+def test_attributes_of_new_versions(mode, verdict):
+    """A version that does not know one does not differ by it."""
+    model = 'n (float[1, 1, 5, 6] x) => (float[1, 1, 10, 12] y) <float[4] f = {1, 1, 2, 2}> {y = Resize <mode = "@"> (x, , f)}'
+    before, after = parsed(model.replace("@", "linear"), 13), parsed(model.replace("@", mode), 19)
+    assert verify(before, after, run=False).verdict is verdict
+
+
 def test_values_are_infinite_where_that_counts():
     """An operator asks of them."""
     model = "n (float[1, 3] x) => (bool[1, 3] y) {y = IsInf @ (x)}"

@@ -243,6 +243,14 @@ def effective_attributes(op: Op) -> dict[str, bytes]:
     return {attribute.name: _told(op, attribute, op.graph.shape) for attribute in attributes}
 
 
+def known_attributes(op: Op) -> frozenset[str]:
+    """The names of the attributes that the version of an operator has; none if that is not known."""
+    try:
+        return frozenset(onnx.defs.get_schema(op.node.op_type, op.opset, op.node.domain).attributes)
+    except onnx.defs.SchemaError:
+        return frozenset()
+
+
 def _told(op: Op, attribute: onnx.AttributeProto, shape_of: Callable[[Value], Shape | None]) -> bytes:
     """An attribute, its axis counted from the first one."""
     shape = None

@@ -11,7 +11,7 @@ from bnfold.verification.float64.evaluate import ORDERING
 from bnfold.verification.float64.how import NOTHING, Coverage
 from bnfold.verification.regions.exercise import Rival
 from bnfold.verification.regions.hints import UNIFORM
-from bnfold.verification.regions.numbering import effective_attributes
+from bnfold.verification.regions.numbering import effective_attributes, known_attributes
 from bnfold.verification.regions.regions import named
 from bnfold.verification.regions.side import Side
 
@@ -72,7 +72,7 @@ def without_effect(left: Side, right: Side, seen: Seen) -> str:
     """
     if not seen.is_exact or not _are_alike(left, right):
         return ""
-    before, after = _settings(left, seen.left), _settings(right, seen.right)
+    before, after = _settings(left, seen.left, right), _settings(right, seen.right, left)
     differing = set()
     for op_type in before.keys() & after.keys():
         first, second = before[op_type], after[op_type]
@@ -110,10 +110,13 @@ def _place(op: Op) -> tuple[str, ...]:
     return op.type, *(maker.type for maker in makers if maker is not None and maker.type != "Constant")
 
 
-def _settings(side: Side, met: Coverage) -> dict[str, Counter[tuple[str, bytes]]]:
-    """By type, the attributes of the operators that onnx.reference evaluated."""
+def _settings(side: Side, met: Coverage, other: Side) -> dict[str, Counter[tuple[str, bytes]]]:
+    """By type, the attributes of the operators that onnx.reference evaluated; those that both sides' versions know."""
     found: dict[str, Counter[tuple[str, bytes]]] = {}
     for op in side.region.all_ops:
         if op in met.referred and op.type not in UNIFORM:
-            found.setdefault(op.type, Counter()).update(effective_attributes(op).items())
+            known = [known_attributes(twin) for twin in other.region.all_ops if twin.type == op.type]
+            attributes = effective_attributes(op).items()
+            common = (item for item in attributes if all(not names or item[0] in names for names in known))
+            found.setdefault(op.type, Counter()).update(common)
     return found
