@@ -64,7 +64,8 @@ def test_attributes_without_effect_are_not_passed_over():
 @pytest.mark.parametrize(("mode", "verdict"), [("linear", Verdict.EQUIVALENT), ("cubic", Verdict.DIFFERENT)])
 def test_attributes_of_new_versions(mode, verdict):
     """A version that does not know one does not differ by it."""
-    model = 'n (float[1, 1, 5, 6] x) => (float[1, 1, 10, 12] y) <float[4] f = {1, 1, 2, 2}> {y = Resize <mode = "@"> (x, , f)}'
+    model = """n (float[1, 1, 5, 6] x) => (float[1, 1, 10, 12] y) <float[4] f = {1, 1, 2, 2}>
+               {y = Resize <mode = "@"> (x, , f)}"""
     before, after = parsed(model.replace("@", "linear"), 13), parsed(model.replace("@", mode), 19)
     assert verify(before, after, run=False).verdict is verdict
 

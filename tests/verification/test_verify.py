@@ -8,7 +8,7 @@ import onnx
 import pytest
 from networks import MODELS
 from onnx import TensorProto, numpy_helper
-from verification.helpers import KINDS, Net
+from verification.helpers import KINDS, Net, Rewriting
 
 from bnfold.data import DataError
 from bnfold.model_io import ModelError, load
@@ -89,6 +89,16 @@ def test_a_redefined_value_is_made_up_for():
     damaged = numpy_helper.to_array(tensors[second.input[1]]) * np.float32(1.0001)
     tensors[second.input[1]].CopyFrom(numpy_helper.from_array(damaged, second.input[1]))
     assert verify(before, after, run=False).verdict is Verdict.DIFFERENT
+
+
+@pytest.mark.parametrize(("last", "verdict"), [("Neg (b)", Verdict.EQUIVALENT), ("Neg (a)", Verdict.DIFFERENT)])
+def test_a_redefined_value_is_made_up_for_wherever_it_is_read(last, verdict):
+    """A factor goes up a MatMul whose name stays: one of two outputs makes up for it, and the other has to as well."""
+    model = "n (float[N, 8] x) => (float[N, 8] y, float[N, 8] z) <float two = {2}> { @ }"
+    tensors = {"w": np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32)}
+    before = f"a = MatMul (x, w) b = Mul (a, two) y = Relu (b) z = {last}"
+    after = "c = Mul (x, two) a = MatMul (c, w) y = Relu (a) z = Neg (a)"
+    assert verify(*Rewriting("", model, before, after, "", tensors=tensors).wrongly(), run=False).verdict is verdict
 
 
 def test_training_mode_is_not_inference_mode():

@@ -38,6 +38,7 @@ class Comparison:
         problem: Why nothing was compared, if so.
         evidence: Of the first difference, if it is asked for; or why there is none.
         sizes: Shapes of the inputs that BEFORE seems to take, if there are several to choose from.
+        is_broken_off: Whether the rest was not looked at: something differs that was taken to be redefined.
     """
 
     regions: list[RegionResult] = field(default_factory=list)
@@ -46,6 +47,7 @@ class Comparison:
     problem: str = ""
     evidence: Evidence | str = ""
     sizes: Mapping[str, tuple[int, ...]] | None = None
+    is_broken_off: bool = False
 
     def having(self, outcome: Outcome) -> list[RegionResult]:
         return [region for region in self.regions if region.outcome is outcome]
@@ -89,7 +91,7 @@ def _best(before: Graph, after: Graph, outputs: Mapping[str, str], judge: Judge,
     if judge.is_late or not first.having(Outcome.DIFFERENT) or len(first.doubted) < 2:
         return first
     second = _Alignment(before, after, outputs, judge, frozenset(first.doubted)).run(progress)
-    helped = second.having(Outcome.REDEFINED) or not second.having(Outcome.DIFFERENT)
+    helped = second.having(Outcome.REDEFINED) if second.having(Outcome.DIFFERENT) else not second.is_broken_off
     return second if helped else first  # which tells the places apart
 
 
@@ -118,7 +120,6 @@ class _Alignment:
         self._tainted: set[Value] = set()  # values that mean something else than their namesakes, in the second pass
         self._open: dict[Value, RegionResult] = {}  # those of them that nothing has made up for yet
         self._unlike: dict[Op, RegionResult] = {}  # of AFTER, that hide what they read: where that is something else
-        self._gave_up = False
         self._in_vain = 0  # openings that did not help: two models that differ everywhere need no more of them
         self._found = Comparison()
 
@@ -131,14 +132,14 @@ class _Alignment:
                 if self._before.numbers[left] != self._after.numbers[right]:
                     self._record(self._compared(left, right)[0])
         except _Unmatched:
-            self._gave_up = True
+            self._found.is_broken_off = True
         fate = Outcome.DIFFERENT if self._failed else Outcome.REDEFINED
         self._found.regions += [replace(result, outcome=fate) for result in self._open.values()]
         return self._found
 
     @property
     def _failed(self) -> bool:
-        return self._gave_up or bool(self._found.having(Outcome.DIFFERENT))
+        return self._found.is_broken_off or bool(self._found.having(Outcome.DIFFERENT))
 
     def _walk(self, scope: Scope, twin: Scope | None, progress: Progress) -> None:
         for done, op in enumerate(scope.live_ops()):
