@@ -15,6 +15,7 @@ MAY_IMPORT = {
     # plain values
     "affine": set(),
     "blas": set(),
+    "confined": {"blas", "limits"},
     "escape": set(),
     "explanations": {"reasons"},
     "limits": set(),
@@ -29,7 +30,7 @@ MAY_IMPORT = {
     "model_io": {"escape"},
     "data": {"model_io"},
     # a model, and what its nodes mean
-    "graph": {"affine", "model_io", "reasons", "rounding"},
+    "graph": {"affine", "confined", "limits", "model_io", "reasons", "rounding"},
     "batchnorm": {"affine", "graph", "reasons"},
     # what operators can do, and when it is done
     "ops": {"affine", "batchnorm", "graph", "reasons", "rounding"},
@@ -52,6 +53,7 @@ MAY_IMPORT = {
     "verification": {
         "affine",
         "blas",
+        "confined",
         "data",
         "escape",
         "graph",

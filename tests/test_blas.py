@@ -11,7 +11,7 @@ import ctypes
 import numpy
 from bnfold import blas
 from bnfold.limits import Limits
-from bnfold.verification.confined import confined
+from bnfold.confined import confined
 paths = {line.split()[-1] for line in open("/proc/self/maps") if "openblas" in line}
 names = [name.replace("_set_", "_get_") for name in blas._SETTERS]
 ask = [getattr(ctypes.CDLL(path), name) for path in paths for name in names if hasattr(ctypes.CDLL(path), name)]

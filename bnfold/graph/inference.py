@@ -1,25 +1,35 @@
-"""Models as ONNX's shape inference may have them: it ends the process at a Slice of what has a size below zero.
+"""ONNX's shape inference, which ends the process at some models, and goes on for ever at others.
 
-Such sizes stand in models (-1 is "any" to some exporters), or come of a window that is larger than what it gets.
+It aborts at a Slice of what has a size below zero. Such sizes stand in models (-1 is "any" to some exporters), or come
+of a window that is larger than what it gets; they are made unknown. What is not known to be harmless is inferred in a
+copy of the process.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import faulthandler
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
 import onnx
-from onnx import FunctionProto, GraphProto, TypeProto
+import onnx.shape_inference
+from onnx import FunctionProto, GraphProto, ModelProto, TypeProto
 from onnx.helper import make_function, make_node, make_opsetid
 
-from bnfold.model_io.protobuf import copied
+from bnfold.confined import Exhausted, confined
+from bnfold.graph.harmless import FOLLOWED, graphs, is_harmless, sizes_are_few
+from bnfold.limits import Limits
+from bnfold.model_io.protobuf import copied, parse
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 
-FOLLOWED = frozenset(
-    {"Concat", "Gather", "Slice", "Squeeze", "Unsqueeze", "Add", "Sub", "Mul", "Div", "Cast", "Identity", "Expand"}
-)
-"""The operators through which inference follows lists of sizes."""
+_SECONDS, _A_BYTE = 1.0, 1e-6  # of CPU time: a few hundred times as long as it takes
+_PATIENCE = 60.0  # times that, by the clock, for a machine that is busy
+_MEMORY, _BYTES = 1 << 30, 100  # and for each byte of a model
 
 _Nodes = Any  # a repeated field of nodes
 _DOMAIN = "bnfold.inference"
@@ -38,7 +48,64 @@ _GUARD = make_function(
 )
 
 
-def inferable(model: onnx.ModelProto) -> bytes:
+@dataclass(frozen=True)
+class Inferable:
+    """A model as inference may have it.
+
+    Attributes:
+        data: The model, serialised.
+        follows: Whether inference may follow lists of sizes.
+        is_harmless: Whether it may do so in this process.
+    """
+
+    data: bytes
+    follows: bool
+    is_harmless: bool
+
+    def inferred(self, *, strict: bool = False) -> ModelProto:
+        """What inference makes of it.
+
+        Raises:
+            Exception: It has many, for an opset or a domain that it does not know, and for what it finds invalid.
+            Exhausted: It ended its process, or took too long.
+        """
+        if self.is_harmless:
+            return self._here(strict)
+        try:
+            return self._apart(strict)
+        except Exhausted:
+            if not self.follows:
+                raise
+            return replace(self, follows=False)._apart(strict)
+
+    def _here(self, strict: bool) -> ModelProto:
+        # data_prop follows the shapes that exporters compute: Shape, Gather, Concat, Reshape
+        return onnx.shape_inference.infer_shapes(self.data, strict_mode=strict, data_prop=self.follows)
+
+    def _apart(self, strict: bool) -> ModelProto:
+        seconds = _SECONDS + len(self.data) * _A_BYTE
+
+        def work(_: object) -> bytes:
+            _end_quietly(seconds)
+            return bytes(self._here(strict).SerializeToString())
+
+        limits = Limits(seconds * _PATIENCE, _MEMORY + len(self.data) * _BYTES)
+        return parse(confined(work, limits, lambda *_: None))
+
+
+def _end_quietly(seconds: float) -> None:
+    """Lets the system end this process after so much CPU time; whatever ends it leaves no message and no file."""
+    if sys.platform == "linux":  # elsewhere this is bnfold's own process
+        import resource  # noqa: PLC0415 -- not everywhere
+
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        faulthandler.disable()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
+
+def inferable(model: ModelProto) -> Inferable:
     """The model as inference may have it: sizes below zero are unknown where they are declared, and behind a Slice.
 
     With ``data_prop`` inference finds the same as in the model itself; without it, it finds no sizes of Slices of data.
@@ -48,15 +115,8 @@ def inferable(model: onnx.ModelProto) -> bytes:
             for dim in entry.type.tensor_type.shape.dim:
                 if dim.dim_value < 0:
                     dim.Clear()
-    return bytes((_guarded(model) if _has_slices(model) else model).SerializeToString())
-
-
-def graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and its subgraphs, in the order in which the index numbers their scopes."""
-    yield graph
-    for node in graph.node:
-        for body in bodies(node):
-            yield from graphs(body)
+    data = bytes((_guarded(model) if _has_slices(model) else model).SerializeToString())
+    return Inferable(data, sizes_are_few(model.graph), is_harmless(model))
 
 
 def has_sizes_below_zero(types: Mapping[str, TypeProto]) -> bool:
@@ -64,11 +124,11 @@ def has_sizes_below_zero(types: Mapping[str, TypeProto]) -> bool:
     return any(dim.dim_value < 0 for kind in types.values() for dim in kind.tensor_type.shape.dim)
 
 
-def _has_slices(model: onnx.ModelProto) -> bool:
+def _has_slices(model: ModelProto) -> bool:
     return any(map(_slices, (model.graph, *model.functions)))
 
 
-def _guarded(model: onnx.ModelProto) -> onnx.ModelProto:
+def _guarded(model: ModelProto) -> ModelProto:
     """A copy in which each Slice of data gets it from a function that says nothing of what has a size below zero."""
     model = copied(model)
     for nodes, place in reversed([found for body in (model.graph, *model.functions) for found in _slices(body)]):

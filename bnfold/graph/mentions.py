@@ -82,8 +82,8 @@ def _texts(messages: Iterable[Message]) -> Iterator[str]:
     """All texts in some messages, however deep."""
     for message in messages:
         for field, value in message.ListFields():
-            values = [value] if isinstance(value, str | Message) else value
-            if field.type == field.TYPE_STRING:
-                yield from (text for text in values if len(text) < _LONGEST)
+            values = [value] if isinstance(value, str | bytes | Message) else value
+            if field.type == field.TYPE_STRING:  # one that is no UTF-8 comes as bytes
+                yield from (text for text in values if isinstance(text, str) and len(text) < _LONGEST)
             elif field.type == field.TYPE_MESSAGE:
                 yield from _texts(values)

@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 
 import onnx
 import onnx.checker
-import onnx.shape_inference
 
 from bnfold.graph.facts import Dim, Shape
 from bnfold.graph.functions import are_bounded
 from bnfold.graph.index import Graph
 from bnfold.graph.inference import inferable
 from bnfold.graph.op import Op, Value
-from bnfold.graph.shapes import sizes_are_few
 from bnfold.model_io import Model, ModelError
 from bnfold.model_io.protobuf import copied
 from bnfold.model_io.tensors import all_tensors, type_name
@@ -171,7 +169,7 @@ def _computed_outputs(model: Model) -> list[Port]:
     for entry in proto.graph.output:
         entry.ClearField("type")  # only what is not declared is inferred
     with suppress(Exception):  # its error types are not public; then it cannot be told
-        proto = onnx.shape_inference.infer_shapes(inferable(proto), data_prop=sizes_are_few(proto.graph))
+        proto = inferable(proto).inferred()
     return list(map(_port, proto.graph.output))
 
 

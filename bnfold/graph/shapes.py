@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnx.shape_inference
 from onnx import GraphProto, NodeProto, TensorProto, TypeProto
 
 from bnfold.graph.constants import Constants
 from bnfold.graph.evaluate import EVALUATORS
 from bnfold.graph.facts import FEW_SIZES, Dim, Shape, knowledge, shape_of
 from bnfold.graph.functions import are_bounded
-from bnfold.graph.inference import FOLLOWED, graphs, inferable
+from bnfold.graph.harmless import graphs
+from bnfold.graph.inference import inferable
 from bnfold.graph.notes import channel_notes, reshape_notes, take_notes
 from bnfold.graph.op import Index, Op, Value
 from bnfold.model_io.protobuf import parse
@@ -34,8 +34,6 @@ _REFINED_NODES = 100_000  # that inference goes through in all of them, beyond t
 _NEAR = 32  # operators between a value and the Conv that tells its rank
 _OF_SCALES_TYPE = ("RMSNormalization", "SimplifiedLayerNormalization")  # ONNX's inference takes that of the data
 _MAKE_FLOATS = ("Scaler", "Normalizer")  # of the shape that they are given, whatever its type
-_LONGEST = 1 << 20  # entries of a list of sizes
-_INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 _SHAPE_KEEPING = frozenset({"BatchNormalization", "Relu", "LeakyRelu", "Clip", "Sigmoid", "Identity", "Dropout"})
 
 
@@ -197,33 +195,14 @@ def _infer(model: onnx.ModelProto) -> list[dict[str, TypeProto]]:
             if node.domain in STANDARD_DOMAINS:
                 node.domain = ""  # inference does not know the alias
             _replace_unknown(node)
-    follows = sizes_are_few(model.graph)
-    data = inferable(model)
+    asked = inferable(model)
     del model  # a copy, mostly: what inference makes takes as much again
     try:
-        # data_prop follows the shapes that exporters compute: Shape, Gather, Concat, Reshape
-        inferred = onnx.shape_inference.infer_shapes(data, data_prop=follows)
-    except Exception:  # it has many: for an opset or a domain that it does not know, for what it finds invalid
-        inferred = parse(data)
+        inferred = asked.inferred()
+    except Exception:  # it has many
+        inferred = parse(asked.data)
     shared: dict[bytes, TypeProto] = {}
     return [_types(graph, shared) for graph in graphs(inferred.graph)]
-
-
-def sizes_are_few(graph: GraphProto) -> bool:
-    """Whether no list that data_prop follows gets long: n Concats of one with itself make 2^n entries."""
-    longest: dict[str, int] = {}
-    for part in graphs(graph):
-        lists = (tensor for tensor in part.initializer if tensor.data_type in _INTEGERS and len(tensor.dims) == 1)
-        longest |= {tensor.name: tensor.dims[0] for tensor in lists}
-        for node in part.node:
-            if node.op_type not in FOLLOWED:
-                continue
-            lengths = [longest.get(name, FEW_SIZES) for name in node.input]
-            length = sum(lengths) if node.op_type == "Concat" else max(lengths, default=0)
-            if length > _LONGEST:
-                return False
-            longest |= dict.fromkeys(node.output, length)
-    return True
 
 
 def _replace_unknown(node: NodeProto) -> None:

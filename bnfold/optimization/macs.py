@@ -10,11 +10,10 @@ from collections.abc import Callable, Mapping
 from math import prod
 
 import onnx
-from onnx import GraphProto, NodeProto
+from onnx import NodeProto
 
 from bnfold.graph.inference import inferable
-from bnfold.graph.shapes import sizes_are_few
-from bnfold.model_io.protobuf import copied
+from bnfold.model_io.protobuf import copied, parse
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 
 Sizes = Mapping[str, tuple[int, ...]]
@@ -75,12 +74,11 @@ _COUNTED: dict[str, Callable[[NodeProto, Sizes], int]] = {
 
 def _sizes(model: onnx.ModelProto) -> Sizes:
     """The shapes of all values that are known whole."""
-    asked = copied(model)
-    _one_sample(asked.graph)
+    asked = inferable(_for_one_sample(copied(model)))
     try:
-        graph = onnx.shape_inference.infer_shapes(inferable(asked), data_prop=sizes_are_few(asked.graph)).graph
+        graph = asked.inferred().graph
     except Exception:  # it has many, for what it finds invalid
-        graph = asked.graph
+        graph = parse(asked.data).graph
     sizes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for entry in (*graph.input, *graph.output, *graph.value_info):
         dims = entry.type.tensor_type.shape.dim
@@ -89,8 +87,9 @@ def _sizes(model: onnx.ModelProto) -> Sizes:
     return sizes
 
 
-def _one_sample(graph: GraphProto) -> None:
+def _for_one_sample(model: onnx.ModelProto) -> onnx.ModelProto:
     """Takes an open first size of an input for the batch, and forgets what the file says of inner values."""
+    graph = model.graph
     del graph.value_info[:]
     for entry in graph.input:
         dims = entry.type.tensor_type.shape.dim
@@ -100,3 +99,4 @@ def _one_sample(graph: GraphProto) -> None:
         tensor = entry.type.tensor_type
         if not all(dim.HasField("dim_value") for dim in tensor.shape.dim):
             tensor.ClearField("shape")
+    return model

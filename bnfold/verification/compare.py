@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+from bnfold.confined import Exhausted, Progress, confined
 from bnfold.graph import Graph, inlined
 from bnfold.graph.ports import Port, invalid, lost_defaults, matched_outputs, mistyped, reordered, required_inputs
 from bnfold.graph.sizes import sized
@@ -15,7 +16,6 @@ from bnfold.limits import Deadline, Limits
 from bnfold.model_io import Model, ModelError, ModelLike, load
 from bnfold.reasons import Refusal, Refused
 from bnfold.verification.conclusion import conclusion
-from bnfold.verification.confined import Exhausted, Progress, confined
 from bnfold.verification.evidence import Evidence, refuse_occupied, write
 from bnfold.verification.float64.evaluate import CannotEvaluate, OutOfTime
 from bnfold.verification.float64.kept import Kept

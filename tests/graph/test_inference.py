@@ -1,4 +1,4 @@
-"""ONNX's inference ends the process at a Slice of what has a size below zero: it never gets to see one."""
+"""ONNX's inference ends the process at some models, and goes on for ever at others: bnfold does neither."""
 
 import onnx
 import onnx.shape_inference
@@ -48,7 +48,34 @@ def test_other_sizes(opset):
     model = model_with(f"{lists} v = MaxPool <kernel_shape = [3, 3]> (x) {CUT}", opset)
     model.graph.initializer.append(onnx.helper.make_tensor("four", onnx.TensorProto.INT64, [1], [4]))
     plain = onnx.shape_inference.infer_shapes(model, data_prop=True).graph.value_info
-    guarded = onnx.shape_inference.infer_shapes(inferable(model), data_prop=True).graph.value_info
+    guarded = onnx.shape_inference.infer_shapes(inferable(model).data, data_prop=True).graph.value_info
     types = {entry.name: entry.type for entry in guarded}
     assert {entry.name: types[entry.name] for entry in plain} == {entry.name: entry.type for entry in plain}
     assert [dim.dim_value for dim in types["r"].tensor_type.shape.dim] == [1, 1, 2, 6]
+
+
+DEADLY = {
+    "no-type": 't = own.Unknown (x) r = RegexFullMatch <pattern = "a"> (t)',
+    "eye": "r = EyeLike (bare)",
+    "labels": "r = ai.onnx.ml.LabelEncoder <default_int64 = 1> (bare)",
+    "batch": "i = Constant <value = int64[1,1] {0}> () r = GatherND <batch_dims = -5> (x, i)",
+    "long-declared": "r = Size (long)",
+    "long-computed": "t = Reshape (many, flat) r = Mul (t, one)",
+    "long-expanded": "t = Expand (one, flood) r = Add (t, t)",
+}
+
+
+@pytest.mark.parametrize("body", DEADLY.values(), ids=DEADLY.keys())
+def test_deadly_models(body, capfd):
+    """At what ends the process, or lists as many sizes as there are elements, it does not end, and says nothing."""
+    text = f"""<ir_version: 8, opset_import: ["": 20, "ai.onnx.ml": 2, "own": 1]>
+        g (float[3,2,8,1] x, float[1099511627776] long, float[1,3,1048576,1048576] many) => (q, r)
+        <int64[1] flat = {{-1}}, float[1] one = {{1}}, int64[1] flood = {{1099511627776}}>
+        {{ {body} q = Relu (x) }}"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.input.add(name="bare")
+    graph = Graph(load(proto))
+    shape = graph.shape(graph.main.values["q"])
+    assert shape == (3, 2, 8, 1) if "t = " in body and "own" not in body else shape in (None, (3, 2, 8, 1))
+    macs(proto)
+    assert not capfd.readouterr().err

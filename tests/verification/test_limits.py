@@ -11,13 +11,13 @@ import pytest
 from onnx import numpy_helper
 from verification.helpers import KINDS, Net
 
+from bnfold.confined import Exhausted, confined
 from bnfold.folding import plan
 from bnfold.graph import Graph
 from bnfold.limits import Deadline, Limits
 from bnfold.model_io import load, to_proto
 from bnfold.verification import Outcome, Verdict, Verification, verify
 from bnfold.verification.conclusion import conclusion
-from bnfold.verification.confined import Exhausted, confined
 from bnfold.verification.float64.kept import Kept
 from bnfold.verification.regions.alignment import Comparison, compare_regions
 from bnfold.verification.regions.judge import Judge

@@ -25,19 +25,14 @@ Array = npt.NDArray[Any]
 LARGE = 100.0
 _MOST = 1 << 40  # entries of one value
 _CYCLE = 4  # kinds of samples, the last of which is zero
+STILL = _CYCLE - 1  # so many samples, and one of the usual ones is zero
 _DECADES = 1.5  # by which the sizes of channels go up and down
 _TRUTHS = 4  # trials where a condition is to be made up
 _WORD = "word"
 
 
-@dataclass(frozen=True)
-class Frame:
-    """What there is to make up for a border.
-
-    Attributes:
-        shapes: The shapes of its values.
-        dtypes: Their types, None where it is not known.
-    """
+class Frame(NamedTuple):
+    """What there is to make up for a border: the shapes of its values, and their types where these are known."""
 
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[np.dtype[np.generic] | None, ...]
@@ -46,11 +41,6 @@ class Frame:
     def rows(self) -> int:
         """How many samples there are."""
         return min((shape[0] for shape in self.shapes if shape), default=1)
-
-    @property
-    def has_still(self) -> bool:
-        """Whether one of the usual samples is zero."""
-        return self.rows >= _CYCLE - 1
 
     @property
     def integers(self) -> list[tuple[int, ...]]:

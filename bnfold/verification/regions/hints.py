@@ -33,7 +33,7 @@ _MOST_BOUNDS = 1 << 12
 _REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
 _ODD = {"IsNaN": (math.nan,), "IsInf": (math.inf, -math.inf)}
 _MOST_ROWS = 32
-_MOST_LEVELS = 16
+_MOST_LEVELS = 32
 ROUNDED = 1e-6  # of themselves, by which two constants differ that are the same but for rounding
 _ALIKE = 1e-4  # of the largest number of a table, to which its rows are an affine of those of another
 
@@ -171,10 +171,11 @@ def _steps(op: Op) -> int:
 
 
 def levels(left: Side, right: Side) -> tuple[float, ...]:
-    """Numbers on both sides of each threshold that only one side has, and between them."""
+    """Numbers at each threshold that only one side has, or compares with in its way, on both sides, and between."""
     reads = [(side, read) for side in (left, right) for read in side.alone if read.op.type in COMPARING]
     arrays = [side.weight(read.value) for side, read in reads if is_made_of_constants(read.value)]
-    steps = sorted({float(array.reshape(())) for array in arrays if array.size == 1 and array.dtype == np.float64})
+    few = [array for array in arrays if array.size <= _MOST_LEVELS // 4 and array.dtype == np.float64]
+    steps = sorted({step for array in few for step in array.ravel().tolist()})
     pairs = itertools.pairwise(steps)
     twins = {step for pair in pairs if math.isclose(*pair, rel_tol=ROUNDED) for step in pair}  # rounding between them
     steps = [step for step in steps if step not in twins]
@@ -194,27 +195,20 @@ def _integers(side: Side) -> Iterator[int]:
 
 def extremes(left: Side, right: Side) -> list[int]:
     """Integers that are cast to a narrower type, which does not hold them."""
-    found: dict[int, None] = {}
-    for op in (*left.region.all_ops, *right.region.all_ops):
-        if op.type == "Cast" and (kind := cast_type(op)) is not None and kind.kind in "iu":
-            source = op.graph.dtype(op.data(0))
-            if source is not None and source.kind in "iu" and source.itemsize > kind.itemsize:
-                found |= dict.fromkeys((np.iinfo(kind).max + 1, np.iinfo(kind).min - 1))
-    return list(found)
+    ops = (*left.region.all_ops, *right.region.all_ops)
+    pairs = [(op.graph.dtype(op.data(0)), new) for op in ops if (new := cast_type(op)) and new.kind in "iu"]
+    narrow = {np.iinfo(new) for old, new in pairs if old and old.kind in "iu" and old.itemsize > new.itemsize}
+    return sorted({end for info in narrow for end in (info.max + 1, info.min - 1)})
 
 
 def words(left: Side, right: Side) -> list[str]:
     """Texts that others are held against."""
-    return list(dict.fromkeys([*_words(left), *_words(right)]))
-
-
-def _words(side: Side) -> Iterator[str]:
-    for op in side.region.all_ops:
-        for attribute in op.node.attribute:
-            yield from (text.decode(errors="replace") for text in attribute.strings)
-    for value in side.region.constants:
-        if value.tensor is not None and value.tensor.data_type == onnx.TensorProto.STRING:
-            yield from (text.decode(errors="replace") for text in value.tensor.string_data)
+    texts = [
+        text for op in (*left.region.all_ops, *right.region.all_ops) for a in op.node.attribute for text in a.strings
+    ]
+    tensors = (value.tensor for value in (*left.region.constants, *right.region.constants) if value.tensor is not None)
+    texts += [text for tensor in tensors if tensor.data_type == onnx.TensorProto.STRING for text in tensor.string_data]
+    return list(dict.fromkeys(text.decode(errors="replace") for text in texts))
 
 
 def _single_numbers(side: Side) -> Iterator[Array]:

@@ -229,7 +229,7 @@ class Judge:
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
         made = frame(scene, border.values())
-        made = replace(made, shapes=fewer(left.region, right.region, made.shapes))
+        made = made._replace(shapes=fewer(left.region, right.region, made.shapes))
         for trial in made_up(self._graph, scene, border, made, kinds(owed, made), self._seed, tries, self._kept):
             try:
                 given, old, met = _suited(left, trial.given)

@@ -13,12 +13,10 @@ from functools import cached_property
 
 import numpy as np
 import onnx
-import onnx.shape_inference
 
 from bnfold.graph import Graph, Value, are_bounded
 from bnfold.graph.inference import inferable
 from bnfold.graph.ports import Port, required_inputs
-from bnfold.graph.shapes import sizes_are_few
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import type_name
@@ -247,8 +245,7 @@ def _empty(model: Model, shapes: Mapping[str, Shape]) -> float:
         proto = _with_inputs(model, shapes).proto
         if not are_bounded(proto):
             del proto.functions[:]
-        few = sizes_are_few(proto.graph)
-        inferred = onnx.shape_inference.infer_shapes(inferable(proto), strict_mode=True, data_prop=few)
+        inferred = inferable(proto).inferred(strict=True)
     except Exception:  # its error types are not public
         return math.inf
     stored = {node.output[0] for node in proto.graph.node if node.op_type == "Constant" and node.output}

@@ -14,7 +14,7 @@ import onnx
 from bnfold.affine import FloatArray
 from bnfold.graph import Op, Value, is_float
 from bnfold.verification.float64.carried import Rounding, rounding_to
-from bnfold.verification.float64.evaluate import Evaluator, is_stored
+from bnfold.verification.float64.evaluate import ORDERING, Evaluator, is_stored
 from bnfold.verification.float64.how import How, Result
 from bnfold.verification.regions.numbering import Number, Numbering, takes_numbers
 from bnfold.verification.regions.regions import Region
@@ -22,7 +22,7 @@ from bnfold.verification.regions.regions import Region
 Array = npt.NDArray[Any]
 Given = Mapping[Number, Array]
 
-COMPARING = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+COMPARING = ORDERING | {"Equal"}
 _BIAS_STEP = 1.0  # of the bias of a quantised operator: it is in units of products of scales, which are rounded too
 _ON_THE_WAY = 4.0  # roundings of a BatchNormalization's parameter until it is in a weight: of v + eps, √, s / √ and s W
 
@@ -119,13 +119,18 @@ def changed_weights(region: Region, numbering: Numbering, other: Region, others:
 def lone_reads(
     region: Region, numbering: Numbering, other: Region, others: Numbering, *, sizes: bool = False
 ) -> tuple[Read, ...]:
-    """Where operators read constants that no operator of the other side reads.
+    """Where operators read constants that no operator of the other side reads, or compares with alike.
 
     Numbers, and integers beside data; or those that are sizes.
     """
-    theirs = {others.numbers.get(read.value) for read in _constant_reads(other, others, sizes=sizes)}
+    theirs = {_use(read, others) for read in _constant_reads(other, others, sizes=sizes)}
     ours = _constant_reads(region, numbering, sizes=sizes)
-    return tuple(read for read in ours if numbering.numbers.get(read.value) not in theirs)
+    return tuple(read for read in ours if _use(read, numbering) not in theirs)
+
+
+def _use(read: Read, numbering: Numbering) -> tuple[Number | None, str]:
+    """What is read; and how it is compared with, as to be greater is not to be as great."""
+    return numbering.numbers.get(read.value), read.op.type if read.op.type in COMPARING else ""
 
 
 def _constant_reads(region: Region, numbering: Numbering, *, sizes: bool) -> list[Read]:

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bnfold.graph import Op
+from bnfold.verification.float64.evaluate import ORDERING
 from bnfold.verification.float64.how import NOTHING, Coverage
 from bnfold.verification.regions.exercise import Rival
 from bnfold.verification.regions.hints import UNIFORM
 from bnfold.verification.regions.numbering import effective_attributes
+from bnfold.verification.regions.regions import named
 from bnfold.verification.regions.side import Side
 
 _BRANCHES = ("then_branch", "else_branch")
@@ -51,6 +53,16 @@ def untaken(left: Side, right: Side, seen: Seen) -> str:
     """A branch that was not taken."""
     branches = [*_untaken(left, seen.left), *_untaken(right, seen.right)]
     return next((f"{branch} of If {op.label!r}" for op, branch in branches), "")
+
+
+def untied(left: Side, right: Side, seen: Seen) -> str:
+    """Comparisons of numbers that were never equal, where the two sides have as many, but of other kinds."""
+    ours, theirs = ([op for op in side.region.all_ops if op.type in ORDERING] for side in (left, right))
+    kinds = [Counter("Equal" in op.type for op in ops) for ops in (ours, theirs)]
+    if len(ours) != len(theirs) or kinds[0] == kinds[1]:
+        return ""
+    met = seen.left.tied | seen.right.tied
+    return ", ".join(named(op) for op in (*ours, *theirs) if op not in met)
 
 
 def without_effect(left: Side, right: Side, seen: Seen) -> str:
