@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO, Unpack, overload
 
@@ -21,12 +21,21 @@ from bnfold.calibration.measuring.batches import Data
 from bnfold.calibration.measuring.cuts import Budget, Cuts
 from bnfold.calibration.measuring.measure import Subject
 from bnfold.calibration.measuring.sequential import sequential
-from bnfold.calibration.measuring.targets import Selection, Target, shared
+from bnfold.calibration.measuring.targets import Target, shared
+from bnfold.calibration.options import (
+    MOMENTUM,
+    CalibrationArguments,
+    Options,
+    method_of,
+    options_of,
+    refuse_pointless,
+    selection_of,
+)
 from bnfold.calibration.place import RunArguments, RunOptions, measuring, named
 from bnfold.calibration.ready import ready
 from bnfold.calibration.result import ERROR_LIMIT, Calibration, Layer, enough, residual
 from bnfold.calibration.rewrite import with_statistics
-from bnfold.calibration.statistics.methods import BATCH_METHODS, MATCHING, Ema, Estimator, Method
+from bnfold.calibration.statistics.methods import BATCH_METHODS, Ema, Estimator, Method
 from bnfold.calibration.statistics.moments import Statistics
 from bnfold.model_io import Model, ModelLike, Output, destination_of, load, refuse_data, staged, write_stream
 
@@ -36,37 +45,8 @@ _NARROW_LIMITS: dict[int, float] = {
     TensorProto.FLOAT16: 2e-3,
     TensorProto.BFLOAT16: 2e-2,
 }  # two units in the last place of activations
-_MOMENTUM = 0.9
 _FEW_BATCHES = 8  # the spread between fewer batches says little
 _EMA_FORGETS = 5  # time constants until the start of a moving average is forgotten: e^-5 = 0.7 %
-
-
-@dataclass(frozen=True)
-class Options:
-    """How statistics are found and blended; see `calibrate`."""
-
-    method: Method
-    momentum: float
-    unbiased: bool
-    prior: float
-    reset: bool
-    check: bool
-
-
-class CalibrationArguments(RunArguments, total=False):
-    """Keyword arguments of `calibrate` beside the reference; for the types of what it gives back."""
-
-    in_place: bool
-    method: Method | str | None
-    momentum: float
-    unbiased: bool
-    prior: float
-    reset: bool
-    only: Sequence[str]
-    keep: Sequence[str]
-    check: bool
-    cache_memory: int | None
-    cache_disk: int | None
 
 
 @overload
@@ -99,7 +79,7 @@ def calibrate(
     in_place: bool = False,
     reference: ModelLike | Model | None = None,
     method: Method | str | None = None,
-    momentum: float = _MOMENTUM,
+    momentum: float = MOMENTUM,
     unbiased: bool = False,
     prior: float = 0.0,
     reset: bool = False,
@@ -143,13 +123,13 @@ def calibrate(
     """
     started = time.monotonic()
     run = RunOptions(**options)
-    chosen = _method(method, of_reference=reference is not None)
-    how = _how(chosen, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
+    chosen = method_of(method, of_reference=reference is not None)
+    how = options_of(chosen, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
     loaded = load(model)
     file, stream = destination_of(model, loaded, output, in_place=in_place)
-    selection = _selection(only, keep)
+    selection = selection_of(only, keep)
     if reference is not None:
-        _refuse_pointless(momentum, unbiased=unbiased, prior=prior, reset=reset, in_place=in_place)
+        refuse_pointless(momentum, unbiased=unbiased, prior=prior, reset=reset, in_place=in_place)
         models = Models(loaded, load(reference), named(model), named(reference, "the reference"))
         _refuse_same(file, models.reference)
         found = matched(models, data, chosen, run, selection, check=check, memory=cache_memory, disk=cache_disk)
@@ -177,12 +157,6 @@ def calibrate(
     return result
 
 
-def _selection(only: Sequence[str], keep: Sequence[str]) -> Selection:
-    if isinstance(only, str) or isinstance(keep, str):
-        raise CalibrationError("only and keep are lists of patterns: a text would be taken for its letters")
-    return Selection(tuple(only), tuple(keep))
-
-
 def _write(model: Model, file: Path | None, stream: BinaryIO | None) -> None:
     if file is not None:
         with staged(model, file):
@@ -191,45 +165,11 @@ def _write(model: Model, file: Path | None, stream: BinaryIO | None) -> None:
         write_stream(model, stream)
 
 
-def _method(method: Method | str | None, *, of_reference: bool) -> Method:
-    default = Method.MEAN if of_reference else Method.SEQUENTIAL
-    try:
-        chosen = default if method is None else Method(method)
-    except ValueError:
-        names = ", ".join(known.value for known in Method)
-        raise CalibrationError(f"there is no method {method!r}; the methods are {names}") from None
-    if of_reference != (chosen in MATCHING):
-        what = "for BatchNormalizations" if of_reference else "for layers that have a twin in a --reference"
-        raise CalibrationError(f"the method {chosen.value} is {what}")
-    return chosen
-
-
-def _refuse_pointless(momentum: float, *, unbiased: bool, prior: float, reset: bool, in_place: bool) -> None:
-    """Refuses what says nothing where a reference does."""
-    given = {"momentum": momentum != _MOMENTUM, "unbiased": unbiased, "prior": prior, "reset": reset}
-    if wrong := [name for name, is_given in given.items() if is_given]:
-        raise CalibrationError(f"{wrong[0]} is for BatchNormalizations: it says nothing where there is a reference")
-    if in_place:
-        raise CalibrationError("with a reference, the result is a new file: give an output")
-
-
 def _refuse_same(file: Path | None, reference: Model) -> None:
     if file is not None and reference.path is not None:
         if reference.path.exists() and file.exists() and file.samefile(reference.path):
             raise CalibrationError(f"{file}: is the reference")
         refuse_data(file, reference)
-
-
-def _how(chosen: Method, momentum: float, *, unbiased: bool, prior: float, reset: bool, check: bool) -> Options:
-    if not 0 <= momentum < 1:
-        raise CalibrationError(f"a momentum of {momentum} makes no average: it has to be in [0, 1)")
-    if prior < 0 or not math.isfinite(prior):
-        raise CalibrationError(f"a prior of {prior} samples makes no sense")
-    if prior and reset:
-        raise CalibrationError("a prior keeps some of the stored statistics, reset forgets them: give one of the two")
-    if prior and chosen is Method.EMA:
-        raise CalibrationError("ema starts from the stored statistics, so it has no use for a prior")
-    return Options(chosen, momentum, unbiased, prior, reset, check)
 
 
 def _measure(subject: Subject, options: Options, budget: Budget) -> tuple[tuple[Layer, ...], Cuts | None]:

@@ -304,8 +304,8 @@ class Graph:
         for entry in proto.input:
             scope.own(entry.name).is_input = True
         for tensor in proto.initializer:
-            value = scope.own(tensor.name)
-            if scope.outer(tensor.name) is None:
+            value, outer = scope.own(tensor.name), scope.outer(tensor.name)
+            if outer is None or outer.tensor == tensor:
                 value.tensor = tensor
         for sparse in proto.sparse_initializer:
             value = scope.own(sparse.values.name)

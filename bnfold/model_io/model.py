@@ -152,7 +152,11 @@ class Model:
 
     def copy(self) -> Model:
         """The same model once more; what is done to one does not show in the other."""
-        model = Model(copied(self.proto), self.source, dict(self._payloads))
+        return self.around(copied(self.proto))
+
+    def around(self, proto: onnx.ModelProto) -> Model:
+        """A model of its own; the tensors in `proto` may be copies of this one's."""
+        model = Model(proto, self.source, dict(self._payloads))
         model.has_data_files, model._data_files = self.has_data_files, self._data_files
         return model
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator
+from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -38,7 +40,7 @@ class Exact:
     def key(self) -> Hashable:
         """Equal for equal values of one type; each large array is its own."""
         is_small = self._values.size <= _COMPARED
-        return (self.dtype.name, self.shape, *_bytes_of(self._values)) if is_small else self
+        return (self.dtype.name, self.shape, _digest(self._values)) if is_small else self
 
     def array(self) -> npt.NDArray[Any]:
         return rounded(self._values, self.dtype)
@@ -70,7 +72,11 @@ class Scaled:
 
     def key(self) -> Hashable:
         """Equal for equal factors of one weight."""
-        return self.base, self.factor.shape, *_bytes_of(self.factor)
+        return self._key
+
+    @cached_property
+    def _key(self) -> Hashable:
+        return self.base, self.factor.shape, _digest(self.factor)
 
     def array(self) -> npt.NDArray[Any]:
         if self.dtype.kind == "f" and isinstance(self.base, Stored):
@@ -101,11 +107,13 @@ class Scaled:
             return np.asarray(self.base.float64() * self.factor)
 
 
-def _bytes_of(array: FloatArray) -> tuple[bytes, bytes]:
+def _digest(array: FloatArray) -> bytes:
     """What tells its numbers from others; some bytes of a long double mean nothing."""
     high = array.astype(np.float64)
-    low = np.where(np.isfinite(high), array - high, 0).astype(np.float64)
-    return high.tobytes(), low.tobytes()
+    digest = sha256(high.tobytes())
+    if array.dtype != np.float64 and (low := np.where(np.isfinite(high), array - high, 0)).any():
+        digest.update(low.astype(np.float64).tobytes())
+    return digest.digest()
 
 
 def _times(values: npt.NDArray[Any], factor: FloatArray) -> npt.NDArray[Any]:

@@ -44,6 +44,7 @@ _REGION = record(
         "channel": ("where along `axis` the largest difference is", maybe(COUNT)),
         "axis": ("the axis that tells channels apart", maybe(COUNT)),
         "detail": ("why it was not evaluated or exercised, or what else there is to say", TEXT),
+        "tried": ("what trials were for: names of the table in docs/verification.md", each(TEXT)),
     }
 )
 _LAYER = record(

@@ -21,7 +21,7 @@ from bnfold.verification.float64.evaluate import CannotEvaluate, OutOfTime
 from bnfold.verification.float64.kept import Kept
 from bnfold.verification.regions.alignment import Comparison, compare_regions
 from bnfold.verification.regions.judge import Judge
-from bnfold.verification.regions.scenes import scenes
+from bnfold.verification.regions.scenes import scenes, taken
 from bnfold.verification.result import Outcome, Verdict, Verification
 from bnfold.verification.running.admission import admitted, refuse_invalid
 from bnfold.verification.running.endtoend import run_both
@@ -122,6 +122,7 @@ def verify(
                     distributions=DISTRIBUTIONS if thorough else _FEW,
                     providers=providers,
                     tolerance=Tolerance(rtol, atol, ranges(pair.before)),
+                    likely=found.sizes,
                 )
         except MemoryError:
             ran = Run(problem="there was not enough memory")
@@ -239,7 +240,9 @@ def _regions(
         judge = Judge(pair.before, pair.after, stage, seed, deadline, Kept.within(limits.allowed))
         try:
             found = compare_regions(pair.before, pair.after, pair.names, judge, progress)
-            return replace(found, evidence=_evidence(judge, found)) if shown else found
+            found.evidence = _evidence(judge, found) if shown else ""
+            found.sizes = taken(stage)
+            return found
         except Refused as refused:  # an attribute of a wrong type, say
             return Comparison(problem=str(Refusal(refused.reason, refused.facts)))
 

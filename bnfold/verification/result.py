@@ -44,6 +44,7 @@ class RegionResult:
         channel: Where along ``axis`` the largest difference is, None if all channels are alike.
         axis: The axis of the value that tells channels apart.
         detail: Why it was not evaluated or exercised, or what else there is to say.
+        tried: What trials were for: the names of the table in docs/verification.md.
     """
 
     value: str
@@ -57,6 +58,7 @@ class RegionResult:
     channel: int | None = None
     axis: int | None = None
     detail: str = ""
+    tried: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -78,8 +78,8 @@ def _passing(result: Verification) -> Iterator[str]:
 
 
 def _operators(region: RegionResult) -> tuple[str, ...]:
-    """All of them, before and after."""
-    sides = (("before", region.operators), ("after", region.replaced_by))
+    """All of them, before and after, and what was tried on them."""
+    sides = (("before", region.operators), ("after", region.replaced_by), ("tried", region.tried))
     return tuple(f"{side:<6}  {', '.join(names) or 'nothing'}" for side, names in sides)
 
 

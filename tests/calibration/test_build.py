@@ -1,11 +1,14 @@
 """What graphs measure is what numpy measures in float64."""
 
 import numpy as np
+import onnx
 import pytest
 from calibration.helpers import bn_model, moments, statistics_in
 from onnx import helper, numpy_helper
 
 from bnfold.calibration import calibrate
+from bnfold.calibration.place import RunOptions, measuring
+from bnfold.model_io import load
 
 METHODS = ["sequential", "pooled"]
 TOLERANCE = {np.float16: 2e-3, np.float32: 2e-6, np.float64: 1e-12}
@@ -81,30 +84,51 @@ def test_one_statistic_per_feature_map(here):
     np.testing.assert_allclose(result.layers[0].mean, moments(x)[0], atol=1e-6)
 
 
-def test_rows_may_depend_on_data(here):
+@pytest.mark.parametrize("rank", [2, 4])
+def test_rows_may_depend_on_data(rank, here):
     """A value whose number of rows depends on the data, even without any: counts come from the graph."""
-    model = bn_model(rank=2)
+    model = bn_model(rank=rank)
+    last = list(range(1, rank))
     nodes = list(model.graph.node)
     nodes[0].input[0] = "some"
     parts = [
-        helper.make_node("ReduceMax", ["x"], ["largest"], axes=[1], keepdims=0),
+        helper.make_node("ReduceMax", ["x"], ["largest"], axes=last, keepdims=0),
         helper.make_node("Greater", ["largest", "limit"], ["chosen"]),
         helper.make_node("Compress", ["x", "chosen"], ["some"], axis=0),
     ]
     del model.graph.node[:]
     model.graph.node.extend([*parts, *nodes])
     model.graph.initializer.append(numpy_helper.from_array(np.float32(1.5), "limit"))
-    x = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+    x = np.random.default_rng(0).normal(size=(40, *(3, 2, 1)[: rank - 1])).astype(np.float32)
     x[:8] = np.minimum(x[:8], 0)  # of the first batch nothing is left
-    kept = x[x.max(1) > 1.5]
+    kept = x[x.max(tuple(last)) > 1.5]
     assert 2 < len(kept) < 30
     layer = calibrate(model, x, executor=here, batch_size=8, check=False).layers[0]
-    assert layer.measured.count == len(kept)
-    np.testing.assert_allclose(layer.measured.mean, kept.astype(float).mean(0))
+    assert layer.measured.count == kept[:, 0].size
+    np.testing.assert_allclose(layer.measured.mean, moments(kept)[0], rtol=1e-6)
     for method in ("sequential", "paper", "pooled", "ema"):
         empty = calibrate(model, np.minimum(x, 0), method=method, executor=here)
         assert any("nothing reached bn" in warning for warning in empty.warnings)
         np.testing.assert_array_equal(statistics_in(empty.proto())[1], 1)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("opset", [9, 13, 17])
+@pytest.mark.parametrize("rank", [3, 4])
+def test_one_sample_after_the_other(rank, opset, kind, here):
+    """It is known that there are samples where their axis has a name or a size. They are the same bits either way."""
+    x = sample(rank, kind)
+    found = []
+    for axis in ({}, {"dim_param": "n"}, {"dim_value": 4}):
+        model = bn_model(rank=rank, opset=opset, kind=kind)
+        dims = model.graph.input[0].type.tensor_type.shape.dim
+        dims[0].CopyFrom(onnx.TensorShapeProto.Dimension(**axis))
+        result = calibrate(model, x, executor=here, batch_size=4)
+        found.append((result.layers[0].measured, result.residual))
+    for measured_so, residual in found[1:]:
+        np.testing.assert_array_equal(measured_so.mean, found[0][0].mean)
+        np.testing.assert_array_equal(measured_so.var, found[0][0].var)
+        assert residual == found[0][1]
 
 
 @pytest.mark.parametrize("computed", [False, True], ids=["constant-gamma", "computed-gamma"])
@@ -140,3 +164,19 @@ def test_a_model_with_names_of_our_own(arithmetic, here):
         model.graph.node[index].output[0] = model.graph.node[index + 1].input[0] = f"bnfold_constant_{index}"
     layer = calibrate(model, x, executor=here, arithmetic=arithmetic).layers[0]
     np.testing.assert_allclose(layer.mean, moments(np.maximum(x, 0))[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("between", "op_types"), [("Relu", {"Conv"}), ("Round", {"BatchNormalization"})])
+def test_how_a_frozen_node_is_written(between, op_types, here):
+    """As a convolution, which ONNX Runtime fuses, in a float model; as itself where its last bit may become a step."""
+    model = bn_model(channels=16, before=[("BatchNormalization", {})], after=[(between, {})])
+    model.graph.node[0].input.extend(["gamma", "beta", "mean", "var"])
+    x = np.random.default_rng(0).normal(size=(4, 16, 5, 4)).astype(np.float32)
+    with measuring(load(model), x, RunOptions(executor=here)) as (subject, _):
+        zeros, ones = [np.zeros(16)] * 2, [np.ones(16)] * 2
+        subject.in_inference_mode(zeros, ones, "")
+        program = max(subject.engine.folder.glob("*/program-*.onnx"), key=lambda path: path.stat().st_mtime_ns)
+        nodes = onnx.load(program).graph.node
+    frozen = {node.op_type for node in nodes if node.output[0] == "before_0"}
+    assert frozen == op_types
+    assert "Scan" in {node.op_type for node in nodes}  # one sample after the other

@@ -101,3 +101,15 @@ def test_a_loop_that_is_too_long_is_left_to_the_run():
     result = verify(*Rewriting("long", LONG, before="p", wrong="q", right="p").wrongly())
     assert {region.outcome for region in result.regions} == {Outcome.NOT_EVALUATED}
     assert result.verdict is Verdict.DIFFERENT
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_sizes_that_no_trial_has_decide_otherwise(nested):
+    """Both sides can be forced into a branch, unless they go by different sizes; within another branch, too."""
+    inner = f"""s = Shape (x) k = @ g = Greater (k, big) r = If (g) <then_branch = {THEN}, else_branch = {ELSE}>"""
+    outer = f"""m = ReduceMax <keepdims = 0> (x) p = Greater (m, o) r = If (p) <
+        then_branch = o () => (float[N, 3] r) {{{inner}}}, else_branch = f () => (float[N, 3] w) {{w = Abs (x)}}>"""
+    model = f"""n (float[N, 3] x) => (float[N, 3] y) <float o = {{0}}, int64 first = {{0}}, int64 big = {{100000}}>
+        {{ {outer if nested else inner} y = Relu (r) }}"""
+    case = Rewriting("", model, before="Gather (s, first)", wrong="Size (x)", right="Gather (s, first)")
+    assert verify(*case.wrongly(), run=False).verdict is Verdict.NOT_VERIFIED

@@ -113,7 +113,7 @@ def test_a_huge_value_is_not_evaluated(line):
           z = Conv (x, w)
           {line}
           m = Mul (z, k)
-          b = BatchNormalization (m, p, p, p, p)
+          b = InstanceNormalization (m, p, p)
           y = GlobalAveragePool (b)
         }}"""
     )

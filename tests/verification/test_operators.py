@@ -53,10 +53,12 @@ def test_the_same_is_equivalent(case):
 
 
 def test_attributes_without_effect_are_not_passed_over():
-    """Nothing is claimed of what no trial shows."""
+    """Nothing is claimed of what no trial shows, and the report says what that is."""
     model = "n (float[1, 1, 3] x) => (float[1, 1, 6] y) <float[3] f = {1, 1, 2}> {y = Resize @ (x, , f)}"
     only = "<extrapolation_value = 7.0>"
-    assert not verify(*Rewriting("", model, before="", wrong=only, right="").wrongly(), run=False).complete
+    result = verify(*Rewriting("", model, before="", wrong=only, right="").wrongly(), run=False)
+    assert "extrapolation_value of Resize differ, and had no effect on what was tried" in "".join(result.reasons)
+    assert not result.complete
 
 
 def test_values_are_infinite_where_that_counts():

@@ -8,6 +8,8 @@ from bnfold.verification import Verdict, verify
 
 MATRIX = {"w": np.arange(12, dtype=np.float32).reshape(4, 3) / 7}
 
+BRANCHES = "then_branch = t () => (float[2, N] a) {a = Neg (x)}, else_branch = e () => (float[2, N] b) {b = Mul (x, x)}"
+
 RIGHT = [
     pytest.param(
         "n (float[N, 8] x) => (float[N, 8] y) <float k = {1e6}> {r = Relu (x) @}",
@@ -61,6 +63,40 @@ RIGHT = [
         "n (float x) => (float y) <float two = {2}, float four = {4}> {@}",
         ("a = Mul (x, two) b = Mul (a, two) y = Relu (b)", "a = Mul (x, four) y = Relu (a)"),
         id="a single number",
+    ),
+    pytest.param(
+        "n (float[2, N] x) => (float[2, N] y) <int64 first = {0}> {@ y = Relu (r)}",
+        (f"s = Shape (x) k = Gather (s, first) c = Cast <to = 9> (k) r = If (c) <{BRANCHES}>", "r = Neg (x)"),
+        id="a branch that the declared sizes rule out",
+    ),
+    pytest.param(
+        "n (float[2, N] x) => (float[2, N] y) <int64 first = {0}, float z = {0}> {m = ReduceMax <keepdims = 0> (x)"
+        " g = Greater (m, z) r = If (g) <else_branch = o () => (float[2, N] p) {p = Abs (x)}, @> y = Relu (r)}",
+        (
+            "then_branch = t () => (float[2, N] q) {s = Shape (x) k = Gather (s, first) c = Cast <to = 9> (k)"
+            f" q = If (c) <{BRANCHES}>}}",
+            "then_branch = t () => (float[2, N] q) {q = Neg (x)}",
+        ),
+        id="the same within a branch",
+    ),
+    pytest.param(
+        """n (float[N, 4] x) => (float[N, 4] y) <int64 last = {-1}, bool c = {1}>
+           {@ f = Cast <to = 1> (k) y = Mul (r, f)}""",
+        (
+            "r = Neg (x) s = Shape (x) k = Gather (s, last)",
+            f"r = If (c) <{BRANCHES}> s = Shape (r) k = Gather (s, last)",
+        ),
+        id="the shape of what a branch makes",
+    ),
+    pytest.param(
+        """n (float[N, 1] x, bool c) => (float[M] y) <int64[1] k = {1}, float less = {-1}>
+           {r = If (c) <else_branch = e () => (float[N, 1] b) {b = Mul (x, x)}, @> y = Squeeze (r, k)}""",
+        (
+            "then_branch = t () => (float[N, 1] a) {s = Squeeze (x, k) n = Neg (s) a = Unsqueeze (n, k)}",
+            """then_branch = t () => (float[N, 1] a) <int64[1] k = {1}>
+               {s = Squeeze (x, k) m = Mul (s, less) a = Unsqueeze (m, k)}""",
+        ),
+        id="an outer constant is in a branch again",
     ),
 ]
 

@@ -6,16 +6,18 @@ Three ways to a variance, all in two passes (ReduceSumSquare is wrong by 1e-2 wh
                      are outputs of the graph: an omitted one crashes ONNX Runtime, an unread one makes Y wrong
                      (its issue 29790)
     arithmetic       mean = E[x], d = x - mean, mean += E[d], var = E[d^2] - E[d]^2: for execution providers without
-                     a training kernel, and opset 7, which lacks Expand
+                     a training kernel, and opsets below 9, whose Scan is another
     nothing          the value itself, where a sample holds one value per channel (rank 2)
 
-Means of single samples come from a training node too, of the value as `[1, N·C, …]`.
+Means of single samples come from a training node too, of the value as `[1, N·C, …]`, or of one sample after the other
+(Scan): the node reads what it gets three times and writes it once, and a single sample stays in the cache meanwhile.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -34,7 +36,7 @@ from bnfold.graph import Graph, Op
 from bnfold.model_io import Model, write_stream
 from bnfold.reasons import Refused
 
-_EXPAND_FROM = 8
+_SCAN_FROM = 9  # as it is since
 _BLOCK = 16  # channels that ONNX Runtime's convolutions take at a time, where the processor allows most
 _TRAINING_ATTRIBUTE_FROM = 14
 _UNSQUEEZE_AXES_ARE_AN_INPUT_FROM = 13
@@ -50,11 +52,18 @@ class Form:
         kind: the element type, a number of `onnx.TensorProto`.
         rank: its number of axes.
         in_double: whether it has to be measured in float64.
+        has_samples: whether there is one at least in every batch: Scan fails where there is none.
     """
 
     kind: int
     rank: int
     in_double: bool = False
+    has_samples: bool = False
+
+    @property
+    def measured_dtype(self) -> np.dtype[Any]:
+        """The type that it is measured in."""
+        return helper.tensor_dtype_to_np_dtype(_DOUBLE if self.in_double else self.kind)
 
 
 class Builder:
@@ -76,6 +85,7 @@ class Builder:
         self._arithmetic = arithmetic
         self._literal = literal
         self._nodes: list[NodeProto] = []
+        self._numbers = count()
         self._constants: dict[tuple[bytes, str, tuple[int, ...]], str] = {}
         self._initializers: list[TensorProto] = []
         self._outputs: list[str] = []
@@ -139,22 +149,19 @@ class Builder:
 
     # --- nodes that measure ------------------------------------------------------------------------------
 
-    def measure(self, number: int, x: str, form: Form) -> Reading:
-        """The mean and the variance of each channel in each sample of a value."""
+    def measure(self, number: int, target: Target, form: Form, x: str = "") -> Reading:
+        """The mean and the variance of each channel in each sample of what a target normalises, or of `x` instead."""
+        x = x or target.x.name
         shape = self.node("Shape", [x])
-        if form.in_double and form.kind != _DOUBLE:
-            x = self.node("Cast", [x], to=_DOUBLE)
         if form.rank == 2:
             # an output of its own, since the value itself may be one that is kept
-            return self._reading(number, shape, self.node("Identity", [x]), "", by_sample=True)
-        if self._arithmetic or self._opset < _EXPAND_FROM:
-            mean, var = self._moments(x, list(range(2, form.rank)))
-            return self._reading(number, shape, mean, var, by_sample=True)
-        rows = self.node("Flatten", [x], axis=2)  # one for each channel of each sample
-        length = self.node("Gather", [self.node("Shape", [rows]), self.constant(np.array([0]))], axis=0)
-        kind = np.float64 if form.in_double or form.kind == _DOUBLE else np.float32
-        ones = self.node("Expand", [self.constant(np.ones(1, kind)), length])
-        _, mean, var = self._training_node([self._unsqueeze(rows), ones, ones, ones, ones], 1e-5)
+            mean, var = self.node("Identity", [self._wide(x, form)]), ""
+        elif self._arithmetic or self._opset < _SCAN_FROM:
+            mean, var = self._moments(self._wide(x, form), list(range(2, form.rank)))
+        elif form.has_samples:
+            mean, var = self._of_each(x, target.channels, form)
+        else:
+            mean, var = self._of_all(self._wide(x, form), form)
         return self._reading(number, shape, mean, var, by_sample=True)
 
     def node(self, op_type: str, inputs: Iterable[str], **attributes: Any) -> str:
@@ -175,21 +182,53 @@ class Builder:
         Raises:
             ModelError: it cannot be written.
         """
-        part = self._model.copy()
+        whole = self._model.proto
         needed = {name for node in self._nodes for name in _names_read(node)}
-        graph = onnx.GraphProto(name="bnfold", node=self._nodes, input=inputs, initializer=self._initializers)
         given = {entry.name for entry in inputs}
-        source = self._model.proto.graph
-        graph.initializer.extend(t for t in source.initializer if t.name in needed and t.name not in given)
-        graph.sparse_initializer.extend(t for t in source.sparse_initializer if t.values.name in needed)
+        part = onnx.ModelProto(opset_import=whole.opset_import, functions=whole.functions)
+        part.ir_version = max(whole.ir_version, 4)  # below that, initializers have to be inputs
+        graph = part.graph
+        graph.name = "bnfold"
+        graph.node.extend(self._nodes)
+        graph.input.extend(inputs)
+        graph.initializer.extend(self._initializers)
+        graph.initializer.extend(t for t in whole.graph.initializer if t.name in needed and t.name not in given)
+        graph.sparse_initializer.extend(t for t in whole.graph.sparse_initializer if t.values.name in needed)
         graph.output.extend(ValueInfoProto(name=name) for name in dict.fromkeys([*outputs, *self._outputs]))
-        part.proto.graph.CopyFrom(graph)
-        part.proto.ir_version = max(part.proto.ir_version, 4)  # below that, initializers have to be inputs
         with created(path) as stream:
-            write_stream(part, stream)
+            write_stream(self._model.around(part), stream)
+
+    def _of_each(self, x: str, channels: int, form: Form) -> tuple[str, str]:
+        """Mean and variance of each channel, one sample after the other."""
+        start, sample = len(self._nodes), f"{self._prefix}_sample_{next(self._numbers)}"
+        ones = self.constant(np.ones(channels, form.measured_dtype))
+        _, *found = self._training_node([self._wide(sample, form), ones, ones, ones, ones], 1e-5)
+        kind = helper.np_dtype_to_tensor_dtype(form.measured_dtype)
+        body = onnx.GraphProto(
+            name="sample",
+            node=self._nodes[start:],
+            input=[helper.make_tensor_value_info(sample, form.kind, None)],
+            output=[helper.make_tensor_value_info(name, kind, [channels]) for name in found],
+        )
+        del self._nodes[start:]
+        mean, var = self._node("Scan", [self._unsqueeze(x, 1)], 2, body=body, num_scan_inputs=1)
+        return mean, var
+
+    def _of_all(self, x: str, form: Form) -> tuple[str, str]:
+        """Mean and variance of each channel, all samples at once."""
+        rows = self.node("Flatten", [x], axis=2)  # one for each channel of each sample
+        length = self.node("Gather", [self.node("Shape", [rows]), self.constant(np.array([0]))], axis=0)
+        ones = self.node("Expand", [self.constant(np.ones(1, form.measured_dtype)), length])
+        _, mean, var = self._training_node([self._unsqueeze(rows, 0), ones, ones, ones, ones], 1e-5)
+        return mean, var
+
+    def _wide(self, x: str, form: Form) -> str:
+        """A value in the type that it has to be measured in."""
+        return self.node("Cast", [x], to=_DOUBLE) if form.in_double and form.kind != _DOUBLE else x
 
     def _node(self, op_type: str, inputs: list[str], outputs: int, **attributes: Any) -> list[str]:
-        names = [f"{self._prefix}_{op_type}_{len(self._nodes)}_{index}" for index in range(outputs)]
+        number = next(self._numbers)
+        names = [f"{self._prefix}_{op_type}_{number}_{index}" for index in range(outputs)]
         self._nodes.append(helper.make_node(op_type, inputs, names, **attributes))
         return names
 
@@ -215,18 +254,19 @@ class Builder:
             return self.node("ReduceMean", [x], axes=axes, keepdims=int(keep))
         return self.node("ReduceMean", [x, self.constant(np.array(axes, np.int64))], keepdims=int(keep))
 
-    def _unsqueeze(self, x: str) -> str:
-        """`[1, …]`"""
+    def _unsqueeze(self, x: str, axis: int) -> str:
         if self._opset < _UNSQUEEZE_AXES_ARE_AN_INPUT_FROM:
-            return self.node("Unsqueeze", [x], axes=[0])
-        return self.node("Unsqueeze", [x, self.constant(np.array([0]))])
+            return self.node("Unsqueeze", [x], axes=[axis])
+        return self.node("Unsqueeze", [x, self.constant(np.array([axis]))])
 
     def _early(self, target: Target, mean: npt.NDArray[Any], var: npt.NDArray[Any], form: Form) -> Affine | None:
         """What a BatchNormalization computes, if ONNX Runtime would make a depthwise convolution of it.
 
         It does so too late to fuse the activation behind it: done here, a pass takes a fifth less on MobileNetV2.
         """
-        if self._arithmetic or self._literal or form != Form(TensorProto.FLOAT, 4) or target.channels % _BLOCK:
+        if self._arithmetic or self._literal or target.channels % _BLOCK:
+            return None
+        if form.measured_dtype != np.float32 or form.rank != 4:
             return None
         try:
             return target.affine(mean, var)

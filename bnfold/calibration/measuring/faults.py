@@ -191,7 +191,7 @@ def _met(
     ops = subject.segments.between(START, [target.x])
     for op in ops:
         builder.copy(op, renamed)
-    reading = builder.measure(number, renamed.get(target.x.name, target.x.name), subject.forms[number])
+    reading = builder.measure(number, target, subject.forms[number], renamed.get(target.x.name, ""))
     program = subject.program(builder, ops, [target.x], [reading])
     moments = Moments(target.channels)
     for outcome in subject.engine.run(program, _some(subject)):

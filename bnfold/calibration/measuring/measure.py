@@ -14,7 +14,7 @@ from onnx import TensorProto, ValueInfoProto, helper
 
 from bnfold.affine import FloatArray
 from bnfold.calibration.error import CalibrationError
-from bnfold.calibration.measuring.batches import Samples
+from bnfold.calibration.measuring.batches import Samples, inputs_of
 from bnfold.calibration.measuring.build import Builder, Form
 from bnfold.calibration.measuring.segments import START, Segments, is_fed
 from bnfold.calibration.measuring.targets import Survey, Target
@@ -129,7 +129,7 @@ class Subject:
         wanted = [target.x for target in self.targets]
         ops = self.segments.between(START, wanted)
         self.emit(builder, ops, dict(enumerate(zip(mean, var, strict=True))))
-        readings = [builder.measure(n, t.x.name, self.forms[n]) for n, t in enumerate(self.targets)]
+        readings = [builder.measure(n, t, self.forms[n]) for n, t in enumerate(self.targets)]
         program = self.program(builder, ops, wanted, readings)
         return self.measure(program, range(len(self.targets)), what)
 
@@ -238,7 +238,14 @@ class Subject:
             )
         kind = _KINDS[described.kind[len("tensor(") : -1]]
         # a sum over rows alone is one long chain of additions in ONNX Runtime's kernel: 2e-5 at 100 000 rows
-        return Form(kind, len(described.shape), in_double=kind in _NARROW or len(described.shape) == 2)
+        in_double = kind in _NARROW or len(described.shape) == 2
+        return Form(kind, len(described.shape), in_double, self._has_samples(target.x))
+
+    def _has_samples(self, value: Value) -> bool:
+        """Whether its first axis is fixed, or that of the inputs; if not, it may depend on data, and be empty."""
+        firsts = {entry.first for entry in inputs_of(self.graph)}
+        size = (self.graph.shape(value) or (None,))[0]
+        return size > 0 if isinstance(size, int) else size is not None and firsts == {size}
 
     def _find_large_means(self) -> None:
         """Measures on a few samples where float32 would not do."""

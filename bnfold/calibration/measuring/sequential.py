@@ -70,7 +70,7 @@ def _segment(
     ops = subject.segments.between(start, [*wanted, *keeps])
     builder = subject.builder()
     subject.emit(builder, ops, frozen)
-    readings = [builder.measure(n, subject.targets[n].x.name, subject.forms[n]) for n in numbers]
+    readings = [builder.measure(n, subject.targets[n], subject.forms[n]) for n in numbers]
     program = subject.program(builder, ops, wanted, readings, keeps, frees)
     what = f"segment {segment + 1} of {subject.segments.count}"
     found = subject.measure(program, numbers, what)

@@ -28,6 +28,7 @@ Known = dict[Value, Num]
 # of which onnx.reference makes something else in a form that we do not compute
 _OURS_ALONE = RANDOM | {"Dropout", "BatchNormalization", "ConvTranspose"}
 _WITH_AXIS = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Equal", "Greater", "Less", "And", "Or", "Xor", "PRelu"})
+ORDERING = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
 _MOST_ITERATIONS = 1 << 11  # of all Loops and Scans together, those in others counted each time
 
 
@@ -250,7 +251,10 @@ class _Run:
         arrays = [num.value for num in inputs]
         outputs, is_referred = self._computed(op, arrays)
         referred = {op} if is_referred and not all(map(self._is_fixed, op.inputs)) else ()
-        self.coverage |= Coverage(referred=frozenset(referred), blind=not sees_all(op, arrays))
+        tied = {op} if op.type in ORDERING and np.equal(arrays[0], arrays[1]).any() else ()
+        self.coverage |= Coverage(
+            frozenset(), frozenset(referred), tied=frozenset(tied), blind=not sees_all(op, arrays)
+        )
         return self._carried(op, inputs, outputs)
 
     def _carried(self, op: Op, inputs: Sequence[Num], outputs: Sequence[Any]) -> Sequence[Num]:

@@ -44,12 +44,14 @@ class Coverage:
         taken: Branches of Ifs that were taken.
         referred: The operators that onnx.reference evaluated on data.
         estimated: Those without a rule for their error, which had one.
+        tied: Comparisons of numbers that were equal.
         blind: Whether a part of some weight met nothing but padding.
     """
 
     taken: frozenset[tuple[Op, str]] = frozenset()
     referred: frozenset[Op] = frozenset()
     estimated: frozenset[str] = frozenset()
+    tied: frozenset[Op] = frozenset()
     blind: bool = False
 
     def __or__(self, other: Coverage) -> Coverage:
@@ -57,6 +59,7 @@ class Coverage:
             self.taken | other.taken,
             self.referred | other.referred,
             self.estimated | other.estimated,
+            self.tied | other.tied,
             self.blind or other.blind,
         )
 

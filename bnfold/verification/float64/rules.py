@@ -145,7 +145,7 @@ def bilinear(
 
         a, b = (call.inputs[place].value for place in range(2))
         parts = [entering(1, np.abs(a))] if call.is_off(1) else []
-        parts += [entering(0, np.abs(b) + call.error(1))] if call.is_off(0) else []
+        parts += [entering(0, np.abs(b) + call.error(1) if call.is_off(1) else np.abs(b))] if call.is_off(0) else []
         parts += [product(0, call.unit * np.abs(a), np.abs(b))] if call.unit else []
         return [sum(parts)]
 

@@ -37,6 +37,7 @@ class Comparison:
         doubted: Values at which the first try found a difference.
         problem: Why nothing was compared, if so.
         evidence: Of the first difference, if it is asked for; or why there is none.
+        sizes: Shapes of the inputs that BEFORE seems to take, if there are several to choose from.
     """
 
     regions: list[RegionResult] = field(default_factory=list)
@@ -44,6 +45,7 @@ class Comparison:
     doubted: set[str] = field(default_factory=set)
     problem: str = ""
     evidence: Evidence | str = ""
+    sizes: Mapping[str, tuple[int, ...]] | None = None
 
     def having(self, outcome: Outcome) -> list[RegionResult]:
         return [region for region in self.regions if region.outcome is outcome]

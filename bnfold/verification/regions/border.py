@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -22,125 +22,41 @@ from bnfold.verification.regions.numbering import Number
 from bnfold.verification.regions.scenes import Scene
 
 Array = npt.NDArray[Any]
+LARGE = 100.0
 _MOST = 1 << 40  # entries of one value
-_LARGE = 100.0
 _CYCLE = 4  # kinds of samples, the last of which is zero
+STILL = _CYCLE - 1  # so many samples, and one of the usual ones is zero
 _DECADES = 1.5  # by which the sizes of channels go up and down
 _TRUTHS = 4  # trials where a condition is to be made up
-_MANY_CHOICES = 10
-_BESIDE = 1.0, -2.0, 3.0  # numbers beside what is none
 _WORD = "word"
 
 
-@dataclass(frozen=True)
-class Hints:
-    """What the operators of a region say of the values that make a difference.
+class Frame(NamedTuple):
+    """What there is to make up for a border: the shapes of its values, and their types where these are known."""
 
-    Attributes:
-        reach: The largest number that a value may be held against, as the bounds of a Clip.
-        is_smooth: Whether no operator decides by comparing, so that equal numbers are nothing special.
-        choices: Integers to try: rows of tables that stand out, and what integers are compared with.
-        levels: Numbers to try: on both sides of thresholds.
-        winners: Places to make the largest one, for an ArgMax whose labels differ there.
-        losers: Places to make the smallest one.
-        meet: Whether an operator may bring together what is in different samples.
-        extremes: Integers to try that a narrower type does not hold.
-        odd: What is no number, if an operator asks for that.
-        words: Texts to try.
-    """
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[np.dtype[np.generic] | None, ...]
 
-    reach: float = 0.0
-    is_smooth: bool = True
-    choices: tuple[int, ...] = ()
-    levels: tuple[float, ...] = ()
-    winners: tuple[int, ...] = ()
-    losers: tuple[int, ...] = ()
-    meet: bool = True
-    extremes: tuple[int, ...] = ()
-    odd: tuple[float, ...] = ()
-    words: tuple[str, ...] = ()
+    @property
+    def rows(self) -> int:
+        """How many samples there are."""
+        return min((shape[0] for shape in self.shapes if shape), default=1)
+
+    @property
+    def integers(self) -> list[tuple[int, ...]]:
+        """The shapes of those that are integers."""
+        return [shape for shape, dtype in zip(self.shapes, self.dtypes, strict=True) if dtype and dtype.kind in "iu"]
 
 
 @dataclass(frozen=True)
-class Trial:
-    """Values for a border.
-
-    Attributes:
-        given: The values by number.
-        is_daring: Whether they may be none that the operators take.
-        is_zero: Whether all numbers are zero.
-    """
-
-    given: dict[Number, Array]
-    is_daring: bool = False
-    is_zero: bool = False
-
-
-def made_up(
-    graph: Graph, scene: Scene, border: Mapping[Number, Value], hints: Hints, seed: int, tries: int, kept: Kept
-) -> Iterator[Trial]:
-    """Values for a border, one set for each trial.
-
-    The first sample is normal. The second is large, and its channels are of very different size, so that no weight
-    hides behind a larger one, nor behind the rounding of the bias; a third is large alike in all channels, so that none
-    is too small to show; a fourth is zero, so that what is left is the shift; of three, the last is. Where there are
-    fewer, zeros are a trial of their own, and so are the first two where there is only one. Where samples may
-    meet, there is a trial of normal ones alone.
-    Further trials are for what the others leave out: both truths, more integers, ties, numbers beyond large bounds.
-
-    Args:
-        graph: The model that the values belong to.
-        scene: Their shapes.
-        border: The values by number.
-        hints: What else to try.
-        seed: Same seed, same values.
-        tries: How often at least.
-        kept: Where to keep them, so that a value is made up alike, and once, for all regions that start from it.
-
-    Raises:
-        CannotEvaluate: A value is of a kind that cannot be made up.
-    """
-    shapes = {number: _shape(scene, value) for number, value in border.items()}
-    rows = min((shape[0] for shape in shapes.values() if shape), default=1)
-    kinds = [_Kind("mixed")] if rows > 1 else [_Kind("normal"), _Kind("large")]
-    # where samples meet, large ones hide what the normal one has to say, as those of a sum behind a Tanh do
-    kinds += [_Kind("normal")] * (rows > 1 and (hints.meet or any(len(shape) < 3 for shape in shapes.values())))
-    usual = len(kinds)
-    kinds += [_Kind("normal", 0.0)] * (rows < _CYCLE - 1)
-    dtypes = [scene.dtype(value) for value in border.values()]
-    known = list(zip(shapes.items(), dtypes, strict=True))
-    conditions = [number for (number, shape), dtype in known if dtype == np.bool_ and shape in ((), (1,))]
-    turns = max(tries, _TRUTHS if np.dtype(np.bool_) in dtypes else 1)
-    if integers := [shape for (_, shape), dtype in known if dtype is not None and dtype.kind in "iu"]:
-        kinds += [_Kind("normal", choices=range(_MANY_CHOICES)), _Kind("normal", choices=range(-_MANY_CHOICES, 3))]
-        kinds += [_Kind("normal", choices=some) for some in (hints.choices, hints.extremes) if some]
-        # a single one, as the number of an iteration: each in turn
-        single = [*range(_MANY_CHOICES), *hints.choices[-_MANY_CHOICES:]] if () in integers else []
-        kinds += [_Kind("normal", choices=(k,)) for k in single]
-    kinds += [_Kind("coarse")] * (not hints.is_smooth) + [_Kind("normal", 2 * hints.reach)] * bool(hints.reach)
-    if hints.levels:
-        singles = [_Kind("normal", levels=(level,)) for level in hints.levels] if () in shapes.values() else []
-        kinds += [_Kind("normal", levels=hints.levels), *singles]
-    kinds += [_Kind("normal", levels=(*hints.odd, *_BESIDE))] * bool(hints.odd)
-    for places, peak in ((hints.winners, _LARGE), (hints.losers, -_LARGE)):
-        kinds += [_Kind("normal", peak=peak, places=places[k : k + rows]) for k in range(0, len(places), max(1, rows))]
-    for turn, (place, kind) in itertools.product(range(turns), enumerate(kinds)):
-        # of two conditions every combination, of more some
-        more = np.random.default_rng([seed, turn]).random(len(border)) < 0.5
-        truths = dict(zip(conditions, [turn % 2 == 0, turn // 2 % 2 == 0, *more.tolist()], strict=False))
-        given: dict[Number, Array] = {}
-        for number, value in border.items():
-            key = (seed, turn, place, number)
-            make = partial(_values, key, graph, scene, value, shapes[number], kind, truths.get(number), hints.words)
-            given[number] = kept.array((scene, key, kind, truths.get(number), hints.words), make)
-        yield Trial(given, is_daring=place >= usual, is_zero=not kind.size)
-
-
-@dataclass(frozen=True)
-class _Kind:
-    """Of values: how numbers are distributed, their size, and what integers or numbers are drawn from, if so.
+class Kind:
+    """Of values: how numbers are distributed, their size, and what integers, numbers or texts are taken from, if so.
 
     With places, sample by sample, what is added there along every axis that has so many.
+
+    Attributes:
+        aim: The name of the obligation that asks for them.
+        is_daring: Whether they may be none that the operators take.
     """
 
     name: str
@@ -149,6 +65,67 @@ class _Kind:
     levels: Sequence[float] = ()
     peak: float = 0.0
     places: Sequence[int] = ()
+    words: Sequence[str] = ()
+    aim: str = ""
+    is_daring: bool = True
+
+
+class Trial(NamedTuple):
+    """Values for a border, by number."""
+
+    given: dict[Number, Array]
+    kind: Kind
+
+
+def frame(scene: Scene, border: Iterable[Value]) -> Frame:
+    """What there is to make up in a scene.
+
+    Raises:
+        CannotEvaluate: A shape is not known.
+    """
+    border = list(border)
+    return Frame(tuple(_shape(scene, value) for value in border), tuple(map(scene.dtype, border)))
+
+
+def made_up(
+    graph: Graph,
+    scene: Scene,
+    border: Mapping[Number, Value],
+    made: Frame,
+    kinds: Sequence[Kind],
+    seed: int,
+    tries: int,
+    kept: Kept,
+) -> Iterator[Trial]:
+    """Values for a border, one set for each trial.
+
+    Args:
+        graph: The model that the values belong to.
+        scene: Where they stand.
+        border: The values by number.
+        made: Their shapes, which may be smaller than there, and types.
+        kinds: Of what kind, for each trial; where truths are made up, all of them several times.
+        seed: Same seed, same values.
+        tries: How often at least.
+        kept: Where to keep them, so that a value is made up alike, and once, for all regions that start from it.
+
+    Raises:
+        CannotEvaluate: A value is of a kind that cannot be made up.
+    """
+    shapes = dict(zip(border, made.shapes, strict=True))
+    known = zip(border, made.shapes, made.dtypes, strict=True)
+    conditions = [number for number, shape, dtype in known if dtype == np.bool_ and shape in ((), (1,))]
+    turns = max(tries, _TRUTHS if np.dtype(np.bool_) in made.dtypes else 1)
+    for turn, (place, kind) in itertools.product(range(turns), enumerate(kinds)):
+        # of two conditions every combination, of more some
+        more = np.random.default_rng([seed, turn]).random(len(border)) < 0.5
+        truths = dict(zip(conditions, [turn % 2 == 0, turn // 2 % 2 == 0, *more.tolist()], strict=False))
+        given: dict[Number, Array] = {}
+        for number, value in border.items():
+            key = (seed, turn, place, number)
+            make = partial(_values, key, graph, scene, value, shapes[number], kind, truths.get(number))
+            given[number] = kept.array((scene, key, shapes[number], kind, truths.get(number)), make)
+        yield Trial(given, kind)
 
 
 def _shape(scene: Scene, value: Value) -> tuple[int, ...]:
@@ -164,13 +141,12 @@ def _values(
     scene: Scene,
     value: Value,
     shape: tuple[int, ...],
-    kind: _Kind,
+    kind: Kind,
     truth: bool | None,
-    words: Sequence[str],
 ) -> Array:
     random, dtype = np.random.default_rng(seed), scene.dtype(value)
     if dtype == np.object_ and value.producer is None:
-        return np.asarray(random.choice(np.array([*words, _WORD], object), shape))
+        return _drawn(random, np.array(kind.words or [_WORD], object), shape)
     if truth is not None:
         return np.full(shape, truth)
     if dtype == np.bool_:
@@ -179,15 +155,20 @@ def _values(
         if dtype.kind not in "iu" or value.producer is not None:
             raise CannotEvaluate(f"{value.name!r} is neither a number nor an index")
         choices = kind.choices or range(index_range(graph, value.name) or 2)
-        return np.array(random.choice(np.array(choices), shape)).astype(dtype)
+        return _drawn(random, np.array(choices), shape).astype(dtype)
     if kind.levels:
-        return np.asarray(random.choice(np.array(kind.levels), shape))
+        return _drawn(random, np.array(kind.levels), shape)
     numbers = kind.size * _numbers(random, shape, kind.name)
     for sample, place in zip(numbers, kind.places, strict=False) if numbers.ndim > 1 else ():
         for axis in range(sample.ndim):
             if place < sample.shape[axis]:
                 np.moveaxis(sample, axis, 0)[place] += kind.peak
     return numbers
+
+
+def _drawn(random: np.random.Generator, some: Array, shape: tuple[int, ...]) -> Array:
+    """Each of some as often as the others, in random places."""
+    return random.permutation(np.resize(random.permutation(some), math.prod(shape))).reshape(shape)
 
 
 def _numbers(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> FloatArray:
@@ -198,14 +179,14 @@ def _numbers(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> 
         return np.rint(2 * x) / 2
     if kind == "normal" or not shape:
         return x
-    large = _LARGE * x
+    large = LARGE * x
     for axis in {1, len(shape) - 1} - {0, len(shape)}:
         sizes = [1] * len(shape)
         sizes[axis] = shape[axis]
         large *= 10 ** random.uniform(-_DECADES, _DECADES, sizes)
     if kind == "mixed":
         large[::_CYCLE] = x[::_CYCLE]
-        large[2::_CYCLE] = _LARGE * x[2::_CYCLE]
+        large[2::_CYCLE] = LARGE * x[2::_CYCLE]
         if (last := min(len(x), _CYCLE) - 1) > 1:
             large[last::_CYCLE] = 0.0
     return large

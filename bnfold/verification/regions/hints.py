@@ -15,14 +15,13 @@ from bnfold.affine import FloatArray
 from bnfold.graph import Op, cast_type
 from bnfold.verification.float64.kernel import Array
 from bnfold.verification.float64.rules import is_continuous
-from bnfold.verification.regions.border import Hints
 from bnfold.verification.regions.numbering import Number, Numbering
 from bnfold.verification.regions.regions import Region
 from bnfold.verification.regions.side import COMPARING, Side, is_made_of_constants
 
-_MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
+MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
 # What these do at one size, and at one place, they do at every other.
-UNIFORM = _MOVING | {
+UNIFORM = MOVING | {
     *("BatchNormalization", "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Constant", "DequantizeLinear"),
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
 }
@@ -34,68 +33,81 @@ _MOST_BOUNDS = 1 << 12
 _REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
 _ODD = {"IsNaN": (math.nan,), "IsInf": (math.inf, -math.inf)}
 _MOST_ROWS = 32
-_MOST_LEVELS = 16
+_MOST_LEVELS = 32
 ROUNDED = 1e-6  # of themselves, by which two constants differ that are the same but for rounding
 _ALIKE = 1e-4  # of the largest number of a table, to which its rows are an affine of those of another
 
 
 def is_uniform(left: Region, right: Region) -> bool:
     """Whether one size tells as much as two: both sides move over their inputs alike, and nothing asks for a size."""
-    are_uniform = all(op.type in UNIFORM for region in (left, right) for op in region.ops)
+    are_uniform = all(op.type in UNIFORM for region in (left, right) for op in region.all_ops)
     return are_uniform and _windows(left) == _windows(right)
 
 
-def hints(left: Side, right: Side) -> Hints:
-    """What makes a difference between two sides, if there is one."""
+def reach(left: Side, right: Side) -> list[float]:
+    """The largest number that a value may be held against, as the bounds of a Clip."""
     bounds = [bound for bound in map(abs, [*_bounds(left), *_bounds(right)]) if _REACHED[0] < bound < _REACHED[1]]
-    is_smooth = all(is_continuous(op) for side in (left, right) for op in side.region.ops)
+    return sorted(bounds)[-1:]
+
+
+def deciding(left: Side, right: Side) -> list[Op]:
+    """Operators that decide by comparing, for which equal numbers are something special."""
+    return [op for side in (left, right) for op in side.region.all_ops if not is_continuous(op)]
+
+
+def choices(left: Side, right: Side) -> tuple[int, ...]:
+    """Integers to try: rows of tables that stand out, and what integers are compared with."""
     integers = sorted({near for side in (left, right) for k in _integers(side) for near in (k - 1, k, k + 1)})
-    rows = tuple(dict.fromkeys(_rows(left, right)))
-    wanted = {_ends(op) for side in (left, right) for op in side.region.ops}
-    winners, losers = (rows if end in wanted else () for end in ("largest", "smallest"))
-    meet = not all(_keeps_samples(side, op) for side in (left, right) for op in side.region.ops)
-    levels = _levels(left, right)
-    types = {op.type for side in (left, right) for op in side.region.ops}
-    return Hints(
-        max(bounds, default=0.0),
-        is_smooth,
-        (*rows, *integers),
-        levels,
-        winners,
-        losers,
-        meet,
-        extremes=tuple({end for side in (left, right) for end in _extremes(side)}),
-        odd=tuple(number for op_type, numbers in _ODD.items() if op_type in types for number in numbers),
-        words=tuple(dict.fromkeys(word for side in (left, right) for word in _words(side))),
-    )
+    return *rows(left, right), *integers
 
 
-def furthest(left: Side, right: Side) -> int:
-    """The largest place that only one side knows: where a Slice ends, or what places are held against. 0 if none."""
+def winners(left: Side, right: Side) -> list[tuple[int, tuple[int, ...]]]:
+    """Places to make the largest one, or the smallest, where an operator chooses, and then reads tables that differ."""
+    wanted = {_ends(op) for side in (left, right) for op in side.region.all_ops} - {0}
+    return [(sign, places) for sign in sorted(wanted, reverse=True) if (places := rows(left, right))]
+
+
+def meeting(left: Side, right: Side) -> list[bool]:
+    """Whether an operator may bring together what is in different samples."""
+    return [not all(_keeps_samples(side, op) for side in (left, right) for op in side.region.all_ops)]
+
+
+def odd(left: Side, right: Side) -> list[float]:
+    """What is no number, if an operator asks for that."""
+    types = {op.type for side in (left, right) for op in side.region.all_ops}
+    return [number for op_type, numbers in _ODD.items() if op_type in types for number in numbers]
+
+
+def lengths(left: Side, right: Side) -> list[tuple[int, bool]]:
+    """Beyond the largest place that only one side knows, where a Slice ends, or what places are held against.
+
+    In length, and (with True) in samples.
+    """
     reads = [(side, read.value) for side in (left, right) for read in side.sizes if read.op.type in _PLACING]
     arrays = [side.weight(value) for side, value in reads if is_made_of_constants(value)]
     places = {int(place) for array in arrays if array.dtype.kind in "iu" for place in array.ravel()[:_MOST_ROWS]}
     places |= _written(left) ^ _written(right)
-    return max((abs(place) for place in places if _NEAR < abs(place) < _ENDLESS), default=0)
+    far = max((abs(place) for place in places if _NEAR < abs(place) < _ENDLESS), default=0)
+    return [(far + 1, False), (far, True), (far + 1, True)] if far else []
 
 
 def _written(side: Side) -> set[int]:
     """The places that a Slice of old versions has as attributes."""
-    slices = [op for op in side.region.ops if op.type == "Slice"]
+    slices = [op for op in side.region.all_ops if op.type == "Slice"]
     return {place for op in slices for name in ("starts", "ends") for place in op.attribute(name) or ()}
 
 
 def grids(region: Region, numbering: Numbering) -> Counter[tuple[Number | None, ...]]:
     """The scales and zero points of the QuantizeLinears of a region."""
-    quantizers = (op for op in region.ops if op.type == "QuantizeLinear")
+    quantizers = (op for op in region.all_ops if op.type == "QuantizeLinear")
     return Counter(tuple(numbering.numbers.get(value) for value in op.inputs[1:] if value) for op in quantizers)
 
 
 def _windows(region: Region) -> Counter[bytes]:
     """How operators move over their inputs."""
     windows: Counter[bytes] = Counter()
-    for op in region.ops:
-        if op.type in _MOVING:
+    for op in region.all_ops:
+        if op.type in MOVING:
             node = onnx.NodeProto(op_type=op.type)
             node.attribute.extend(attribute for attribute in op.node.attribute if attribute.name != "kernel_shape")
             windows[node.SerializeToString(deterministic=True)] += 1
@@ -105,7 +117,8 @@ def _windows(region: Region) -> Counter[bytes]:
 def _keeps_samples(side: Side, op: Op) -> bool:
     """Whether what it makes of a sample, the first axis counts them, stays in the place of that sample."""
     if op.type in ("Concat", "Split"):
-        return bool(op.attribute("axis", 0) > 0)
+        axis, shape = op.attribute("axis", 0), op.graph.shape(op.data(0))
+        return bool(axis > 0 or (shape is not None and 0 < -axis < len(shape)))
     if op.type == "Transpose":
         return list(op.attribute("perm", []))[:1] == [0]
     if op.type not in ("Slice", "Pad"):
@@ -121,11 +134,11 @@ def _keeps_samples(side: Side, op: Op) -> bool:
     return all(axis > 0 or (end >= _ENDLESS and (axis, start, step) == (0, 0, 1)) for axis, start, end, step in cuts)
 
 
-def _ends(op: Op) -> str:
-    """Whether an operator says where the largest number is, or where the smallest one is."""
+def _ends(op: Op) -> int:
+    """1 for an operator that says where the largest number is, -1 where the smallest one is."""
     if op.type == "TopK":
-        return "largest" if op.attribute("largest", 1) else "smallest"
-    return {"ArgMax": "largest", "ArgMin": "smallest"}.get(op.type, "")
+        return 1 if op.attribute("largest", 1) else -1
+    return {"ArgMax": 1, "ArgMin": -1}.get(op.type, 0)
 
 
 def _bounds(side: Side) -> Iterator[float]:
@@ -133,7 +146,7 @@ def _bounds(side: Side) -> Iterator[float]:
     for constant in _single_numbers(side):
         if constant.dtype == np.float64:
             yield float(constant.reshape(()))
-    for op in side.region.ops:
+    for op in side.region.all_ops:
         if op.type == "Cast" and (kind := cast_type(op)) is not None and kind.kind in "iu":
             yield float(np.iinfo(kind).max if kind.itemsize < 4 else 0)
         yield from (attribute.f for attribute in op.node.attribute if attribute.type == onnx.AttributeProto.FLOAT)
@@ -157,11 +170,12 @@ def _steps(op: Op) -> int:
     return 1 << 8 * (1 if dtype is None else dtype.itemsize)
 
 
-def _levels(left: Side, right: Side) -> tuple[float, ...]:
-    """Numbers on both sides of each threshold that only one side has, and between them."""
+def levels(left: Side, right: Side) -> tuple[float, ...]:
+    """Numbers at each threshold that only one side has, or compares with in its way, on both sides, and between."""
     reads = [(side, read) for side in (left, right) for read in side.alone if read.op.type in COMPARING]
     arrays = [side.weight(read.value) for side, read in reads if is_made_of_constants(read.value)]
-    steps = sorted({float(array.reshape(())) for array in arrays if array.size == 1 and array.dtype == np.float64})
+    few = [array for array in arrays if array.size <= _MOST_LEVELS // 4 and array.dtype == np.float64]
+    steps = sorted({step for array in few for step in array.ravel().tolist()})
     pairs = itertools.pairwise(steps)
     twins = {step for pair in pairs if math.isclose(*pair, rel_tol=ROUNDED) for step in pair}  # rounding between them
     steps = [step for step in steps if step not in twins]
@@ -179,23 +193,22 @@ def _integers(side: Side) -> Iterator[int]:
             yield int(constant.reshape(()))
 
 
-def _extremes(side: Side) -> Iterator[int]:
+def extremes(left: Side, right: Side) -> list[int]:
     """Integers that are cast to a narrower type, which does not hold them."""
-    for op in side.region.ops:
-        if op.type == "Cast" and (kind := cast_type(op)) is not None and kind.kind in "iu":
-            source = op.graph.dtype(op.data(0))
-            if source is not None and source.kind in "iu" and source.itemsize > kind.itemsize:
-                yield from (np.iinfo(kind).max + 1, np.iinfo(kind).min - 1)
+    ops = (*left.region.all_ops, *right.region.all_ops)
+    pairs = [(op.graph.dtype(op.data(0)), new) for op in ops if (new := cast_type(op)) and new.kind in "iu"]
+    narrow = {np.iinfo(new) for old, new in pairs if old and old.kind in "iu" and old.itemsize > new.itemsize}
+    return sorted({end for info in narrow for end in (info.max + 1, info.min - 1)})
 
 
-def _words(side: Side) -> Iterator[str]:
+def words(left: Side, right: Side) -> list[str]:
     """Texts that others are held against."""
-    for op in side.region.ops:
-        for attribute in op.node.attribute:
-            yield from (text.decode(errors="replace") for text in attribute.strings)
-    for value in side.region.constants:
-        if value.tensor is not None and value.tensor.data_type == onnx.TensorProto.STRING:
-            yield from (text.decode(errors="replace") for text in value.tensor.string_data)
+    texts = [
+        text for op in (*left.region.all_ops, *right.region.all_ops) for a in op.node.attribute for text in a.strings
+    ]
+    tensors = (value.tensor for value in (*left.region.constants, *right.region.constants) if value.tensor is not None)
+    texts += [text for tensor in tensors if tensor.data_type == onnx.TensorProto.STRING for text in tensor.string_data]
+    return list(dict.fromkeys(text.decode(errors="replace") for text in texts))
 
 
 def _single_numbers(side: Side) -> Iterator[Array]:
@@ -204,15 +217,18 @@ def _single_numbers(side: Side) -> Iterator[Array]:
             yield array
 
 
-def _rows(left: Side, right: Side) -> Iterator[int]:
+def rows(left: Side, right: Side) -> tuple[int, ...]:
     """Rows of the tables that integers choose from: those that stand out against the same table of the other side."""
+    found: dict[int, None] = {}
     for old, new in itertools.product(_tables(left), _tables(right)):
         if old.shape == new.shape and not np.array_equal(old, new):
-            yield from _standing_out(*(table.reshape(len(table), -1).astype(np.float64) for table in (old, new)))
+            tables = (table.reshape(len(table), -1).astype(np.float64) for table in (old, new))
+            found |= dict.fromkeys(_standing_out(*tables))
+    return tuple(found)
 
 
 def _tables(side: Side) -> Iterator[Array]:
-    for op in side.region.ops:
+    for op in side.region.all_ops:
         if op.type == "Gather" and not op.attribute("axis", 0) and is_made_of_constants(op.data(0)):
             table = side.weight(op.data(0))
             if table.ndim:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,21 +13,23 @@ from bnfold.graph.ports import required_inputs
 from bnfold.limits import Deadline
 from bnfold.reasons import Refused
 from bnfold.verification.evidence import Evidence
-from bnfold.verification.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime, is_stored
+from bnfold.verification.float64.evaluate import CannotEvaluate, Evaluator, OutOfTime
 from bnfold.verification.float64.how import Coverage, How
 from bnfold.verification.float64.kept import Kept
 from bnfold.verification.float64.kernel import Array, as_real
 from bnfold.verification.regions.blame import changed_operators, culprit
-from bnfold.verification.regions.border import Hints, made_up
+from bnfold.verification.regions.border import frame, made_up
 from bnfold.verification.regions.exercise import rivals
 from bnfold.verification.regions.explain import Finding, NotTaken, compared, is_mostly_finite
 from bnfold.verification.regions.extract import evidence
-from bnfold.verification.regions.hints import furthest, grids, hints, is_uniform
+from bnfold.verification.regions.hints import grids, is_uniform
 from bnfold.verification.regions.numbering import Numbering
+from bnfold.verification.regions.obligations import Obligation, Wanted, kinds, lengths, unmet, wanted
+from bnfold.verification.regions.positions import fewer
 from bnfold.verification.regions.regions import Region, named
 from bnfold.verification.regions.scenes import Scene, stretched
 from bnfold.verification.regions.side import Given, Side, changed_weights, lone_reads, retuned_operators
-from bnfold.verification.regions.untried import Seen, forced, has_untaken, untried
+from bnfold.verification.regions.untried import Seen, forced, untaken
 from bnfold.verification.result import Outcome, RegionResult
 
 _TRIES = 16  # to get into both branches of an If
@@ -126,7 +128,8 @@ class Judge:
     ) -> Side:
         # where the declared shapes are fixed, a condition that reads nothing but shapes is one, too
         fixed = numbering.constants if self._has_fixed_shapes else set[Value]()
-        decided = (op for op in region.ops if op.type == "If" and (op.data(0) in fixed or is_stored(op.data(0))))
+        ifs = [op for op in region.all_ops if op.type == "If"]
+        decided = (op for op in ifs if op.data(0) in fixed or op.graph.constant(op.data(0)) is not None)
         return Side(
             evaluator,
             region,
@@ -135,7 +138,7 @@ class Judge:
             lone_reads(region, numbering, other, others, sizes=True),
             retuned_operators(region, other),
             frozenset(decided),
-            {op: numbering.numbers.get(op.data(0)) for op in region.ops if op.type == "If"},
+            {op: numbering.numbers.get(op.data(0)) for op in ifs},
             how,
         )
 
@@ -160,17 +163,16 @@ class Judge:
             detail = f"AFTER rounds to {', '.join(sorted(dtype.name for dtype in narrow))}, BEFORE does not"
             return replace(result, outcome=Outcome.DIFFERENT, detail=detail)
         result, seen = self._tried(left, right, result, Seen(idle=tuple(rivals(left, right))), tries)
-        if result.outcome is Outcome.EQUAL and has_untaken(left, right, seen):
+        if result.outcome is Outcome.EQUAL and untaken(left, right, seen):
             result, seen = self._tried(left, right, result, seen, _TRIES)
         if result.outcome is Outcome.EQUAL and (sides := forced(left, right, seen)):
             left, right = sides
             result, seen = self._tried(left, right, result, seen, _TRIES)
-        place = furthest(left, right)
-        if result.outcome is Outcome.EQUAL and (longer := self._longer(seen, place)):
+        if result.outcome is Outcome.EQUAL and (longer := self._longer(lengths(left, right, seen))):
             result, seen = self._tried(left, right, result, seen, tries, longer)
         if result.outcome is not Outcome.EQUAL:
             return result
-        if why := untried(left, right, seen, is_exact=not result.difference):
+        if why := unmet(left, right, replace(seen, is_exact=not result.difference)):
             return replace(result, outcome=Outcome.NOT_EXERCISED, detail=why)
         if seen.shows and not seen.tells:
             detail = f"rounding explains {result.bound:.2g} of max |y|, and so nearly everything"
@@ -179,26 +181,23 @@ class Judge:
             result = replace(result, detail=f"{result.detail}, " * bool(result.detail) + f"error of {names} estimated")
         return result
 
-    def _longer(self, seen: Seen, place: int) -> Sequence[Scene]:
-        """The declared shapes, but as long as the tables of which rows were not read, and beyond a place."""
-        tables = [len(rival.other) for rival in seen.idle if rival.other.ndim]
-        length = max([*tables, *([place + 1] if place else [])], default=0)
+    def _longer(self, asked: Sequence[tuple[int, bool]]) -> Sequence[Scene]:
+        """The declared shapes, but as long as obligations ask for, or with as many samples."""
         declared = self._scenes[-1]
-        longer = [stretched(self._graph, declared, length)] * bool(length)
-        longer += [stretched(self._graph, declared, rows, samples=True) for rows in (place, place + 1) if place]
-        return [scene for scene in longer if scene is not None] or ([declared] if place else [])
+        longer = (stretched(self._graph, declared, length, samples=samples) for length, samples in asked)
+        return [scene for scene in longer if scene is not None] or [declared] * bool(asked)
 
     def _tried(
         self, left: Side, right: Side, result: RegionResult, seen: Seen, tries: int, scenes: Sequence[Scene] = ()
     ) -> tuple[RegionResult, Seen]:
         """What the scenes say, the worst of them; as many as it takes to see all of the region."""
         problem, refused, saw_all = "", "", False
-        one_is_enough, tips = is_uniform(left.region, right.region), hints(left, right)
+        one_is_enough, owed = is_uniform(left.region, right.region), wanted(left, right)
         for scene in scenes or self._scenes:
             if not scenes and saw_all and (one_is_enough or not scene.is_small):
                 break
             try:
-                found, given, now = self._found(left, right, scene, tips, seen, tries)
+                found, given, now = self._found(left, right, scene, owed, seen, tries)
             except OutOfTime:
                 raise
             except CannotEvaluate as error:
@@ -214,6 +213,7 @@ class Judge:
             seen = replace(now, left=replace(now.left, blind=False), right=replace(now.right, blind=False))
             if result.outcome is Outcome.NOT_EVALUATED or found.ratio > result.error:
                 result = _with(result, found)
+            result = replace(result, tried=seen.tried)
             if result.outcome is Outcome.DIFFERENT:
                 self._telling = left, right, given
                 op = culprit(left, right, given)
@@ -223,17 +223,19 @@ class Judge:
         return result, replace(seen, refused=seen.refused or refused)
 
     def _found(
-        self, left: Side, right: Side, scene: Scene, tips: Hints, seen: Seen, tries: int
+        self, left: Side, right: Side, scene: Scene, owed: Mapping[Obligation, Wanted], seen: Seen, tries: int
     ) -> tuple[Finding, Given, Seen]:
         """The first trial in which the sides differ, else the worst of them; with the values at the border for it."""
         border = {number: value for side in (right, left) for value, number in side.region.border.items()}
         worst: tuple[Finding, Given] | None = None
-        for trial in made_up(self._graph, scene, border, tips, self._seed, tries, self._kept):
+        made = frame(scene, border.values())
+        made = made._replace(shapes=fewer(left.region, right.region, made.shapes))
+        for trial in made_up(self._graph, scene, border, made, kinds(owed, made), self._seed, tries, self._kept):
             try:
                 given, old, met = _suited(left, trial.given)
                 found, also_met = compared(left, right, given, old)
             except CannotEvaluate as error:
-                if not trial.is_daring or isinstance(error, OutOfTime):
+                if not trial.kind.is_daring or isinstance(error, OutOfTime):
                     raise
                 blind = replace(seen.left, blind=True)  # which another scene may not be
                 refused = seen.refused or (str(error) if isinstance(error, NotTaken) else "")
@@ -241,11 +243,17 @@ class Judge:
                 continue
             if worst is None or found.ratio > worst[0].ratio:
                 worst = found, given
-            if trial.is_zero:  # for which most branches come to the same
+            if not trial.kind.size:  # for which most branches come to the same
                 met, also_met = replace(met, taken=frozenset()), replace(also_met, taken=frozenset())
-            tells = seen.tells or (found.tells and not trial.is_daring)  # beside huge numbers a huge bound is small
-            shows = seen.shows or found.shows
-            seen = replace(seen, left=seen.left | met, right=seen.right | also_met, tells=tells, shows=shows)
+            seen = replace(
+                seen,
+                left=seen.left | met,
+                right=seen.right | also_met,
+                tells=seen.tells
+                or (found.tells and not trial.kind.is_daring),  # beside huge numbers a huge bound is small
+                shows=seen.shows or found.shows,
+                tried=tuple(dict.fromkeys((*seen.tried, trial.kind.aim))),
+            )
             if found.ratio > 1:
                 break
             seen = replace(seen, idle=tuple(rival for rival in seen.idle if not rival.matters(given)))

@@ -128,6 +128,10 @@ class Numbering:
 
     def keys(self, op: Op) -> list[Number]:
         """The numbers of an op's outputs if nothing else is known of them. Its bodies must have theirs."""
+        if op.type == "Identity":
+            return [self.numbers[op.data(0)]]
+        if op.type == "Constant" and (tensor := op.attribute("value")) is not None:
+            return [self._table.number(self._content(tensor))]  # that of an initializer, which it may be in the other
         key = self._key(op)
         return [self._table.number((key, position)) for position in range(len(op.outputs))]
 
@@ -176,10 +180,6 @@ class Numbering:
         return self._table.content(self.graph.model, tensor)
 
     def _key(self, op: Op) -> Hashable:
-        if op.type == "Constant":
-            for attribute in op.node.attribute:
-                if attribute.HasField("t"):
-                    return self._content(attribute.t)
         results = (tuple(self.numbers[body.lookup(entry.name)] for entry in body.proto.output) for body in op.bodies)
         return (self._outside(op), tuple(sorted(zip(_roles(op), results, strict=True))))
 

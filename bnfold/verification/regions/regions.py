@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from bnfold.graph import Op, Value
 from bnfold.verification.regions.numbering import Number, Numbering
@@ -32,6 +33,11 @@ class Region:
     ops: tuple[Op, ...]
     border: dict[Value, Number]
     constants: tuple[Value, ...]
+
+    @cached_property
+    def all_ops(self) -> tuple[Op, ...]:
+        """Its operators, and those in their bodies."""
+        return tuple(all_ops(self.ops))
 
 
 def cut(numbering: Numbering, target: Value, is_border: Callable[[Value], bool]) -> Region:

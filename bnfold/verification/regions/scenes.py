@@ -28,7 +28,7 @@ _SMALL_SIZES = ((33, 41), (32, 34), (75, 91), (96, 64), (128, 161))  # for two s
 _MOST_SMALL = 3
 _MODERATE = 10_000  # entries in the inputs, as in a 56x56 image
 _ROWS = 4, 5, 3  # samples at the first of these sizes, at the second, and at the others
-_FEW_ROWS, _MANY = 3, 100_000  # samples where the inputs have so many entries
+_FEW_ROWS, _MANY = 3, 30_000  # samples where the inputs have so many entries
 _MOST_DECLARED = 3
 _LONGEST, _MOST_STRETCHED = 4096, 1_000_000  # positions, and entries in the inputs
 
@@ -140,10 +140,13 @@ def scenes(
         deadline: For evaluating the model where shapes cannot be inferred.
     """
     model = graph.model
-    shapes = list(candidates)
-    empty = [_empty(model, shape) for shape in shapes]
-    fewest = min(empty, default=math.inf)  # a Resize without a roi has an empty one at every size
-    fitting = [shape for shape, count in zip(shapes, empty, strict=True) if count == fewest < math.inf]
+    shapes, empty = list(candidates), list[float]()
+    for shape in shapes:
+        empty.append(_empty(model, shape))
+        if empty.count(0) == _MOST_DECLARED:
+            break  # of which there can be no fewer
+    fewest = min(empty, default=math.inf)
+    fitting = [shape for shape, count in zip(shapes, empty, strict=False) if count == fewest < math.inf]
     declared = fitting[:_MOST_DECLARED] or shapes[:1]
 
     def fits(shape: Mapping[str, Shape]) -> bool:
@@ -157,12 +160,19 @@ def scenes(
     reduced = (Scene(graph, shape, ports, is_small=True, deadline=deadline) for shape in small)
     fit: list[Scene] = []
     for scene in reduced:
-        is_sound = fit and not fit[0].unknown  # then a larger size that is unfit is found out where it is tried
-        if not is_sound and scene.is_refused > full[0].is_refused:
+        is_sound = fit and not fit[0].unknown
+        if scene.is_refused > (fit[0] if is_sound else full[0]).is_refused:
             continue
         if is_sound or not scene.unknown or scene.unknown <= min(other.unknown for other in full):
             fit.append(scene)
     return [*fit, *full]
+
+
+def taken(stage: Sequence[Scene]) -> Mapping[str, Shape] | None:
+    """Of several declared shapes the first that no operator seems to refuse."""
+    declared = [scene for scene in stage if not scene.is_small]
+    fit = (scene.inputs for scene in declared if not scene.is_refused)
+    return next(fit, None) if len(declared) > 1 else None
 
 
 def stretched(graph: Graph, declared: Scene, length: int, *, samples: bool = False) -> Scene | None:
@@ -227,7 +237,10 @@ def _resized(
 
 
 def _empty(model: Model, shapes: Mapping[str, Shape]) -> float:
-    """How many values have no elements, by shape inference; infinite if it finds something wrong."""
+    """How many values have no elements, by shape inference; infinite if it finds something wrong.
+
+    What a node holds has none at any size, as the roi of a Resize that needs none.
+    """
     try:
         proto = _with_inputs(model, shapes).proto
         if not are_bounded(proto):
@@ -235,7 +248,9 @@ def _empty(model: Model, shapes: Mapping[str, Shape]) -> float:
         inferred = inferable(proto).inferred(strict=True)
     except Exception:  # its error types are not public
         return math.inf
-    shapes_found = (entry.type.tensor_type.shape.dim for entry in inferred.graph.value_info)
+    stored = {node.output[0] for node in proto.graph.node if node.op_type == "Constant" and node.output}
+    computed = (entry for entry in inferred.graph.value_info if entry.name not in stored)
+    shapes_found = (entry.type.tensor_type.shape.dim for entry in computed)
     return sum(any(dim.HasField("dim_value") and dim.dim_value <= 0 for dim in shape) for shape in shapes_found)
 
 

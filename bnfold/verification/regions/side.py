@@ -14,15 +14,15 @@ import onnx
 from bnfold.affine import FloatArray
 from bnfold.graph import Op, Value, is_float
 from bnfold.verification.float64.carried import Rounding, rounding_to
-from bnfold.verification.float64.evaluate import Evaluator, is_stored
+from bnfold.verification.float64.evaluate import ORDERING, Evaluator, is_stored
 from bnfold.verification.float64.how import How, Result
 from bnfold.verification.regions.numbering import Number, Numbering, takes_numbers
-from bnfold.verification.regions.regions import Region, all_ops
+from bnfold.verification.regions.regions import Region
 
 Array = npt.NDArray[Any]
 Given = Mapping[Number, Array]
 
-COMPARING = frozenset({"Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+COMPARING = ORDERING | {"Equal"}
 _BIAS_STEP = 1.0  # of the bias of a quantised operator: it is in units of products of scales, which are rounded too
 _ON_THE_WAY = 4.0  # roundings of a BatchNormalization's parameter until it is in a weight: of v + eps, √, s / √ and s W
 
@@ -107,7 +107,7 @@ class Side:
 def changed_weights(region: Region, numbering: Numbering, other: Region, others: Numbering) -> tuple[Value, ...]:
     """The weights that one side has and the other has not: those that were rounded, if they are correct."""
     theirs = {others.numbers.get(value) for value in [*other.constants, *_casts(other, others)]}
-    biases = {op.inputs[0] for op in region.ops if op.type == "DequantizeLinear" and _is_vector(op.inputs[0])}
+    biases = {op.inputs[0] for op in region.all_ops if op.type == "DequantizeLinear" and _is_vector(op.inputs[0])}
     return tuple(
         value
         for value in [*region.constants, *_casts(region, numbering)]
@@ -119,19 +119,24 @@ def changed_weights(region: Region, numbering: Numbering, other: Region, others:
 def lone_reads(
     region: Region, numbering: Numbering, other: Region, others: Numbering, *, sizes: bool = False
 ) -> tuple[Read, ...]:
-    """Where operators read constants that no operator of the other side reads.
+    """Where operators read constants that no operator of the other side reads, or compares with alike.
 
     Numbers, and integers beside data; or those that are sizes.
     """
-    theirs = {others.numbers.get(read.value) for read in _constant_reads(other, others, sizes=sizes)}
+    theirs = {_use(read, others) for read in _constant_reads(other, others, sizes=sizes)}
     ours = _constant_reads(region, numbering, sizes=sizes)
-    return tuple(read for read in ours if numbering.numbers.get(read.value) not in theirs)
+    return tuple(read for read in ours if _use(read, numbering) not in theirs)
+
+
+def _use(read: Read, numbering: Numbering) -> tuple[Number | None, str]:
+    """What is read; and how it is compared with, as to be greater is not to be as great."""
+    return numbering.numbers.get(read.value), read.op.type if read.op.type in COMPARING else ""
 
 
 def _constant_reads(region: Region, numbering: Numbering, *, sizes: bool) -> list[Read]:
     return [
         Read(op, index, value)
-        for op in all_ops(region.ops)
+        for op in region.all_ops
         for index, value in enumerate(op.inputs)
         if value is not None and value in numbering.constants and _is_size(op, index, value, numbering) == sizes
     ]
@@ -154,7 +159,7 @@ def _casts(region: Region, numbering: Numbering) -> list[Value]:
 
 def is_made_of_constants(value: Value) -> bool:
     """Whether it depends on nothing but what is stored; not on a shape either."""
-    reads = [read for op in _made_of(value) for read in op.inputs if read is not None]
+    reads = [read for op in _made_of(value) for read in op.reads()]
     return all(is_stored(read) for read in [value, *reads] if read.producer is None)
 
 
@@ -169,7 +174,7 @@ def _made_of(value: Value) -> list[Op]:
         if done:
             ops[current.producer] = None
         else:
-            stack += [(current, True), *((read, False) for read in current.producer.inputs if read is not None)]
+            stack += [(current, True), *((read, False) for read in current.producer.reads())]
     return list(ops)
 
 
@@ -179,8 +184,8 @@ def _is_vector(value: Value | None) -> bool:
 
 def retuned_operators(region: Region, other: Region) -> frozenset[Op]:
     """The operators of one side with floating-point attributes that no operator of the other side has."""
-    theirs = {tuning for op in other.ops if (tuning := _tuning(op))}
-    return frozenset(op for op in region.ops if (tuning := _tuning(op)) and tuning not in theirs)
+    theirs = {tuning for op in other.all_ops if (tuning := _tuning(op))}
+    return frozenset(op for op in region.all_ops if (tuning := _tuning(op)) and tuning not in theirs)
 
 
 def _tuning(op: Op) -> tuple[tuple[str, float], ...]:

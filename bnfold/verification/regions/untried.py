@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from bnfold.graph import Op
+from bnfold.verification.float64.evaluate import ORDERING
 from bnfold.verification.float64.how import NOTHING, Coverage
 from bnfold.verification.regions.exercise import Rival
 from bnfold.verification.regions.hints import UNIFORM
-from bnfold.verification.regions.numbering import Number, effective_attributes
-from bnfold.verification.regions.regions import all_ops
+from bnfold.verification.regions.numbering import effective_attributes
+from bnfold.verification.regions.regions import named
 from bnfold.verification.regions.side import Side
 
 _BRANCHES = ("then_branch", "else_branch")
@@ -28,6 +29,8 @@ class Seen:
         refused: Why AFTER did not take values that BEFORE took.
         tells: Whether a difference would have shown in some trial.
         shows: Whether anything but zeros came of some trial.
+        is_exact: Whether the sides were equal to the last bit.
+        tried: What trials were for, by the names of obligations.
     """
 
     left: Coverage = NOTHING
@@ -36,34 +39,45 @@ class Seen:
     refused: str = ""
     tells: bool = False
     shows: bool = False
+    is_exact: bool = True
+    tried: tuple[str, ...] = ()
 
 
-def untried(left: Side, right: Side, seen: Seen, *, is_exact: bool) -> str:
-    """Why nothing can be said of a region whose sides were equal in all trials; empty if nothing was left out.
+def odd_conditions(left: Side, right: Side, seen: Seen) -> str:
+    """Ifs of which branches were forced, and that do not go by the same on both sides."""
+    ours, theirs = (Counter(side.conditions.get(op) for op in side.how.forced) for side in (left, right))
+    return ", ".join(repr(op.label) for op in right.how.forced) if ours != theirs else ""
 
-    Args:
-        left: The side of BEFORE.
-        right: The side of AFTER.
-        seen: What the trials have shown.
-        is_exact: Whether the sides were equal to the last bit.
+
+def untaken(left: Side, right: Side, seen: Seen) -> str:
+    """A branch that was not taken."""
+    branches = [*_untaken(left, seen.left), *_untaken(right, seen.right)]
+    return next((f"{branch} of If {op.label!r}" for op, branch in branches), "")
+
+
+def untied(left: Side, right: Side, seen: Seen) -> str:
+    """Comparisons of numbers that were never equal, where the two sides have as many, but of other kinds."""
+    ours, theirs = ([op for op in side.region.all_ops if op.type in ORDERING] for side in (left, right))
+    kinds = [Counter("Equal" in op.type for op in ops) for ops in (ours, theirs)]
+    if len(ours) != len(theirs) or kinds[0] == kinds[1]:
+        return ""
+    met = seen.left.tied | seen.right.tied
+    return ", ".join(named(op) for op in (*ours, *theirs) if op not in met)
+
+
+def without_effect(left: Side, right: Side, seen: Seen) -> str:
+    """Attributes by which sides differ that are equal to the last bit, of operators that onnx.reference evaluated.
+
+    It passes over attributes that it does not know; in our own kernels none goes unread.
     """
-    if seen.idle:
-        names = ", ".join(sorted(set(map(str, seen.idle))))
-        return f"{names} differs, and nothing that was tried tells"
-    if seen.refused:
-        return f"AFTER does not take something that BEFORE takes: {seen.refused}"
-    if _forced_conditions(left) != _forced_conditions(right):
-        return "what an If goes by is not the same, and nothing that was tried takes both branches"
-    for op, branch in [*_untaken(left, seen.left), *_untaken(right, seen.right)]:
-        return f"nothing that was tried takes the {branch} of If {op.label!r}"
-    if is_exact and _are_alike(left, right) and (names := _without_effect(left, right, seen)):
-        return f"{names} differ, and had no effect on what was tried"
-    return ""
-
-
-def has_untaken(left: Side, right: Side, seen: Seen) -> bool:
-    """Whether a branch was not taken."""
-    return any(True for _ in [*_untaken(left, seen.left), *_untaken(right, seen.right)])
+    if not seen.is_exact or not _are_alike(left, right):
+        return ""
+    before, after = _settings(left, seen.left), _settings(right, seen.right)
+    differing = set()
+    for op_type in before.keys() & after.keys():
+        first, second = before[op_type], after[op_type]
+        differing |= {f"{name} of {op_type}" for name, _ in [*(first - second), *(second - first)]}
+    return ", ".join(sorted(differing))
 
 
 def forced(left: Side, right: Side, seen: Seen) -> tuple[Side, Side] | None:
@@ -77,20 +91,16 @@ def forced(left: Side, right: Side, seen: Seen) -> tuple[Side, Side] | None:
     )
 
 
-def _forced_conditions(side: Side) -> Counter[Number | None]:
-    return Counter(side.conditions.get(op) for op in side.how.forced)
-
-
 def _untaken(side: Side, met: Coverage) -> Iterator[tuple[Op, str]]:
     reached = {op for op, _ in met.taken}
-    for op in all_ops(side.region.ops):
+    for op in side.region.all_ops:
         if op in reached and op not in side.decided:
             yield from ((op, branch) for branch in _BRANCHES if (op, branch) not in met.taken)
 
 
 def _are_alike(left: Side, right: Side) -> bool:
     """Whether both sides have the same operators in the same places, so that nothing makes up for another setting."""
-    before, after = (Counter(map(_place, side.region.ops)) for side in (left, right))
+    before, after = (Counter(map(_place, side.region.all_ops)) for side in (left, right))
     return before == after
 
 
@@ -100,23 +110,10 @@ def _place(op: Op) -> tuple[str, ...]:
     return op.type, *(maker.type for maker in makers if maker is not None and maker.type != "Constant")
 
 
-def _without_effect(left: Side, right: Side, seen: Seen) -> str:
-    """Attributes by which the two sides differ, of operators that onnx.reference evaluated.
-
-    It passes over attributes that it does not know; in our own kernels none goes unread.
-    """
-    before, after = _settings(left, seen.left), _settings(right, seen.right)
-    differing = set()
-    for op_type in before.keys() & after.keys():
-        first, second = before[op_type], after[op_type]
-        differing |= {f"{name} of {op_type}" for name, _ in [*(first - second), *(second - first)]}
-    return ", ".join(sorted(differing))
-
-
 def _settings(side: Side, met: Coverage) -> dict[str, Counter[tuple[str, bytes]]]:
     """By type, the attributes of the operators that onnx.reference evaluated."""
     found: dict[str, Counter[tuple[str, bytes]]] = {}
-    for op in side.region.ops:
+    for op in side.region.all_ops:
         if op in met.referred and op.type not in UNIFORM:
             found.setdefault(op.type, Counter()).update(effective_attributes(op).items())
     return found

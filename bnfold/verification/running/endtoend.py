@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def run_both(
     distributions: Sequence[str],
     providers: Sequence[str],
     tolerance: Tolerance,
+    likely: Mapping[str, tuple[int, ...]] | None = None,
 ) -> Run:
     """Runs both models on the same inputs and compares their outputs.
 
@@ -50,8 +52,14 @@ def run_both(
         distributions: What kinds of inputs to make up.
         providers: ONNX Runtime's execution providers.
         tolerance: What the user accepts.
+        likely: Shapes of the inputs that BEFORE seems to take. If it does not, the first that it takes are looked for.
     """
     setup = _Setup(before, after, varied, names, providers)
+    if likely is not None and not data and len(list(generator.candidates())) > _BATCHES:
+        with suppress(CannotGenerate):
+            run = _compared(runner, setup, _made_up(generator, distributions, likely), tolerance, float64=False)
+            if run.was_run:
+                return run
     problems: list[str] = []
     for float64 in (False, True):
         try:
@@ -82,16 +90,25 @@ def _samples(
         if found[-1].error:
             return f"{found[0].error}; its shape was guessed: --shape {generator.guessed}=… gives it"
         fitting = shapes[len(found) - 1]
+    return _made_up(generator, distributions, fitting)
+
+
+def _made_up(
+    generator: Generator, distributions: Sequence[str], fitting: Mapping[str, tuple[int, ...]]
+) -> list[Sample]:
+    """Inputs of these shapes, and in other numbers if that is open."""
     samples = [generator.sample(fitting, name) for name in distributions]
     for number, variant in enumerate(generator.batch_variants(fitting)):
         sample = generator.sample(variant, "normal", salt=number + 1)
-        samples.append(replace(sample, name=f"normal, batch {next(iter(variant.values()))[0]}"))
+        samples.append(replace(sample, name=f"normal, batch {next(iter(variant.values()))[0]}", like="normal"))
     return samples
 
 
 def _compared(runner: Runner, setup: _Setup, samples: Sequence[Sample], tolerance: Tolerance, *, float64: bool) -> Run:
     feeds = [sample.feed for sample in samples]
-    moved = [moved_by_an_ulp(feed) for feed in feeds]
+    # of samples that differ in nothing but their number, the fewest tell how large the noise is
+    fewest = {sample.kind: sample for sample in sorted(samples, key=lambda sample: sample.entries, reverse=True)}
+    moved = [moved_by_an_ulp(sample.feed) for sample in fewest.values()]
     base = Job(setup.before, [*feeds, *moved], providers=setup.providers, float64=float64)
     before, after = runner.run([base, replace(base, model=setup.after, feeds=feeds)])
     varied: set[str] = set()
@@ -102,24 +119,26 @@ def _compared(runner: Runner, setup: _Setup, samples: Sequence[Sample], toleranc
         return Run(problem=f"AFTER: {after[ran[0]].error}" if ran else before[0].error)
     if failed := [number for number in usable if after[number].error]:
         return Run(failure=after[failed[0]].error, failed_on=samples[failed[0]], how=how)
-    pairs = [Pair(samples[number], before[number], after[number]) for number in usable]
-    variants = {samples[number].name: [before[len(samples) + number]] for number in usable}
+    pairs = {samples[number].name: Pair(samples[number], before[number], after[number]) for number in usable}
+    measured = zip(fewest.values(), before[len(samples) :], strict=True)
+    known = {s.kind: noise(pairs[s.name].before, [outputs]) for s, outputs in measured if s.name in pairs}
+    floors = {name: known.get(pair.sample.kind, {}) for name, pair in pairs.items()}
     while True:
-        floors = {pair.sample.name: noise(pair.before, variants[pair.sample.name]) for pair in pairs}
-        run = held_against(pairs, setup.names, floors, tolerance, how)
+        run = held_against(list(pairs.values()), setup.names, floors, tolerance, how)
         unknown = [dispute.sample for dispute in run.disputes if dispute.sample.name not in varied]
         if not unknown or tolerance.is_given:
             return run
         # only now is it worth the time to know the noise well, and only of these samples
         varied |= {sample.name for sample in unknown}
         for sample, outputs in zip(unknown, _varied(runner, setup, base, unknown), strict=True):
-            variants[sample.name] += outputs
+            floors[sample.name] = noise(pairs[sample.name].before, outputs)
 
 
 def _varied(runner: Runner, setup: _Setup, base: Job, samples: Sequence[Sample]) -> Iterator[Sequence[Outputs]]:
     """For each sample, what variations that change nothing make of it."""
     alone = replace(base, feeds=[sample.feed for sample in samples])
-    changes = [replace(alone, model=setup.varied())]
+    moved = replace(alone, feeds=[moved_by_an_ulp(feed) for feed in alone.feeds])
+    changes = [moved, replace(alone, model=setup.varied())]
     if not base.float64:  # which nothing of the runtime changes
         changes += [replace(alone, optimize=True), replace(alone, threads=1)]
     yield from zip(*runner.run(changes), strict=True)

@@ -23,6 +23,7 @@ DISTRIBUTIONS = ("normal", "uniform", "spikes", "large", "constant")
 _GUESSES = (224, 64, 32, 256, 128, 16, 8, 4, 1, 80, 40)  # for an axis that nothing is known of
 _LONG, _MOST_LONG = (1024, 16_000), 100_000  # which may be that of a sound, while the inputs have so many entries
 _BATCHES = (2, 1, 3)
+_LARGE = 1 << 16  # entries of a sample
 _MOST_CANDIDATES = 26
 
 
@@ -37,10 +38,20 @@ class Sample:
     Attributes:
         name: What they are, for reports.
         feed: Arrays by input name.
+        like: The name of a sample that differs from it in nothing but how many there are, if there is one.
     """
 
     name: str
     feed: dict[str, Array]
+    like: str = ""
+
+    @property
+    def kind(self) -> str:
+        return self.like or self.name
+
+    @property
+    def entries(self) -> int:
+        return sum(array.size for array in self.feed.values())
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -100,9 +111,10 @@ class Generator:
         return next(open_, next(iter(self._given), "NAME"))
 
     def batch_variants(self, shapes: Mapping[str, Sequence[int]]) -> Iterator[dict[str, tuple[int, ...]]]:
-        """The same shapes with other batch sizes, if the model leaves the batch open."""
+        """The same shapes with other batch sizes, if it is open; one alone if samples are large."""
         batch = {name for name, shape in self._given.items() if shape and isinstance(shape[0], str)}
-        for size in _BATCHES[1:] if batch else ():
+        others = _BATCHES[1:] if sum(math.prod(shape[1:]) for shape in shapes.values()) < _LARGE else _BATCHES[1:2]
+        for size in others if batch else ():
             yield {name: (size, *shape[1:]) if name in batch else tuple(shape) for name, shape in shapes.items()}
 
     def sample(self, shapes: Mapping[str, Sequence[int]], distribution: str, *, salt: int = 0) -> Sample:

@@ -19,6 +19,7 @@ ROW[300] += 1
 TWICE_ROW = 2 * ROW
 TENSORS = {"labels": LABELS, "off": OFF, "later": LATER, "lateoff": LATE_OFF, "seven": np.array(7)}
 TENSORS |= {"never": np.where(LABELS == 500, -1e30, 0).astype(np.float32), "few": np.array([100]), "one": np.array([1])}
+TENSORS |= {"tops": RANDOM.uniform(1, 2, 64).astype(np.float32)}
 TENSORS |= {"table": TABLE, "row": ROW, "twice": TWICE, "twicerow": TWICE_ROW, "two": np.float32(2), "o": np.array([0])}
 POSITIONS = """n (float[B, S, 8] x) => (float[B, S, 8] y)
                {k = Shape <start = 1, end = 2> (x) @ y = Add (x, q)}"""
@@ -79,6 +80,28 @@ DIFFERENT = [
         tensors=TENSORS,
     ),
     Rewriting(
+        "row of a table that an input chooses from",
+        "n (int64[N, 3] x) => (int64[N, 3] y) {@}",
+        *("y = Gather (labels, x)", "y = Gather (off, x)", "~j = Gather (labels, x) y = Identity (~j)"),
+        tensors=TENSORS,
+    ),
+    Rewriting(
+        "integer that an input is held against",
+        "n (int64[N, 3] x) => (bool[N, 3] y) <int64 a = {5000}, int64 b = {5001}> {@}",
+        *("y = Equal (x, a)", "y = Equal (x, b)", "y = Equal (a, x)"),
+    ),
+    Rewriting(
+        "numbers that are just at a threshold of both sides",
+        "n (float[N, 3] x) => (bool[N, 3] y) <float one = {1}> {@}",
+        *("y = Greater (x, one)", "y = GreaterOrEqual (x, one)", "y = Less (one, x)"),
+    ),
+    Rewriting(
+        "positions that are just at the end of a mask",
+        """n (float[B, S] x) => (float[B, S] y) <int64 l = {0}, int64 d = {1}, int64 e = {70}, float z = {0}>
+           {k = Shape <start = 1> (x) i = Squeeze (k) p = Range (l, i, d) @ y = Where (m, x, z)}""",
+        *("m = Less (p, e)", "m = LessOrEqual (p, e)", "m = Greater (e, p)"),
+    ),
+    Rewriting(
         "row of an embedding of positions",
         """n (float[B, S, 8] x) => (float[B, S, 8] y)
            {k = Shape <start = 1, end = 2> (x) p = Slice (labels, o, k) @ y = Add (x, q)}""",
@@ -87,6 +110,12 @@ DIFFERENT = [
     ),
 ]
 OPEN = [
+    Rewriting(
+        "numbers that are just at one of many thresholds",
+        "n (float[N, 64] x) => (bool[N, 64] y) {@}",
+        *("y = Greater (x, tops)", "y = GreaterOrEqual (x, tops)", "y = Less (tops, x)"),
+        tensors=TENSORS,
+    ),
     Rewriting(
         "label that never wins",
         "n (float[B, 1000] x) => (int64[B] y) {@}",
@@ -166,3 +195,11 @@ def test_sizes_may_be_written_in_another_way():
         tensors={**tensors, "one": one},
     )
     assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
+
+
+def test_a_region_says_what_was_tried():
+    """By the names of the table: here numbers alone, and such as are beyond the Clip; one of four samples is zero."""
+    model = "n (float[4, 3, 8] x) => (float[4, 3, 8] y) <float top = {{{}}}> {{ a = Clip (x, , top) {} }}"
+    pair = (parsed(model.format(500, end)) for end in ("y = Identity (a)", "b = Identity (a) y = Min (b, top)"))
+    (region,) = verify(*pair, run=False).regions
+    assert region.tried == ("weights", "samples", "bounds")

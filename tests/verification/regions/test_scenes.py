@@ -1,5 +1,6 @@
 """At which sizes two models are compared."""
 
+import onnx.shape_inference
 import pytest
 from helpers import folded, model_of
 from verification.helpers import parsed
@@ -7,7 +8,7 @@ from verification.helpers import parsed
 from bnfold.graph import Graph
 from bnfold.model_io import load
 from bnfold.verification import Verdict, verify
-from bnfold.verification.regions.scenes import scenes
+from bnfold.verification.regions.scenes import scenes, taken
 from bnfold.verification.running.inputs import Generator
 
 UPSAMPLED = """n (float[N, 3, 224, 224] x) => (float[N, 3, H, W] y) <float[4] f = {1, 1, 2, 2}> {
@@ -23,6 +24,19 @@ def test_an_empty_constant_forbids_no_size():
     assert [scene.inputs["x"][2:] for scene in found if scene.is_small] == [(75, 91), (96, 64), (128, 161)]
 
 
+def test_sizes_that_an_operator_refuses_are_left_out():
+    """Inference does not see that they do not fit; the walk over the operators does, for the runs as well."""
+    model = load(
+        parsed("""n (float[N, 3, H, W] x) => (float[N, 3, H, W] y)
+        <int64[1] two = {2}, int64[1] three = {3}, int64[1] many = {60}, int64[1] one = {1}, float[1] c = {1}> {
+            k = Shape (x) h = Slice (k, two, three) q = Div (h, many) r = Max (q, one) e = Expand (c, r) y = Mul (x, e)
+        }""")
+    )
+    found = scenes(Graph(model), Generator(Graph(model), {}, {}, 0).candidates())
+    assert [scene.inputs["x"][2:] for scene in found if scene.is_small] == [(33, 41), (32, 34)]
+    assert taken(found) == {"x": (2, 3, 64, 64)}
+
+
 def test_sizes_too_small_for_windows_before_a_slice():
     """Such sizes are tried and left out: ONNX's inference ends the process at a Slice of less than nothing."""
     convs = "c = Conv (x, {k: 4, 3, 9, 9}) d = Conv (c, {l: 4, 4, 9, 9}) e = Conv (d, {m: 4, 4, 9, 9})"
@@ -31,6 +45,22 @@ def test_sizes_too_small_for_windows_before_a_slice():
         {{ {convs} f = BatchNormalization (e, {{bn: 4}}) r = Relu (f) y = Slice (r, a, b, a) }}""")
     result = verify(before, folded(before)[1], run=False)
     assert (result.verdict, result.complete) == (Verdict.EQUIVALENT, True)
+
+
+def test_lists_of_sizes_that_double_are_not_followed(monkeypatch):
+    """At every size that is tried, inference is told so: it would write 2^25 sizes down."""
+    asked, infer = [], onnx.shape_inference.infer_shapes
+
+    def inferred(model, **options):
+        asked.append(options.get("data_prop"))
+        return infer(model, **{**options, "data_prop": False})
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", inferred)
+    doubled = " ".join(f"s{n + 1} = Concat <axis = 0> (s{n}, s{n})" for n in range(25))
+    images = "<int64[1] s0 = {1}> { %s y = Relu (x) }"
+    model = load(parsed(f"n (float[1, 3, 64, 64] x) => (float[1, 3, 64, 64] y, int64[n] s25) {images % doubled}"))
+    assert scenes(Graph(model), Generator(Graph(model), {}, {}, 0).candidates())
+    assert set(asked) == {False}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,142 @@
+"""What has to be tried before two sides that were equal so far are equal.
+
+A row says with which values trials meet it, and what the report says where none did; which regions owe it stands in the
+table of docs/verification.md. What a new finding calls for is a row, and a case in the tests that fails without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bnfold.verification.regions import hints, untried
+from bnfold.verification.regions.border import LARGE, STILL, Frame, Kind
+from bnfold.verification.regions.side import Side
+from bnfold.verification.regions.untried import Seen
+
+_FEW = 10
+_MOST_TEXTS = 32
+_BESIDE = 1.0, -2.0  # numbers beside what is none
+
+Wanted = Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Obligation:
+    """Something that two sides may do differently, though they were equal in every trial so far.
+
+    Attributes:
+        name: What it is about.
+        kinds: The values that meet it, by the border and what is wanted.
+        wants: What to look for, by the two sides; nothing if they do not owe it.
+        is_daring: Whether operators may fail on these values and take others.
+        lengths: How long inputs have to be to meet it; with True, how many samples there have to be.
+        unmet: What no trial has shown, though it differs.
+        says: What the report says of that.
+    """
+
+    name: str
+    kinds: Callable[[Frame, Wanted], Iterable[Kind]] = lambda frame, wanted: ()
+    wants: Callable[[Side, Side], Wanted] = lambda left, right: (True,)
+    is_daring: bool = True
+    lengths: Callable[[Side, Side, Seen], Iterable[tuple[int, bool]]] = lambda left, right, seen: ()
+    unmet: Callable[[Side, Side, Seen], str] = lambda left, right, seen: ""
+    says: str = ""
+
+
+def wanted(left: Side, right: Side) -> dict[Obligation, Wanted]:
+    """What two sides owe, with what to look for."""
+    return {row: found for row in OBLIGATIONS if (found := tuple(row.wants(left, right)))}
+
+
+def kinds(owed: Mapping[Obligation, Wanted], frame: Frame) -> list[Kind]:
+    """The values that meet it at a border."""
+    made = ((row, kind) for row, found in owed.items() for kind in row.kinds(frame, found))
+    return [replace(kind, aim=row.name, is_daring=row.is_daring) for row, kind in made]
+
+
+def lengths(left: Side, right: Side, seen: Seen) -> list[tuple[int, bool]]:
+    """How long inputs have to be to meet it, and with True how many samples there have to be."""
+    return [length for row in OBLIGATIONS for length in row.lengths(left, right, seen)]
+
+
+def unmet(left: Side, right: Side, seen: Seen) -> str:
+    """Why nothing can be said of two sides that were equal in all trials; empty if nothing was left out."""
+    found = (row.says.format(what) for row in OBLIGATIONS if (what := row.unmet(left, right, seen)))
+    return next(found, "")
+
+
+def _usual(frame: Frame, _: Wanted) -> list[Kind]:
+    return [Kind("mixed")] if frame.rows > 1 else [Kind("normal"), Kind("large")]
+
+
+def _alone(frame: Frame, wanted: Wanted) -> list[Kind]:
+    # where samples meet, large ones hide what the normal one has to say, as those of a sum behind a Tanh do
+    meet = wanted[0] or any(len(shape) < 3 for shape in frame.shapes)
+    return [Kind("normal")] * (frame.rows > 1 and meet)
+
+
+def _integers(frame: Frame, wanted: Wanted) -> list[Kind]:
+    singles = [(k,) for k in wanted[-_FEW:]] if () in frame.integers else []  # the number of an iteration: each in turn
+    return [Kind("normal", choices=some) for some in (wanted, *singles) if frame.integers]
+
+
+def _levels(frame: Frame, wanted: Wanted) -> list[Kind]:
+    singles = [Kind("normal", levels=(level,)) for level in wanted] if () in frame.shapes else []
+    return [Kind("normal", levels=wanted), *singles]
+
+
+def _winners(frame: Frame, wanted: Wanted) -> Iterator[Kind]:
+    for sign, places in wanted:
+        for some in _in_turn(places, frame):
+            yield Kind("normal", peak=sign * LARGE, places=some)
+
+
+def _texts(frame: Frame, wanted: Wanted) -> list[Kind]:
+    has_texts = np.dtype(np.object_) in frame.dtypes
+    return [Kind("normal", words=some) for some in _in_turn(wanted[:_MOST_TEXTS], frame) if has_texts]
+
+
+def _in_turn(things: Wanted, frame: Frame) -> Iterator[Wanted]:
+    """As many at a time as there are samples."""
+    step = max(1, frame.rows)
+    return (things[k : k + step] for k in range(0, len(things), step))
+
+
+OBLIGATIONS = (
+    Obligation("weights", _usual, is_daring=False),
+    Obligation("samples", _alone, hints.meeting, is_daring=False),
+    Obligation("shifts", lambda frame, _: [Kind("normal", 0.0)] * (frame.rows < STILL)),
+    Obligation("integers", lambda frame, _: [*_integers(frame, range(_FEW)), *_integers(frame, range(-_FEW, 3))]),
+    Obligation("rows", _integers, hints.choices),
+    Obligation("overflow", _integers, hints.extremes),
+    Obligation("ties", lambda *_: [Kind("coarse")], hints.deciding),
+    Obligation("bounds", lambda _, wanted: [Kind("normal", 2 * wanted[0])], hints.reach),
+    Obligation("thresholds", _levels, hints.levels),
+    Obligation("no numbers", lambda _, wanted: [Kind("normal", levels=(k, *_BESIDE)) for k in wanted], hints.odd),
+    Obligation("labels", _winners, hints.winners),
+    Obligation("texts", _texts, hints.words),
+    Obligation("places", lengths=lambda left, right, _: hints.lengths(left, right)),
+    Obligation(
+        "constants",
+        lengths=lambda left, right, seen: [(len(rival.other), False) for rival in seen.idle if rival.other.ndim],
+        unmet=lambda left, right, seen: ", ".join(sorted(set(map(str, seen.idle)))),
+        says="{} differs, and nothing that was tried tells",
+    ),
+    Obligation(
+        "what is taken",
+        unmet=lambda left, right, seen: seen.refused,
+        says="AFTER does not take something that BEFORE takes: {}",
+    ),
+    Obligation(
+        "conditions",
+        unmet=untried.odd_conditions,
+        says="what If {} goes by is not the same, and nothing that was tried takes both branches",
+    ),
+    Obligation("branches", unmet=untried.untaken, says="nothing that was tried takes the {}"),
+    Obligation("comparisons", unmet=untried.untied, says="nothing that was tried is just at the threshold of {}"),
+    Obligation("attributes", unmet=untried.without_effect, says="{} differ, and had no effect on what was tried"),
+)

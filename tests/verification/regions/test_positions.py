@@ -1,0 +1,76 @@
+"""How many positions a region is evaluated at."""
+
+import numpy as np
+import pytest
+from verification.helpers import parsed
+
+from bnfold.graph import Graph
+from bnfold.model_io import load
+from bnfold.verification.regions.positions import fewer
+from bnfold.verification.regions.regions import Region
+
+TENSORS = {
+    "a": np.arange(8, dtype=np.float32),
+    "c": np.ones((8, 1, 1), np.float32),
+    "one": np.ones(1, np.float32),
+    "w": np.ones((2, 8, 3, 3), np.float32),
+    "m": np.ones((8, 4), np.float32),
+    "p": np.ones(100, np.float32),
+    "s": np.array([-1]),
+}
+
+
+def shapes(line, given, other=None):
+    """The shapes of the inputs of a line that makes y of x and z, both sides alike but for ``other``."""
+    regions = []
+    for each in (line, other or line):
+        text = ", ".join(f"float[{','.join(map(str, shape))}] {name}" for name, shape in given.items())
+        graph = Graph(load(parsed(f"n ({text}) => (float y) {{ {each} }}", tensors=TENSORS)))
+        values = graph.main.values
+        constants = tuple(value for value in values.values() if value.tensor is not None)
+        border = {values[name]: number for number, name in enumerate(given)}
+        regions.append(Region(values["y"], tuple(graph.main.live_ops()), border, constants))
+    return list(fewer(*regions, list(given.values())))
+
+
+@pytest.mark.parametrize(
+    ("line", "given", "kept"),
+    [
+        pytest.param("y = Relu (x)", [(3, 5000)], [(3, 256)], id="each"),
+        pytest.param("y = Mul (x, one)", [(1, 3000, 64)], [(1, 16, 16)], id="a-number"),
+        pytest.param("y = Mul (x, a)", [(1, 3000, 8)], [(1, 256, 8)], id="along-last"),
+        pytest.param("y = Mul (x, c)", [(2, 8, 90, 90)], [(2, 8, 16, 16)], id="along-channels"),
+        pytest.param("y = Mul (x, z)", [(2, 8, 90, 90), (2, 8, 1, 1)], [(2, 7, 7, 7), (2, 7, 1, 1)], id="gate"),
+        pytest.param("y = MatMul (x, m)", [(1, 3000, 8)], [(1, 256, 8)], id="matrix"),
+        pytest.param("y = Softmax <axis = -1> (x)", [(1, 3000, 8)], [(1, 256, 8)], id="softmax"),
+        pytest.param("y = Conv <pads = [1, 1, 1, 1]> (x, w)", [(2, 8, 90, 91)], [(2, 8, 16, 16)], id="conv"),
+        pytest.param("y = Conv <strides = [2, 3]> (x, w)", [(2, 8, 90, 91)], [(2, 8, 18, 19)], id="what-is-left-over"),
+        pytest.param("y = Conv <dilations = [9, 9]> (x, w)", [(2, 8, 90, 91)], [(2, 8, 41, 41)], id="wide"),
+        pytest.param("y = Conv <dilations = [44, 44]> (x, w)", [(2, 8, 90, 91)], [(2, 8, 90, 91)], id="all-of-it"),
+        pytest.param(
+            "v = Conv <pads = [1, 1, 1, 1], strides = [2, 2]> (x, w) y = Add (v, z)",
+            [(2, 8, 90, 90), (2, 2, 45, 45)],
+            [(2, 8, 90, 90), (2, 2, 45, 45)],
+            id="two-sizes",
+        ),
+        pytest.param("y = Mul (x, p)", [(1, 8, 100)], [(1, 8, 100)], id="a-table-of-places"),
+        pytest.param("y = Concat <axis = 2> (x, z)", [(1, 8, 300), (1, 8, 300)], [(1, 8, 300)] * 2, id="joined"),
+        pytest.param("y = Reshape (x, s)", [(1, 8, 300)], [(1, 8, 300)], id="size"),
+        pytest.param("y = ReduceMean (x)", [(1, 8, 300)], [(1, 8, 300)], id="sum"),
+        pytest.param("y = MatMul (x, z)", [(1, 300, 8), (1, 8, 300)], [(1, 300, 8), (1, 8, 300)], id="two-matrices"),
+    ],
+)
+def test_positions_are_fewer_where_all_are_alike(line, given, kept):
+    """What asks for a place or a size, or sums along an axis, gets all of it."""
+    assert shapes(line, dict(zip("xz", given, strict=False))) == kept
+
+
+def test_both_sides_have_to_be_alike_everywhere():
+    """One side that knows the places is enough."""
+    assert shapes("y = Relu (x)", {"x": (1, 8, 100)}, other="y = Mul (x, p)") == [(1, 8, 100)]
+
+
+def test_windows_of_both_sides_have_room():
+    """The wider one decides."""
+    wide = "y = Conv <dilations = [9, 9]> (x, w)"
+    assert shapes("y = Conv (x, w)", {"x": (2, 8, 90, 91)}, other=wide) == [(2, 8, 41, 41)]
