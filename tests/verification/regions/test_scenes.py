@@ -5,10 +5,8 @@ from helpers import folded, model_of
 from verification.helpers import parsed
 
 from bnfold.graph import Graph
-from bnfold.graph.inference import inferable
 from bnfold.model_io import load
 from bnfold.verification import Verdict, verify
-from bnfold.verification.regions import scenes as chosen
 from bnfold.verification.regions.scenes import scenes, taken
 from bnfold.verification.running.inputs import Generator
 
