@@ -5,10 +5,8 @@ from helpers import folded, model_of
 from verification.helpers import parsed
 
 from bnfold.graph import Graph
-from bnfold.graph.inference import inferable
 from bnfold.model_io import load
 from bnfold.verification import Verdict, verify
-from bnfold.verification.regions import scenes as chosen
 from bnfold.verification.regions.scenes import scenes, taken
 from bnfold.verification.running.inputs import Generator
 
@@ -46,17 +44,6 @@ def test_sizes_too_small_for_windows_before_a_slice():
         {{ {convs} f = BatchNormalization (e, {{bn: 4}}) r = Relu (f) y = Slice (r, a, b, a) }}""")
     result = verify(before, folded(before)[1], run=False)
     assert (result.verdict, result.complete) == (Verdict.EQUIVALENT, True)
-
-
-def test_lists_of_sizes_that_double_are_not_followed(monkeypatch):
-    """At every size that is tried, inference is told so: it would write 2^25 sizes down."""
-    asked = []
-    monkeypatch.setattr(chosen, "inferable", lambda proto: asked.append(inferable(proto)) or asked[-1])
-    doubled = " ".join(f"s{n + 1} = Concat <axis = 0> (s{n}, s{n})" for n in range(25))
-    images = "<int64[1] s0 = {1}> { %s y = Relu (x) }"
-    model = load(parsed(f"n (float[1, 3, 64, 64] x) => (float[1, 3, 64, 64] y, int64[n] s25) {images % doubled}"))
-    assert scenes(Graph(model), Generator(Graph(model), {}, {}, 0).candidates())
-    assert {each.follows for each in asked} == {False}
 
 
 @pytest.mark.parametrize(
