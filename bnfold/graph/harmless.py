@@ -46,7 +46,7 @@ _RANKS = {"Gemm": 2, "Flatten": 2, "Shape": 1, "Size": 0}
 _LOSES_AXES = ("Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2")
 _LONGEST = 1 << 20  # entries of a list
 _FARTHEST = 64  # axis
-_MANY = 10_000  # nodes: to look at so many takes longer than to copy the process
+_MANY = 10_000  # nodes, or values of one: to look at so many takes longer than to copy the process
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
 
@@ -77,7 +77,10 @@ class _Bounds:
 
     def go_on(self, node: NodeProto) -> bool:
         """Whether a node does no harm."""
-        kind, inputs = node.op_type, list(filter(None, node.input))
+        kind = node.op_type
+        if len(node.input) + len(node.output) > _MANY:  # of what it makes nothing is said, which is on the safe side
+            return kind in KNOWN and kind not in LISTING and kind not in _READS_ATTRIBUTES
+        inputs = list(filter(None, node.input))
         if kind not in KNOWN or (kind in _READS_ATTRIBUTES and any(_does_harm(a, node) for a in node.attribute)):
             return False
         made = self._list(node, kind, inputs)

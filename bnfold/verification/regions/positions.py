@@ -20,22 +20,8 @@ _ENOUGH = 256  # positions, along all axes together
 _BROADCASTS = 7  # from this opset on axes are counted from the last
 _EACH = frozenset(  # of numbers, one by one
     {
-        *(
-            "Add",
-            "Sub",
-            "Mul",
-            "Div",
-            "Pow",
-            "Neg",
-            "Abs",
-            "Sqrt",
-            "Reciprocal",
-            "Exp",
-            "Log",
-            "Erf",
-            "Identity",
-            "Cast",
-        ),
+        *("Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Erf"),
+        *("Identity", "Cast"),
         *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh"),
         *("Softplus", "Softsign", "Gelu", "Mish"),
     }
