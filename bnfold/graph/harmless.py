@@ -46,6 +46,7 @@ _RANKS = {"Gemm": 2, "Flatten": 2, "Shape": 1, "Size": 0}
 _LOSES_AXES = ("Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2")
 _LONGEST = 1 << 20  # entries of a list
 _FARTHEST = 64  # axis
+_MOST_AXES = 1 << 10  # that a value gets by an Expand: before opset 13 inference counts one for each entry of a list
 _MANY = 10_000  # nodes: to look at so many takes longer than to copy the process
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
@@ -79,6 +80,8 @@ class _Bounds:
         """Whether a node does no harm."""
         kind, inputs = node.op_type, list(filter(None, node.input))
         if kind not in KNOWN or (kind in _READS_ATTRIBUTES and any(_does_harm(a, node) for a in node.attribute)):
+            return False
+        if kind == "Expand" and self._lists.get(inputs[-1] if inputs else "", (0, _LONGEST))[1] > _MOST_AXES:
             return False
         made = self._list(node, kind, inputs)
         if made is None and kind in LISTING and self._may_list(kind, inputs):
