@@ -202,6 +202,13 @@ BOMBS: dict[str, Bomb] = {
     "expand-16000": Bomb(
         "k = Expand (one, n) p = GlobalAveragePool (a) z = Mul (p, k)", integers={"n": [1, 4, 16000, 16000]}
     ),
+    "expand-flat": Bomb(
+        "k = Expand (one, n) v = Reshape (k, flat) s = Mul (v, v) m = ReduceMean (s) z = Mul (a, m)",
+        integers={"n": [1, 4, 1 << 20, 1 << 20], "flat": [-1]},
+    ),
+    "reshape-flat": Bomb(
+        "v = Reshape (a, flat) s = Mul (v, v) m = ReduceMean (s) z = Mul (a, m)", (1, 3, 12000, 12000), {"flat": [-1]}
+    ),
     "expand-of-data": Bomb("p = GlobalAveragePool (a) z = Expand (p, n)", integers={"n": [1, 4, 1 << 20, 1 << 20]}),
     "constant-27": Bomb(_MADE, integers={"n": [1, 4, 1 << 12, 1 << 13]}),
     "constant-33": Bomb(_MADE, integers={"n": [1, 4, 1 << 15, 1 << 16]}),

@@ -47,7 +47,7 @@ _LOSES_AXES = ("Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2")
 _LONGEST = 1 << 20  # entries of a list
 _FARTHEST = 64  # axis
 _MOST_AXES = 1 << 10  # that a value gets by an Expand: before opset 13 inference counts one for each entry of a list
-_MANY = 10_000  # nodes: to look at so many takes longer than to copy the process
+_MANY = 10_000  # nodes, or values of one: to look at so many takes longer than to copy the process
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
 
@@ -78,10 +78,13 @@ class _Bounds:
 
     def go_on(self, node: NodeProto) -> bool:
         """Whether a node does no harm."""
-        kind, inputs = node.op_type, list(filter(None, node.input))
-        if kind not in KNOWN or (kind in _READS_ATTRIBUTES and any(_does_harm(a, node) for a in node.attribute)):
+        kind = node.op_type
+        if kind == "Expand" and any(self._lists.get(name, (0, _LONGEST))[1] > _MOST_AXES for name in node.input[1:2]):
             return False
-        if kind == "Expand" and self._lists.get(inputs[-1] if inputs else "", (0, _LONGEST))[1] > _MOST_AXES:
+        if len(node.input) + len(node.output) > _MANY:  # of what it makes nothing is said, which is on the safe side
+            return kind in KNOWN and kind not in LISTING and kind not in _READS_ATTRIBUTES
+        inputs = list(filter(None, node.input))
+        if kind not in KNOWN or (kind in _READS_ATTRIBUTES and any(_does_harm(a, node) for a in node.attribute)):
             return False
         made = self._list(node, kind, inputs)
         if made is None and kind in LISTING and self._may_list(kind, inputs):

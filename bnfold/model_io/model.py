@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -84,8 +85,11 @@ class Model:
     @property
     def nbytes(self) -> int:
         """About how many bytes it takes, data files included."""
+        graph = self.proto.graph
+        parts = chain(graph.node, graph.initializer, graph.sparse_initializer, graph.value_info, self.proto.functions)
+        own = sum(int(part.ByteSize()) for part in parts)  # one by one: of a whole it makes all bytes to count them
         payloads = map(self.payload, all_tensors(self.proto))
-        return int(self.proto.ByteSize()) + sum(payload.nbytes for payload in payloads if payload is not None)
+        return own + sum(payload.nbytes for payload in payloads if payload is not None)
 
     def payload(self, tensor: TensorProto) -> Payload | None:
         """Where the tensor's bytes come from; None if its values stand in the proto.

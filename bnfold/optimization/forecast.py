@@ -15,7 +15,7 @@ from bnfold.folding.asked import asked as answers_to
 from bnfold.limits import Deadline
 from bnfold.model_io import ModelLike, load, to_proto
 from bnfold.optimization.gate import FailOn, Gate
-from bnfold.optimization.inventory import Change
+from bnfold.optimization.inventory import Change, Inventory
 from bnfold.optimization.results import Checked
 
 
@@ -71,8 +71,9 @@ def check(
     loaded = load(model)
     deadline = Deadline.after(timeout)
     answers = answers_to(loaded, node, asked, deadline) if node is not None else None
+    before = Inventory.of(loaded.proto)
     planned = make_plan(loaded, asked, deadline)
-    return Checked(named(model), planned, gate, Change.of(loaded, planned), answers)
+    return Checked(named(model), planned, gate, Change.of(before, loaded, planned), answers)
 
 
 def named(model: ModelLike) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -14,7 +14,7 @@ from onnx import NodeProto
 from bnfold.folding.record import Plan
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import STANDARD_DOMAINS, all_nodes, all_tensors
-from bnfold.optimization.macs import macs
+from bnfold.optimization.macs import MOST_NODES, macs
 
 
 @dataclass(frozen=True)
@@ -32,11 +32,10 @@ class Inventory:
     macs: int | None = None
 
     @classmethod
-    def of(cls, model: onnx.ModelProto, *, counts_macs: bool) -> Inventory:
-        """Counts; multiply-adds only where they are asked for, since that infers shapes."""
+    def of(cls, model: onnx.ModelProto) -> Inventory:
+        """Counts all but multiply-adds, for which shapes are inferred."""
         operators = Counter(map(name_of, all_nodes(model)))
-        parameters = sum(prod(tensor.dims) for tensor in all_tensors(model))
-        return cls(operators, parameters, macs(model) if counts_macs else None)
+        return cls(operators, sum(prod(tensor.dims) for tensor in all_tensors(model)))
 
 
 @dataclass(frozen=True)
@@ -47,12 +46,16 @@ class Change:
     after: Inventory
 
     @classmethod
-    def of(cls, model: Model, plan: Plan) -> Change:
-        """What a model is made of, and what a plan makes of it."""
-        before = Inventory.of(model.proto, counts_macs=plan.changes)
+    def of(cls, before: Inventory, model: Model, plan: Plan) -> Change:
+        """What a model was made of, counted before it was planned, and what a plan makes of it."""
         if not plan.changes:
             return cls(before, before)
-        return cls(before, Inventory.of(plan.model.proto, counts_macs=before.macs is not None))
+        after = Inventory.of(plan.model.proto)
+        if sum(before.operators.values()) > MOST_NODES:  # it need not be there beside what is made of it
+            return cls(before, after)
+        then = macs(model.proto)
+        now = macs(plan.model.proto) if then is not None else None
+        return cls(replace(before, macs=then), replace(after, macs=now))
 
     def operators(self) -> Iterator[tuple[str, int, int]]:
         """Each type of which there are now more or fewer, and how many there were and are; the largest change first."""

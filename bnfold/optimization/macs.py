@@ -17,12 +17,13 @@ from bnfold.model_io.protobuf import copied, parse
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 
 Sizes = Mapping[str, tuple[int, ...]]
-_MOST_NODES = 200_000  # shapes are inferred on a copy of the model: a figure in a table is not worth more than that
+MOST_NODES = 200_000
+"""Shapes are inferred on a copy of the model: a figure in a table is not worth more than that."""
 
 
 def macs(model: onnx.ModelProto) -> int | None:
     """For a batch of one, where the model leaves it open; None where a shape is not known, or the model is huge."""
-    if model.functions or len(model.graph.node) > _MOST_NODES:
+    if model.functions or len(model.graph.node) > MOST_NODES:
         return None
     try:
         sizes = _sizes(model)

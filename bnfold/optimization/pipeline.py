@@ -23,7 +23,7 @@ from bnfold.optimization.difference import difference
 from bnfold.optimization.errors import NotAllFolded, NotEquivalent, NotVerified
 from bnfold.optimization.forecast import named
 from bnfold.optimization.gate import FailOn, Gate
-from bnfold.optimization.inventory import Change
+from bnfold.optimization.inventory import Change, Inventory
 from bnfold.optimization.results import Optimized
 
 if TYPE_CHECKING:
@@ -119,9 +119,10 @@ def optimize(
         reference = loaded = calibrated.model
     if progress is not None:
         progress("deciding what folds", 0, 1)
+    counted = Inventory.of(loaded.proto)
     planned = plan(loaded, asked, Deadline.after(timeout))
     nodes = difference(loaded.proto, planned.model.proto) if diff else None
-    change = Change.of(loaded, planned)
+    change = Change.of(counted, loaded, planned)
     made = partial(
         Optimized, named(model), planned, change=change, difference=nodes, calibration=calibrated, is_dry=dry_run
     )

@@ -29,6 +29,7 @@ HARMFUL = {
     "axis": "y, r = Split <axis = -4611686018427387904> (x)",
     "long-input": "r = Mul (long, long)",
     "axes-without-end": "r = Expand (one, long)",
+    "axes-without-end-and-more": "r = Expand (one, long, one)",
     "squared": "h = Unsqueeze (some, one) m = Mul (some, h) y = Reshape (m, one) r = Mul (y, y)",
     "vectors": "y = Flatten (x) m = MatMul (y, vector) r = Add (m, m)",
     "doubled": "".join(f"v{k + 1} = Concat <axis = 0> (v{k}, v{k}) " for k in range(30)).replace("v0", "two")

@@ -5,6 +5,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from bnfold.graph.harmless import sizes_are_few
+from bnfold.graph.inference import inferable
 
 
 def doubling(times, *, dims=(2,), inside=False):
@@ -22,6 +23,12 @@ def test_lists_that_double_are_not_followed(inside):
     """N Concats of one with itself make 2^n entries, wherever they stand."""
     assert sizes_are_few(doubling(10, inside=inside))
     assert not sizes_are_few(doubling(25, inside=inside))
+
+
+@pytest.mark.parametrize("times", [10, 25])
+def test_inference_is_told_what_to_follow(times):
+    """By all who infer."""
+    assert inferable(helper.make_model(doubling(times))).follows is (times == 10)
 
 
 def test_a_table_is_no_list_of_sizes():

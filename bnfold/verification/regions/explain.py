@@ -80,11 +80,13 @@ def compared(left: Side, right: Side, given: Given, old: Array) -> tuple[Finding
     if old.dtype != np.float64 or new.dtype != np.float64:
         return _Counted(left, right, given, old, new).explained(error), coverage
     both = np.isfinite(old) & np.isfinite(new)
-    if wrong := int((~(both | (old == new) | (np.isnan(old) & np.isnan(new)))).sum()):
-        return Finding(np.inf, np.inf, 0.0, detail=f"{wrong} entries are not finite on one side only"), coverage
-    if not both.any():
-        raise CannotEvaluate("nothing finite comes of it")
-    pair = _Pair(left, right, given, both, np.where(both, old, 0.0), np.where(both, new, 0.0))
+    if not both.all():
+        if wrong := int((~(both | (old == new) | (np.isnan(old) & np.isnan(new)))).sum()):
+            return Finding(np.inf, np.inf, 0.0, detail=f"{wrong} entries are not finite on one side only"), coverage
+        if not both.any():
+            raise CannotEvaluate("nothing finite comes of it")
+        old, new = np.where(both, old, 0.0), np.where(both, new, 0.0)
+    pair = _Pair(left, right, given, both, old, new)
     return pair.explained(np.zeros(old.shape) if error is None else error), coverage
 
 
@@ -155,9 +157,10 @@ class _Pair:
         return _error(side, self.given, self.old.shape, own_weights=own_weights, folds=side is self.left)
 
     def _worst(self, bound: FloatArray) -> Finding:
-        bound = np.where(self.both, bound, 0.0)
-        needed = np.where(self.old == self.new, 0.0, bound)
-        return replace(_worst(self.old, self.new, bound), tells=_tells(self.right, self.given, self.old, needed))
+        bound = bound if self.both.all() else np.where(self.both, bound, 0.0)
+        error = np.abs(self.old - self.new)
+        needed = np.where(error == 0, 0.0, bound)
+        return replace(_worst(self.old, error, bound), tells=_tells(self.right, self.given, self.old, needed))
 
 
 def _error(side: Side, given: Given, shape: tuple[int, ...], *, own_weights: bool, folds: bool) -> FloatArray:
@@ -181,22 +184,22 @@ def _is_still(given: Given, rows: int) -> npt.NDArray[np.bool_]:
     return np.logical_and.reduce([~x.any(axis=1) for x in arrays]) if arrays else np.zeros(rows, bool)
 
 
-def _worst(old: FloatArray, new: FloatArray, bound: FloatArray) -> Finding:
-    error = np.abs(old - new)
+def _worst(old: FloatArray, error: FloatArray, bound: FloatArray) -> Finding:
     with np.errstate(over="ignore"):
         ratio = np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0)
     # of what is too far off, what is furthest off: near zero, the ratio says more of the bound than of the error
     wrong = ratio > 1
-    place = np.unravel_index(int((np.where(wrong, error, 0.0) if wrong.any() else ratio).argmax()), ratio.shape)
+    is_wrong = bool(wrong.any())
+    place = np.unravel_index(int((np.where(wrong, error, 0.0) if is_wrong else ratio).argmax()), ratio.shape)
     scale = float(np.abs(old).max()) or 1.0
-    axis = _telling_axis(wrong)
+    axis = _telling_axis(wrong) if is_wrong else None
     return Finding(
         ratio=float(ratio[place]),
         difference=float(error[place]) / scale,
         bound=float(bound[place]) / scale,
         axis=axis,
         channel=None if axis is None else int(place[axis]),
-        shows=bool(old.any() or new.any()),
+        shows=bool(old.any() or error.any()),
     )
 
 

@@ -19,22 +19,8 @@ Shape = tuple[int, ...]
 _ENOUGH = 256  # positions, along all axes together
 _EACH = frozenset(  # of numbers, one by one
     {
-        *(
-            "Add",
-            "Sub",
-            "Mul",
-            "Div",
-            "Pow",
-            "Neg",
-            "Abs",
-            "Sqrt",
-            "Reciprocal",
-            "Exp",
-            "Log",
-            "Erf",
-            "Identity",
-            "Cast",
-        ),
+        *("Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Erf"),
+        *("Identity", "Cast"),
         *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh"),
         *("Softplus", "Softsign", "Gelu", "Mish"),
     }

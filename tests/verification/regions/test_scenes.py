@@ -1,6 +1,5 @@
 """At which sizes two models are compared."""
 
-import onnx.shape_inference
 import pytest
 from helpers import folded, model_of
 from verification.helpers import parsed
@@ -45,22 +44,6 @@ def test_sizes_too_small_for_windows_before_a_slice():
         {{ {convs} f = BatchNormalization (e, {{bn: 4}}) r = Relu (f) y = Slice (r, a, b, a) }}""")
     result = verify(before, folded(before)[1], run=False)
     assert (result.verdict, result.complete) == (Verdict.EQUIVALENT, True)
-
-
-def test_lists_of_sizes_that_double_are_not_followed(monkeypatch):
-    """At every size that is tried, inference is told so: it would write 2^25 sizes down."""
-    asked, infer = [], onnx.shape_inference.infer_shapes
-
-    def inferred(model, **options):
-        asked.append(options.get("data_prop"))
-        return infer(model, **{**options, "data_prop": False})
-
-    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", inferred)
-    doubled = " ".join(f"s{n + 1} = Concat <axis = 0> (s{n}, s{n})" for n in range(25))
-    images = "<int64[1] s0 = {1}> { %s y = Relu (x) }"
-    model = load(parsed(f"n (float[1, 3, 64, 64] x) => (float[1, 3, 64, 64] y, int64[n] s25) {images % doubled}"))
-    assert scenes(Graph(model), Generator(Graph(model), {}, {}, 0).candidates())
-    assert set(asked) == {False}
 
 
 @pytest.mark.parametrize(
