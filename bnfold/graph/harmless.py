@@ -46,6 +46,7 @@ _RANKS = {"Gemm": 2, "Flatten": 2, "Shape": 1, "Size": 0}
 _LOSES_AXES = ("Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceL2")
 _LONGEST = 1 << 20  # entries of a list
 _FARTHEST = 64  # axis
+_MOST_AXES = 1 << 10  # that a value gets by an Expand: before opset 13 inference counts one for each entry of a list
 _MANY = 10_000  # nodes, or values of one: to look at so many takes longer than to copy the process
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
@@ -78,6 +79,8 @@ class _Bounds:
     def go_on(self, node: NodeProto) -> bool:
         """Whether a node does no harm."""
         kind = node.op_type
+        if kind == "Expand" and any(self._lists.get(name, (0, _LONGEST))[1] > _MOST_AXES for name in node.input[1:2]):
+            return False
         if len(node.input) + len(node.output) > _MANY:  # of what it makes nothing is said, which is on the safe side
             return kind in KNOWN and kind not in LISTING and kind not in _READS_ATTRIBUTES
         inputs = list(filter(None, node.input))

@@ -61,9 +61,12 @@ def test_large_means(arithmetic, method, here):
     np.testing.assert_allclose(var, moments(x)[1], rtol=1e-9)
 
 
-def test_bfloat16(here):
-    """There is no kernel, neither for training nor for inference; around the node its input is cast."""
-    model = bn_model(before=[("Cast", {"to": 16})], after=[("Cast", {"to": 1})])
+@pytest.mark.parametrize("opset", [14, 15, 16])
+@pytest.mark.parametrize("axis", ["", "n"])
+def test_bfloat16(axis, opset, here):
+    """There is no kernel, neither for training nor for inference, nor for a Scan before opset 16: its input is cast."""
+    model = bn_model(opset=opset, before=[("Cast", {"to": 16})], after=[("Cast", {"to": 1})])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = axis
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         tensor.CopyFrom(helper.make_tensor(tensor.name, 16, values.shape, values))

@@ -14,6 +14,7 @@ HARMLESS = {
     "split": "y, r = Split <axis = 1> (x)",
     "permuted": "y = Transpose <perm = [0, 2, 3, 1]> (x) r = Mul (y, y)",
     "input": "r = Mul (short, short)",
+    "expanded": "s = Shape (x) y = Expand (one, s) r = Mul (y, y)",
     "attention": "m = MatMul (x, x) r = Add (m, x)",
 }
 HARMFUL = {
@@ -27,6 +28,8 @@ HARMFUL = {
     "fewer-outputs": "y, r = Split <num_outputs = 1> (x)",
     "axis": "y, r = Split <axis = -4611686018427387904> (x)",
     "long-input": "r = Mul (long, long)",
+    "axes-without-end": "r = Expand (one, long)",
+    "axes-without-end-and-more": "r = Expand (one, long, one)",
     "squared": "h = Unsqueeze (some, one) m = Mul (some, h) y = Reshape (m, one) r = Mul (y, y)",
     "vectors": "y = Flatten (x) m = MatMul (y, vector) r = Add (m, m)",
     "doubled": "".join(f"v{k + 1} = Concat <axis = 0> (v{k}, v{k}) " for k in range(30)).replace("v0", "two")

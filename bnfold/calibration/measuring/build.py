@@ -37,6 +37,7 @@ from bnfold.model_io import Model, write_stream
 from bnfold.reasons import Refused
 
 _SCAN_FROM = 9  # as it is since
+_SCAN_OF_BFLOAT16_FROM = 16
 _BLOCK = 16  # channels that ONNX Runtime's convolutions take at a time, where the processor allows most
 _TRAINING_ATTRIBUTE_FROM = 14
 _UNSQUEEZE_AXES_ARE_AN_INPUT_FROM = 13
@@ -158,7 +159,7 @@ class Builder:
             mean, var = self.node("Identity", [self._wide(x, form)]), ""
         elif self._arithmetic or self._opset < _SCAN_FROM:
             mean, var = self._moments(self._wide(x, form), list(range(2, form.rank)))
-        elif form.has_samples:
+        elif form.has_samples and (form.kind != TensorProto.BFLOAT16 or self._opset >= _SCAN_OF_BFLOAT16_FROM):
             mean, var = self._of_each(x, target.channels, form)
         else:
             mean, var = self._of_all(self._wide(x, form), form)

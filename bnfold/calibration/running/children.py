@@ -90,8 +90,9 @@ class Children(Executor):
                 continue
             try:
                 result, error = child.ask(call)
-            except WorkerDied as died:
-                result, error = None, died
+            except Exception as failed:  # whatever it is, somebody waits for it
+                child.end()
+                result, error = None, failed
             if error is not None:
                 future.set_exception(error)
             else:
@@ -135,12 +136,15 @@ def _start(memory: int | None) -> subprocess.Popen[bytes]:
     folder = str(Path(malloc.__file__).parent.parent)
     paths = [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"PYTHONPATH": os.pathsep.join(paths), "OPENBLAS_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", f"from bnfold.calibration.running.children import serve; serve({memory})"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**telemetry.environment(), **malloc.ENVIRONMENT, **own},
-    )
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", f"from bnfold.calibration.running.children import serve; serve({memory})"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**telemetry.environment(), **malloc.ENVIRONMENT, **own},
+        )
+    except OSError as error:
+        raise CalibrationError(f"the system does not let a process start: {error.strerror}") from error
 
 
 def _how(code: int) -> str:

@@ -1,6 +1,7 @@
 """Every engine gives the same bits, and what dies does no harm."""
 
 import ctypes
+import errno
 import os
 import pickle
 import resource
@@ -101,6 +102,25 @@ def test_a_crash_ends_a_calibration(monkeypatch):
     monkeypatch.setattr(Children, "submit", crashing)
     with pytest.raises(CalibrationError, match="the process that ran ONNX Runtime died: it was ended by SIGSEGV"):
         calibrate(bn_model(), X)
+
+
+def test_a_child_that_cannot_be_started(monkeypatch):
+    """One line, and nobody waits for it."""
+
+    def starting(*_, **__):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    monkeypatch.setattr(subprocess, "Popen", starting)
+    with Children(1) as children, pytest.raises(CalibrationError, match="let a process start: Resource temporarily"):
+        children.submit(os.getpid).result(10)
+
+
+def test_an_answer_that_cannot_be_read():
+    """It is an error of its task, and the next one gets an answer."""
+    with Children(1) as children:
+        with pytest.raises(TypeError, match="int"):
+            children.submit(eval, "type('Odd', (), {'__reduce__': lambda self: (int, ([],))})()").result(10)
+        assert children.submit(os.getpid).result(10)
 
 
 def test_children_end_with_their_parent():
