@@ -32,6 +32,8 @@ _REACHING = frozenset({"Min", "Max", "Add", "Sub", "Conv", "Gemm", "BatchNormali
 _MOST_BOUNDS = 1 << 12
 _REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
 _KEEPING, _SMALL = frozenset({"Add", "Max", "Clip"}), 1e-2
+_STEEP = frozenset({"Sqrt", "Log", "Reciprocal", "Pow", "LayerNormalization", "InstanceNormalization"})
+_STEEP |= {"GroupNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "MeanVarianceNormalization"}
 _STATED = {"ThresholdedRelu": ("alpha", 1.0), "Shrink": ("lambd", 0.5)}
 _ODD = {"IsNaN": (math.nan,), "IsInf": (math.inf, -math.inf)}
 _MOST_ROWS = 32
@@ -198,13 +200,21 @@ def _stated(op: Op) -> tuple[float, float]:
 
 def epsilon(left: Side, right: Side) -> list[float]:
     """The largest of the small numbers of one side that keep others away from zero."""
+    if not any(_is_steep(op) for side in (left, right) for op in side.region.all_ops):
+        return []
     found = [0.0]
     for side in (left, right):
-        found += [op.attribute("epsilon", 0.0) for op in side.retuned]
+        norms = (op for op in side.retuned if op.type != "BatchNormalization")  # of which it is in the weights
+        found += [op.attribute("epsilon", 0.0) for op in norms]
         values = [read.value for read in side.alone if read.op.type in _KEEPING and is_made_of_constants(read.value)]
         arrays = map(side.weight, values)
         found += [abs(array.item()) for array in arrays if array.size == 1 and array.dtype == np.float64]
     return [most] if (most := max(number for number in found if number < _SMALL)) else []
+
+
+def _is_steep(op: Op) -> bool:
+    """Whether near zero it makes much of little."""
+    return op.type in _STEEP or (op.type == "Div" and not is_made_of_constants(op.data(1)))
 
 
 def _integers(side: Side) -> Iterator[int]:
