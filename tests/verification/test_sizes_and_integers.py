@@ -119,3 +119,29 @@ def test_far_rows_are_not_passed_over():
                {k = Shape <start = 1, end = 2> (x) t = Slice (@, o, k, o) y = Add (x, t)}"""
     case = Rewriting("tail", model, "twice", "tail", "twice", tensors=TABLES)
     assert_told_apart(case)
+
+
+@pytest.mark.parametrize("sizes", ["1, 3, 224, 224", "N, 3, 224, W", "N, 3, H, W"])
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "~r = Where (c, ~a, ~b)",
+        """~r = If (c) <then_branch = t () => (float[P, Q, R, S] ~v) {~v = Identity (~a)},
+                        else_branch = e () => (float[P, Q, R, S] ~w) {~w = Identity (~b)}>""",
+    ],
+    ids=["Where", "If"],
+)
+def test_what_is_done_at_large_sizes_alone(choice, sizes):
+    """No small size is 200, which both sides know, so that they differ in nothing but the factor."""
+    model = f"""n (float[{sizes}] x) => (float[O, P, Q, R] y)
+        <int64 two = {{2}}, int64 limit = {{200}}, float f = {{-1}}, float g = {{-1.5}}> {{ s = Shape (x) k = Gather (s, two) c = Greater (k, limit) @ ~b = Mul (x, x) {choice}
+        y = Relu (~r) }}"""
+    assert_told_apart(Rewriting("", model, "~a = Mul (x, f)", "~a = Mul (x, g)", "~a = Neg (x)"))
+
+
+def test_sizes_that_are_equal_as_declared_alone():
+    """At small sizes, they are others on purpose."""
+    model = """n (float[1, 3, 224, 224] x) => (float[O, P, Q, R] y) <int64 two = {2}, int64 last = {3}, float f = {-1},
+        float g = {-1.5}> { s = Shape (x) h = Gather (s, two) w = Gather (s, last) c = Equal (h, w) @
+        ~b = Mul (x, x) ~r = Where (c, ~a, ~b) y = Relu (~r) }"""
+    assert_told_apart(Rewriting("", model, "~a = Mul (x, f)", "~a = Mul (x, g)", "~a = Neg (x)"))

@@ -95,6 +95,18 @@ def lengths(left: Side, right: Side) -> list[tuple[int, bool]]:
     return [(far + 1, False), (far, True), (far + 1, True)] if far else []
 
 
+def compared_sizes(left: Side, right: Side) -> list[tuple[int, bool]]:
+    """The declared sizes, and some beyond the numbers that sizes are held against, unless those are met anyway."""
+    found: list[tuple[int, bool]] = []
+    for op in left.compared | right.compared:
+        reads = [op.graph.constant(value) for value in op.inputs if value is not None and op.type != "If"]
+        bounds = [float(np.abs(known.float64()).max(initial=0)) for known in reads if known is not None]
+        if min(bounds, default=math.inf) > _NEAR:
+            beyond = [int(bound) + 1 for bound in bounds if bound < _ENDLESS]
+            found += [(1, False), *((size, is_of_samples) for size in beyond for is_of_samples in (False, True))]
+    return sorted(set(found))
+
+
 def _written(side: Side) -> set[int]:
     """The places that a Slice of old versions has as attributes."""
     slices = [op for op in side.region.all_ops if op.type == "Slice"]

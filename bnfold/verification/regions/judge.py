@@ -29,7 +29,14 @@ from bnfold.verification.regions.obligations import Obligation, Wanted, kinds, l
 from bnfold.verification.regions.positions import fewer
 from bnfold.verification.regions.regions import Region, named
 from bnfold.verification.regions.scenes import Scene, stretched
-from bnfold.verification.regions.side import Given, Side, changed_weights, lone_reads, retuned_operators
+from bnfold.verification.regions.side import (
+    Given,
+    Side,
+    changed_weights,
+    compared_sizes,
+    lone_reads,
+    retuned_operators,
+)
 from bnfold.verification.regions.untried import Seen, forced, untaken
 from bnfold.verification.result import Outcome, RegionResult
 
@@ -139,6 +146,7 @@ class Judge:
             lone_reads(region, numbering, other, others, sizes=True),
             retuned_operators(region, other),
             frozenset(decided),
+            compared_sizes(region, numbering),
             {op: numbering.numbers.get(op.data(0)) for op in ifs},
             how,
         )
@@ -186,7 +194,7 @@ class Judge:
         """The declared shapes, but as long as obligations ask for, or with as many samples."""
         declared = self._scenes[-1]
         longer = (stretched(self._graph, declared, length, samples=samples) for length, samples in asked)
-        return [scene for scene in longer if scene is not None] or [declared] * bool(asked)
+        return list(dict.fromkeys(scene or declared for scene in longer))
 
     def _tried(
         self, left: Side, right: Side, result: RegionResult, seen: Seen, tries: int, scenes: Sequence[Scene] = ()

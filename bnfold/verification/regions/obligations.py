@@ -127,6 +127,7 @@ OBLIGATIONS = (
     Obligation("no numbers", lambda _, wanted: [Kind("normal", levels=(k, *_BESIDE)) for k in wanted], hints.odd),
     Obligation("labels", _winners, hints.winners),
     Obligation("texts", _texts, hints.words),
+    Obligation("sizes", lengths=lambda left, right, _: hints.compared_sizes(left, right)),
     Obligation("places", lengths=lambda left, right, _: hints.lengths(left, right)),
     Obligation(
         "constants",

@@ -49,6 +49,7 @@ class Side:
         sizes: The same of integers that say where or how much.
         retuned: Its operators with floating-point attributes that no operator of the other side has.
         decided: Its Ifs that take the same branch whatever the inputs hold.
+        compared: Its comparisons of sizes, and Ifs that go by them, which may be others where sizes are small.
         conditions: The number of what each of its Ifs goes by.
         how: How its operators are evaluated.
     """
@@ -60,6 +61,7 @@ class Side:
     sizes: tuple[Read, ...]
     retuned: frozenset[Op]
     decided: frozenset[Op]
+    compared: frozenset[Op]
     conditions: Mapping[Op, Number | None]
     how: How
 
@@ -121,6 +123,16 @@ def changed_weights(region: Region, numbering: Numbering, other: Region, others:
         if numbering.numbers.get(value) not in theirs
         and (is_float(kind := _stored_type(value)) or (kind == np.int32 and value in biases))
     )
+
+
+def compared_sizes(region: Region, numbering: Numbering) -> frozenset[Op]:
+    """Comparisons of sizes, and Ifs that go by them."""
+
+    def is_of_sizes(op: Op) -> bool:
+        reads = [value for value in (op.inputs[:1] if op.type == "If" else op.inputs) if value is not None]
+        return all(value in numbering.constants for value in reads) and not all(map(is_made_of_constants, reads))
+
+    return frozenset(op for op in region.all_ops if op.type in COMPARING | {"If"} and is_of_sizes(op))
 
 
 def lone_reads(
