@@ -133,9 +133,9 @@ def test_far_rows_are_not_passed_over():
 )
 def test_what_is_done_at_large_sizes_alone(choice, sizes):
     """No small size is 200, which both sides know, so that they differ in nothing but the factor."""
-    model = f"""n (float[{sizes}] x) => (float[O, P, Q, R] y)
-        <int64 two = {{2}}, int64 limit = {{200}}, float f = {{-1}}, float g = {{-1.5}}> {{ s = Shape (x) k = Gather (s, two) c = Greater (k, limit) @ ~b = Mul (x, x) {choice}
-        y = Relu (~r) }}"""
+    numbers = "<int64 two = {2}, int64 limit = {200}, float f = {-1}, float g = {-1.5}>"
+    model = f"""n (float[{sizes}] x) => (float[O, P, Q, R] y) {numbers} {{
+        s = Shape (x) k = Gather (s, two) c = Greater (k, limit) @ ~b = Mul (x, x) {choice} y = Relu (~r) }}"""
     assert_told_apart(Rewriting("", model, "~a = Mul (x, f)", "~a = Mul (x, g)", "~a = Neg (x)"))
 
 

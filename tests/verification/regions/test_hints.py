@@ -48,5 +48,5 @@ def test_whether_samples_meet(line, meet):
     graph = Graph(load(parsed(f"n (float[4, 6, 8] x) => (float[A, B, C] y) {CONSTANTS} {{ {line} }}")))
     ops, target = tuple(graph.main.live_ops()), graph.main.values["y"]
     region = Region(target, ops, {graph.main.values["x"]: 0}, ())
-    side = Side(Evaluator(graph.model), region, (), (), (), frozenset(), frozenset(), {}, How())
+    side = Side(Evaluator(graph.model), region, (), (), (), frozenset(), frozenset(), frozenset(), {}, How())
     assert meeting(side, side) == [meet]
