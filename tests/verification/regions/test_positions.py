@@ -20,6 +20,7 @@ TENSORS = {
     "b": np.ones(300, np.float32),
     "t": np.ones((300, 8), np.float32),
     "k": np.ones((8, 2, 3, 3), np.float32),
+    "j": np.ones((1, 2, 300), np.float32),
 }
 
 
@@ -58,6 +59,7 @@ def shapes(line, given, other=None, opset=17):
         ),
         pytest.param("y = Mul (x, p)", [(1, 8, 100)], [(1, 8, 100)], id="a-table-of-places"),
         pytest.param("y = Concat <axis = 2> (x, z)", [(1, 8, 300), (1, 8, 300)], [(1, 8, 300)] * 2, id="joined"),
+        pytest.param("y = Concat <axis = 1> (x, j)", [(1, 8, 300)], [(1, 8, 300)], id="joined-with-a-table"),
         pytest.param("y = Reshape (x, s)", [(1, 8, 300)], [(1, 8, 300)], id="size"),
         pytest.param("y = ReduceMean (x)", [(1, 8, 300)], [(1, 8, 300)], id="sum"),
         pytest.param("y = MatMul (x, z)", [(1, 300, 8), (1, 8, 300)], [(1, 300, 8), (1, 8, 300)], id="two-matrices"),
@@ -85,6 +87,11 @@ def test_old_versions_say_which_axis_is_which():
     """A vector may be along the channels there, whatever it would be along today."""
     given = {"x": (2, 300, 90, 90)}
     assert shapes("y = Mul <broadcast = 1, axis = 1> (x, b)", given, opset=6) == [(2, 300, 90, 90)]
+
+
+def test_an_old_softmax_is_along_all_but_the_first_axis():
+    """Where it does not say."""
+    assert shapes("y = Softmax (x)", {"x": (1, 300, 8)}, opset=11) == [(1, 300, 8)]
 
 
 def test_windows_of_both_sides_have_room():
