@@ -17,6 +17,15 @@ CASES = [
         *test_bounds.OTHERS,
         *test_bounds.CHOICES,
         *test_operators.UNSEEN,
+        Rewriting(
+            "rounding to half the digits",
+            "n (float[N, 8] x) => (float[N, 8] y) {@ y = Identity (~a)}",
+            *(
+                "~a = Neg (x)",
+                "~h = Cast <to = 10> (x) ~n = Neg (~h) ~a = Cast <to = 1> (~n)",
+                "~b = Neg (x) ~a = Identity (~b)",
+            ),
+        ),
     )
     if case.opset >= OLDEST and "seq(" not in case.model and "branch" not in case.what
 ]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
-from bnfold.graph import Graph, Value, cast_type, is_float
+from bnfold.graph import Graph, Value
 from bnfold.graph.ports import required_inputs
 from bnfold.limits import Deadline
 from bnfold.reasons import Refused
@@ -27,6 +26,7 @@ from bnfold.verification.regions.hints import grids, is_uniform
 from bnfold.verification.regions.numbering import Numbering
 from bnfold.verification.regions.obligations import Obligation, Wanted, kinds, lengths, unmet, wanted
 from bnfold.verification.regions.positions import fewer
+from bnfold.verification.regions.precision import narrowed
 from bnfold.verification.regions.regions import Region, named
 from bnfold.verification.regions.scenes import Scene, stretched
 from bnfold.verification.regions.side import (
@@ -167,8 +167,7 @@ class Judge:
             return replace(result, detail=str(error))
 
     def _judged(self, left: Side, right: Side, result: RegionResult, tries: int) -> RegionResult:
-        types = _float_types(self._graph, left.region), _float_types(self._after_graph, right.region)
-        if narrow := _narrowed(*types):
+        if narrow := narrowed((self._graph, left.region), (self._after_graph, right.region)):
             detail = f"AFTER rounds to {', '.join(sorted(dtype.name for dtype in narrow))}, BEFORE does not"
             return replace(result, outcome=Outcome.DIFFERENT, detail=detail)
         result, seen = self._tried(left, right, result, Seen(idle=tuple(rivals(left, right))), tries)
@@ -312,18 +311,3 @@ def _with(result: RegionResult, found: Finding) -> RegionResult:
         channel=found.channel,
         detail=found.detail,
     )
-
-
-def _narrowed(before: set[np.dtype[Any]], after: set[np.dtype[Any]]) -> set[np.dtype[Any]]:
-    """Floating-point types of AFTER that hold less than those of BEFORE: both are evaluated without them."""
-    least = min((dtype.itemsize for dtype in before), default=0)
-    half = {dtype for dtype in after - before if dtype.itemsize < 4}  # float16 and bfloat16 lack different things
-    return half | {dtype for dtype in after if dtype.itemsize < least}
-
-
-def _float_types(graph: Graph, region: Region) -> set[np.dtype[Any]]:
-    """The floating-point types that a region computes or stores in."""
-    values = [region.target, *region.border, *(value for op in region.ops for value in op.inputs if value is not None)]
-    dtypes = [graph.dtype(value) for value in values]
-    dtypes += [cast_type(op) for op in region.ops if op.type == "Cast"]
-    return {dtype for dtype in dtypes if dtype is not None and is_float(dtype)}
