@@ -7,7 +7,7 @@ from bnfold.graph import Graph
 from bnfold.model_io import load
 from bnfold.verification.float64.evaluate import Evaluator
 from bnfold.verification.float64.how import How
-from bnfold.verification.regions.hints import meeting
+from bnfold.verification.regions.hints import compared_sizes, meeting
 from bnfold.verification.regions.regions import Region
 from bnfold.verification.regions.side import Side
 
@@ -45,8 +45,31 @@ CONSTANTS = """
 )
 def test_whether_samples_meet(line, meet):
     """They do where an operator may move something from one to another."""
-    graph = Graph(load(parsed(f"n (float[4, 6, 8] x) => (float[A, B, C] y) {CONSTANTS} {{ {line} }}")))
-    ops, target = tuple(graph.main.live_ops()), graph.main.values["y"]
-    region = Region(target, ops, {graph.main.values["x"]: 0}, ())
-    side = Side(Evaluator(graph.model), region, (), (), (), frozenset(), frozenset(), frozenset(), {}, How())
+    side = side_of(f"n (float[4, 6, 8] x) => (float[A, B, C] y) {CONSTANTS} {{ {line} }}")
     assert meeting(side, side) == [meet]
+
+
+@pytest.mark.parametrize(
+    ("line", "sizes"),
+    [
+        ("y = Less (height, many)", [(1, False), (201, False), (201, True)]),
+        ("y = Less (height, few)", []),
+        ("y = Equal (height, width)", [(1, False)]),
+    ],
+)
+def test_sizes_that_are_compared_are_tried(line, sizes):
+    """What a size is held against, unless every model is tried so far; two sizes are held against each other as 1."""
+    text = "<int64[1] many = {200}, int64[1] few = {1}>"
+    text = f"n (int64[1] height, int64[1] width) => (bool[1] y) {text} {{ {line} }}"
+    side, idle = side_of(text), side_of(text, compares=False)
+    assert compared_sizes(side, idle) == sizes
+    assert compared_sizes(idle, idle) == []
+
+
+def side_of(text, *, compares=True):
+    """A model as a side whose comparisons are, or are not, of sizes."""
+    graph = Graph(load(parsed(text)))
+    ops, inputs = tuple(graph.main.live_ops()), [value.name for value in graph.model.proto.graph.input]
+    region = Region(graph.main.values["y"], ops, {graph.main.values[name]: 0 for name in inputs}, ())
+    compared = frozenset(op for op in ops if compares and op.type in ("Less", "Equal"))
+    return Side(Evaluator(graph.model), region, (), (), (), frozenset(), frozenset(), compared, {}, How())
