@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -15,7 +16,7 @@ from bnfold.graph.facts import Array
 from bnfold.model_io import Model, ModelError
 from bnfold.rounding import rounded
 
-SMALL = 1 << 14  # elements; what is larger is read or computed again each time it is asked for, not kept
+SMALL = 1 << 14  # elements; what is larger is read or computed again when it is asked for later, not kept
 _BLOCK = 1 << 20  # bytes that fit into a processor's cache
 _BITS: dict[str, Any] = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32, "float64": np.uint64}
 
@@ -108,6 +109,23 @@ class Sparse:
         return self.array().astype(np.float64)
 
 
+class Recent:
+    """Large arrays that were computed a moment ago, in few bytes altogether: the oldest go."""
+
+    def __init__(self, most: int = 32 << 20) -> None:
+        self._most = most
+        self._arrays: dict[object, Array] = {}
+
+    def get(self, owner: object, make: Callable[[], Array]) -> Array:
+        """What the owner made, or makes now."""
+        array = self._arrays.pop(owner) if owner in self._arrays else make()
+        if array.nbytes <= self._most // 2:
+            self._arrays[owner] = array
+        while sum(kept.nbytes for kept in self._arrays.values()) > self._most:
+            del self._arrays[next(iter(self._arrays))]
+        return array
+
+
 class Evaluated:
     """The result of an operator on constants, evaluated when asked for.
 
@@ -115,11 +133,14 @@ class Evaluated:
         cost: How many elements that takes, those on the way included.
     """
 
-    def __init__(self, preview: Array, evaluate: Callable[[], Array], cost: int = 0) -> None:
+    def __init__(
+        self, preview: Array, evaluate: Callable[[], Array], cost: int = 0, recent: Recent | None = None
+    ) -> None:
         self.shape = preview.shape
         self.dtype = preview.dtype
         self.cost = cost
         self._evaluate = evaluate
+        self._recent = recent
         self._kept: Array | None = None
 
     def array(self) -> Array:
@@ -131,16 +152,28 @@ class Evaluated:
         )
 
     def float64(self) -> FloatArray:
-        return converted(self.values(), np.float64)
+        values = self.values()
+        return values if values.dtype == np.float64 else converted(values, np.float64)
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest magnitude of its finite values."""
+        exact = np.abs(self.float64())
+        return float(np.where(np.isfinite(exact), exact, 0).max(initial=0))
 
     def values(self) -> Array:
         """Floating-point values in float64, all others in their own type."""
         if self._kept is not None:
             return self._kept
+        if self._recent is not None and prod(self.shape) > SMALL:
+            return self._recent.get(self, self._made)
+        self._kept = self._made()
+        return self._kept
+
+    def _made(self) -> Array:
         with np.errstate(all="ignore"):
             values = self._evaluate()
-        if values.size <= SMALL:
-            self._kept = values
+        values.flags.writeable = False  # others get it, too
         return values
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from bnfold.graph.arrays import SMALL, Evaluated, Sparse, Stored, is_float
+from bnfold.graph.arrays import SMALL, Evaluated, Recent, Sparse, Stored, is_float
 from bnfold.graph.evaluate import (
     EVALUATORS,
     MAX_ELEMENTS,
@@ -45,6 +45,7 @@ class Constants:
         self._inputs_are_constant = inputs_are_constant
         self._known: dict[Value, Constant | None] = {}
         self._pending: set[Value] = set()
+        self._recent = Recent()
         self.too_large: set[Value] = set()
         training = index.model.proto.training_info  # names initializers that a training step assigns to
         bindings = [binding for info in training for binding in (*info.update_binding, *info.initialization_binding)]
@@ -144,8 +145,10 @@ class Constants:
         if preview.size > self.most or cost > _MOST_TIMES * self.most:
             raise TooLarge
         if op.type == "CastLike":  # its target is read in float64, as every constant is
-            return Evaluated(preview, lambda: cast(inputs[0](), preview.dtype, saturates=saturates(op)), cost)
-        return Evaluated(preview, lambda: evaluator(op, [read() for read in inputs]), cost)
+            return Evaluated(
+                preview, lambda: cast(inputs[0](), preview.dtype, saturates=saturates(op)), cost, self._recent
+            )
+        return Evaluated(preview, lambda: evaluator(op, [read() for read in inputs]), cost, self._recent)
 
     @cached_property
     def most(self) -> int:

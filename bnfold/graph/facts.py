@@ -32,7 +32,7 @@ class Constant(Protocol):
         ...
 
     def float64(self) -> FloatArray:
-        """The values as they are before any rounding to ``dtype``."""
+        """The values as they are before any rounding to ``dtype``; nobody may write to the array."""
         ...
 
 

@@ -226,7 +226,7 @@ def matmul_absorbs_input(matmul: Op, index: int, affine: Affine) -> Edits:
     if not affine.has_shift:
         return edits
     values, shift = weight.float64(), in_type_of(weight, shift)
-    added = (shift[:, None] * values).sum(-2, keepdims=True) if index == LEFT else values @ shift[:, None]
+    added = shift[None, :] @ values if index == LEFT else values @ shift[:, None]
     return edits + _shift_into_reader(matmul, added)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.affine import FloatArray
-from bnfold.graph import Constant, Quantized, Stored
+from bnfold.graph import Constant, Evaluated, Quantized, Stored
 from bnfold.graph.quantization import is_integer, limits
 from bnfold.rounding import rounded
 
@@ -137,7 +137,7 @@ class Enlarged:
         return rounded(self.float64(), self.dtype)
 
     def float64(self) -> FloatArray:
-        values = self.base.float64()
+        values = self.base.float64().copy()
         self._add(values)
         return values
 
@@ -233,6 +233,8 @@ def bound(constant: Constant) -> float:
             return bound(constant.base) * float(np.abs(constant.factor).max(initial=0))
         case Enlarged():
             return bound(constant.base) + constant.most
+        case Evaluated():
+            return constant.largest
     exact = np.abs(constant.float64())
     return float(np.where(np.isfinite(exact), exact, 0).max(initial=0))
 
