@@ -7,6 +7,7 @@ import pytest
 from helpers import model_of, run
 
 from bnfold.graph import Graph
+from bnfold.graph.arrays import Recent
 from bnfold.model_io import load
 
 HEADER = '<ir_version: 8, opset_import: ["": {opset}]>\n'
@@ -228,11 +229,22 @@ def test_bfloat16():
 
 
 def test_each_reader_gets_an_array_of_its_own():
-    """A caller may write into what it was given."""
+    """A caller may write into what it was given in the constant's own type."""
     found = constant(model("y = Identity ({a: 5})"))
-    first = found.array()
-    first[:] = 0
-    wide = found.float64()
-    wide[:] = 0
+    found.array()[:] = 0
     assert found.array().all()
     assert found.float64().all()
+
+
+def test_large_arrays_of_a_moment_ago_are_kept():
+    """Of the size that fits; the oldest go first, and what is too large is made each time."""
+    recent, made = Recent(most=64), []
+
+    def get(owner, size):
+        return recent.get(owner, lambda: made.append(owner) or np.zeros(size, np.int8))
+
+    for owner in "abacbac":
+        get(owner, 24)
+    for _ in range(2):
+        get("d", 40)
+    assert "".join(made) == "abcbacdd"
