@@ -10,12 +10,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 
 import numpy as np
 import onnx
 
-from bnfold.graph import Graph, Value, are_bounded
-from bnfold.graph.inference import inferable
+from bnfold.graph import Graph, Value
 from bnfold.graph.ports import Port, required_inputs
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
@@ -30,6 +30,7 @@ _MODERATE = 10_000  # entries in the inputs, as in a 56x56 image
 _ROWS = 4, 5, 3  # samples at the first of these sizes, at the second, and at the others
 _FEW_ROWS, _MANY = 3, 30_000  # samples where the inputs have so many entries
 _MOST_DECLARED = 3
+_NONE = False, 0
 _LONGEST, _MOST_STRETCHED = 4096, 1_000_000  # positions, and entries in the inputs
 
 
@@ -67,10 +68,16 @@ class Scene:
 
     def shape(self, value: Value) -> Shape | None:
         """The shape of a value of the model, None where it is not known."""
-        if value.is_input and value.scope.parent is None and value.name in self.inputs:
-            return self.inputs[value.name]
-        known = self._walked[0].get(value)
-        return self._twins_shape(value) if known is None else known
+        known = self._inferred(value)
+        return self._measured.get(self._twin(value)) if known is None else known
+
+    @cached_property
+    def faults(self) -> tuple[bool, int]:
+        """Whether an operator does not take what these shapes come to, and how many values have no elements.
+
+        What a node holds has none at any size, as the roi of a Resize that needs none.
+        """
+        return self.is_refused, sum(0 in (self._inferred(value) or ()) for value in self._made())
 
     @property
     def is_refused(self) -> bool:
@@ -99,12 +106,22 @@ class Scene:
     def _twins(self) -> Graph:
         return Graph(_with_inputs(self._graph.model, self.inputs))
 
-    def _twins_shape(self, value: Value) -> Shape | None:
-        """In a body, say, where nothing walks."""
-        twin = self._twins.scopes[value.scope.number].own(value.name)
-        shape = self._twins.shape(twin)
+    def _twin(self, value: Value) -> Value:
+        return self._twins.scopes[value.scope.number].own(value.name)
+
+    def _inferred(self, value: Value) -> Shape | None:
+        if value.is_input and value.scope.parent is None and value.name in self.inputs:
+            return self.inputs[value.name]
+        if (walked := self._walked[0].get(value)) is not None:
+            return walked
+        shape = self._twins.shape(self._twin(value))  # in a body, say, where nothing walks
         known = [size for size in shape or () if isinstance(size, int)]
-        return tuple(known) if shape is not None and len(known) == len(shape) else self._measured.get(twin)
+        return tuple(known) if shape is not None and len(known) == len(shape) else None
+
+    def _made(self) -> Iterator[Value]:
+        """What operators compute outside bodies."""
+        ops = (op for op in self._graph.main.live_ops() if op.type != "Constant")
+        return (value for op in ops for value in op.outputs if value is not None)
 
     @cached_property
     def _measured(self) -> dict[Value, Shape]:
@@ -128,8 +145,7 @@ class Scene:
     @cached_property
     def unknown(self) -> int:
         """How many values have no known shape."""
-        values = (value for op in self._graph.main.live_ops() for value in op.outputs if value is not None)
-        return sum(self.shape(value) is None for value in values)
+        return sum(self.shape(value) is None for value in self._made())
 
     def dtype(self, value: Value) -> np.dtype[np.generic] | None:
         """The element type of a value, None where it is not known."""
@@ -153,36 +169,29 @@ def scenes(
         ports: The inputs, with the sizes that the user states; by default as the model declares them.
         deadline: For evaluating the model where shapes cannot be inferred.
     """
-    model = graph.model
-    shapes, empty = list(candidates), list[float]()
-    for shape in shapes:
-        empty.append(_empty(model, shape))
-        if empty.count(0) == _MOST_DECLARED:
-            break  # of which there can be no fewer
-    fewest = min(empty, default=math.inf)
-    fitting = [shape for shape, count in zip(shapes, empty, strict=False) if count == fewest < math.inf]
-    declared = fitting[:_MOST_DECLARED] or shapes[:1]
+    full = list[Scene]()
+    for shapes in candidates:
+        full.append(Scene(graph, shapes, ports, is_small=False, deadline=deadline))
+        if sum(scene.faults == _NONE for scene in full) == _MOST_DECLARED:
+            break
+    fewest = min(scene.faults for scene in full)
+    full = [scene for scene in full if scene.faults == fewest][:_MOST_DECLARED]
 
-    def fits(shape: Mapping[str, Shape]) -> bool:
-        return shape != declared[0] and _empty(model, shape) <= fewest < math.inf
+    def fit(sizes: Iterable[Mapping[str, Shape]]) -> list[Scene]:
+        """Those that are no worse than the declared ones: the first of them, and the last."""
+        others = [shapes for shapes in sizes if shapes != full[0].inputs]
+        made = [Scene(graph, shapes, ports, is_small=True, deadline=deadline) for shapes in others]
+        ends = (made, _MOST_SMALL - 1), (made[::-1], 1)
+        return list(dict.fromkeys(scene for some, most in ends for scene in islice(filter(is_fit, some), most)))
 
-    small = list(filter(fits, _smaller(model, declared[0], few=False)))
-    small = small or list(
-        filter(fits, _smaller(model, declared[0], few=True))
-    )  # where a body states a number of samples
-    small = [*small[: _MOST_SMALL - 1], *small[_MOST_SMALL - 1 :][-1:]]
-    small = small or list(filter(fits, _with_rows(model, declared[0])))
-    full = [Scene(graph, shape, ports, is_small=False, deadline=deadline) for shape in declared]
-    # a size at which more shapes are unknown is one that the model was not made for
-    reduced = (Scene(graph, shape, ports, is_small=True, deadline=deadline) for shape in small)
-    fit: list[Scene] = []
-    for scene in reduced:
-        is_sound = fit and not fit[0].unknown
-        if scene.is_refused > (fit[0] if is_sound else full[0]).is_refused:
-            continue
-        if is_sound or not scene.unknown or scene.unknown <= min(other.unknown for other in full):
-            fit.append(scene)
-    return [*fit, *full]
+    def is_fit(scene: Scene) -> bool:
+        # a size at which more shapes are unknown is one that the model was not made for
+        return scene.faults <= fewest and (not scene.unknown or scene.unknown <= min(other.unknown for other in full))
+
+    declared = full[0].inputs
+    small = fit(_smaller(graph.model, declared, few=False))
+    small = small or fit(_smaller(graph.model, declared, few=True))  # where a body states a number of samples
+    return [*(small or fit(_with_rows(graph.model, declared))), *full]
 
 
 def taken(stage: Sequence[Scene]) -> Mapping[str, Shape] | None:
@@ -252,24 +261,6 @@ def _resized(
         )
         for name, shape in declared.items()
     }
-
-
-def _empty(model: Model, shapes: Mapping[str, Shape]) -> float:
-    """How many values have no elements, by shape inference; infinite if it finds something wrong.
-
-    What a node holds has none at any size, as the roi of a Resize that needs none.
-    """
-    try:
-        proto = _with_inputs(model, shapes).proto
-        if not are_bounded(proto):
-            del proto.functions[:]
-        inferred = inferable(proto).inferred(strict=True)
-    except Exception:  # its error types are not public
-        return math.inf
-    stored = {node.output[0] for node in proto.graph.node if node.op_type == "Constant" and node.output}
-    computed = (entry for entry in inferred.graph.value_info if entry.name not in stored)
-    shapes_found = (entry.type.tensor_type.shape.dim for entry in computed)
-    return sum(any(dim.HasField("dim_value") and dim.dim_value <= 0 for dim in shape) for shape in shapes_found)
 
 
 def _with_inputs(model: Model, shapes: Mapping[str, Shape]) -> Model:
