@@ -42,9 +42,9 @@ ROUNDED = 1e-6  # of themselves, by which two constants differ that are the same
 _ALIKE = 1e-4  # of the largest number of a table, to which its rows are an affine of those of another
 
 
-def is_uniform(left: Region, right: Region) -> bool:
+def is_uniform(left: Side, right: Side) -> bool:
     """Whether one size tells as much as two: both sides move over their inputs alike, and nothing asks for a size."""
-    are_uniform = all(op.type in UNIFORM for region in (left, right) for op in region.all_ops)
+    are_uniform = all(op.type in UNIFORM for side in (left, right) for op in side.active)
     return are_uniform and _windows(left) == _windows(right)
 
 
@@ -56,7 +56,7 @@ def reach(left: Side, right: Side) -> list[float]:
 
 def deciding(left: Side, right: Side) -> list[Op]:
     """Operators that decide by comparing, for which equal numbers are something special."""
-    return [op for side in (left, right) for op in side.region.all_ops if not is_continuous(op)]
+    return [op for side in (left, right) for op in side.active if not is_continuous(op)]
 
 
 def choices(left: Side, right: Side) -> tuple[int, ...]:
@@ -73,7 +73,7 @@ def winners(left: Side, right: Side) -> list[tuple[int, tuple[int, ...]]]:
 
 def meeting(left: Side, right: Side) -> list[bool]:
     """Whether an operator may bring together what is in different samples."""
-    return [not all(_keeps_samples(side, op) for side in (left, right) for op in side.region.all_ops)]
+    return [not all(_keeps_samples(side, op) for side in (left, right) for op in side.active)]
 
 
 def odd(left: Side, right: Side) -> list[float]:
@@ -119,10 +119,10 @@ def grids(region: Region, numbering: Numbering) -> Counter[tuple[Number | None, 
     return Counter(tuple(numbering.numbers.get(value) for value in op.inputs[1:] if value) for op in quantizers)
 
 
-def _windows(region: Region) -> Counter[bytes]:
+def _windows(side: Side) -> Counter[bytes]:
     """How operators move over their inputs."""
     windows: Counter[bytes] = Counter()
-    for op in region.all_ops:
+    for op in side.active:
         if op.type in MOVING:
             node = onnx.NodeProto(op_type=op.type)
             node.attribute.extend(attribute for attribute in op.node.attribute if attribute.name != "kernel_shape")

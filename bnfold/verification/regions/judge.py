@@ -32,6 +32,7 @@ from bnfold.verification.regions.scenes import Scene, stretched
 from bnfold.verification.regions.side import (
     Given,
     Side,
+    active_operators,
     changed_weights,
     compared_sizes,
     lone_reads,
@@ -141,6 +142,7 @@ class Judge:
         return Side(
             evaluator,
             region,
+            active_operators(region),
             changed_weights(region, numbering, other, others),
             lone_reads(region, numbering, other, others),
             lone_reads(region, numbering, other, others, sizes=True),
@@ -200,7 +202,7 @@ class Judge:
     ) -> tuple[RegionResult, Seen]:
         """What the scenes say, the worst of them; as many as it takes to see all of the region."""
         problem, refused, saw_all = "", "", False
-        one_is_enough, owed = is_uniform(left.region, right.region), wanted(left, right)
+        one_is_enough, owed = is_uniform(left, right), wanted(left, right)
         rest, asked, is_open = deque(scenes or self._scenes), set[Scene](), False
         while rest:
             scene = rest.popleft()

@@ -17,6 +17,7 @@ from bnfold.graph import Op, Value, is_float
 from bnfold.verification.float64.carried import Rounding, rounding_to
 from bnfold.verification.float64.evaluate import ORDERING, Evaluator, is_stored
 from bnfold.verification.float64.how import How, Result
+from bnfold.verification.float64.kernels import RANDOM
 from bnfold.verification.regions.numbering import Number, Numbering, takes_numbers
 from bnfold.verification.regions.regions import Region
 
@@ -44,6 +45,7 @@ class Side:
     Attributes:
         evaluator: Evaluates the operators of its model.
         region: What there is to evaluate.
+        active: Its operators that read data, or the size of it.
         changed: Its weights that the other side does not have.
         alone: Where its operators read constants that no operator of the other side reads.
         sizes: The same of integers that say where or how much.
@@ -56,6 +58,7 @@ class Side:
 
     evaluator: Evaluator
     region: Region
+    active: tuple[Op, ...]
     changed: tuple[Value, ...]
     alone: tuple[Read, ...]
     sizes: tuple[Read, ...]
@@ -123,6 +126,24 @@ def changed_weights(region: Region, numbering: Numbering, other: Region, others:
         if numbering.numbers.get(value) not in theirs
         and (is_float(kind := _stored_type(value)) or (kind == np.int32 and value in biases))
     )
+
+
+def active_operators(region: Region) -> tuple[Op, ...]:
+    """All but those that make something of what is stored; of the second input of a CastLike, the type alone counts."""
+    made: set[Value] = set()
+
+    def is_active(op: Op) -> bool:
+        reads = [value for value in (op.inputs[:1] if op.type == "CastLike" else op.inputs) if value is not None]
+        data = (value in region.border or not (value in made or is_stored(value)) for value in reads)
+        return bool(op.bodies) or op.type in RANDOM or any(data)
+
+    active = []
+    for op in region.all_ops:
+        if is_active(op):
+            active.append(op)
+        else:
+            made.update(output for output in op.outputs if output is not None)
+    return tuple(active)
 
 
 def compared_sizes(region: Region, numbering: Numbering) -> frozenset[Op]:

@@ -9,12 +9,14 @@ from bnfold.verification.float64.evaluate import Evaluator
 from bnfold.verification.float64.how import How
 from bnfold.verification.regions.hints import compared_sizes, meeting
 from bnfold.verification.regions.regions import Region
-from bnfold.verification.regions.side import Side
+from bnfold.verification.regions.side import Side, active_operators
 
 CONSTANTS = """
     <int64[1] zero = {0}, int64[1] one = {1}, int64[1] end = {2147483647}, int64[6] sides = {0, 1, 0, 0, 1, 0},
     int64[6] ends = {1, 0, 0, 0, 0, 0}, int64[2] axes = {2, 0}, int64[2] from = {5, 0},
     int64[2] upto = {7, 2147483647}, int64[2] few = {7, 1}>"""
+
+BRANCHES = "then_branch = b () => (o) { o = Relu (x) }, else_branch = c () => (o) { o = Neg (x) }"
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,7 @@ CONSTANTS = """
     [
         ("y = Relu (x)", False),
         ("y = Softmax (x)", True),
+        ("s = Softmax (axes) y = Relu (x)", False),
         ("y = Concat <axis = 1> (x, x)", False),
         ("y = Concat <axis = 0> (x, x)", True),
         ("y = Concat <axis = -1> (x, x)", False),
@@ -66,10 +69,39 @@ def test_sizes_that_are_compared_are_tried(line, sizes):
     assert compared_sizes(idle, idle) == []
 
 
+@pytest.mark.parametrize(
+    ("line", "active"),
+    [
+        ("a = CastLike (one, x) y = Relu (x)", ["Relu"]),
+        ("s = Shape (one) a = Expand (end, s) y = Add (x, a)", ["Add"]),
+        ("s = Shape (x) a = Expand (one, s) y = Add (x, a)", ["Shape", "Expand", "Add"]),
+        ("a = CastLike (x, one) y = Mul (a, a)", ["CastLike", "Mul"]),
+        ("a = RandomNormal <shape = [1]> () y = Add (x, a)", ["RandomNormal", "Add"]),
+        (f"t = Less (one, end) y = If (t) <{BRANCHES}>", ["If", "Relu", "Neg"]),
+    ],
+)
+def test_what_reads_data(line, active):
+    """The others make the same of constants at every size, and so call for nothing."""
+    side = side_of(f"n (float[4, 6, 8] x) => (float[A, B, C] y) {CONSTANTS} {{ {line} }}")
+    assert [op.type for op in side.active] == active
+
+
 def side_of(text, *, compares=True):
     """A model as a side whose comparisons are, or are not, of sizes."""
     graph = Graph(load(parsed(text)))
     ops, inputs = tuple(graph.main.live_ops()), [value.name for value in graph.model.proto.graph.input]
     region = Region(graph.main.values["y"], ops, {graph.main.values[name]: 0 for name in inputs}, ())
     compared = frozenset(op for op in ops if compares and op.type in ("Less", "Equal"))
-    return Side(Evaluator(graph.model), region, (), (), (), frozenset(), frozenset(), compared, {}, How())
+    return Side(
+        Evaluator(graph.model),
+        region,
+        active_operators(region),
+        (),
+        (),
+        (),
+        frozenset(),
+        frozenset(),
+        compared,
+        {},
+        How(),
+    )
