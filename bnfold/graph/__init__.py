@@ -1,6 +1,6 @@
 """The index of a model: what a value is, who makes it, who reads it."""
 
-from bnfold.graph.arrays import Sparse, Stored, is_float
+from bnfold.graph.arrays import Evaluated, Sparse, Stored, is_float
 from bnfold.graph.collector import old_objects_left_alone
 from bnfold.graph.constants import cast_type
 from bnfold.graph.facts import Constant, Shape
@@ -12,6 +12,7 @@ from bnfold.graph.quantization import Dequantized, Grid, Quantized, is_dequantiz
 __all__ = [
     "Constant",
     "Dequantized",
+    "Evaluated",
     "Graph",
     "Grid",
     "Index",

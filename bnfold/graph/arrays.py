@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from math import prod
 from typing import Any
 
@@ -16,6 +17,7 @@ from bnfold.model_io import Model, ModelError
 from bnfold.rounding import rounded
 
 SMALL = 1 << 14  # elements; what is larger is read or computed again each time it is asked for, not kept
+_MOST_RECENT = 1 << 26  # bytes of values that are kept all the same, until others are asked for
 _BLOCK = 1 << 20  # bytes that fit into a processor's cache
 _BITS: dict[str, Any] = {"float16": np.uint16, "bfloat16": np.uint16, "float32": np.uint32, "float64": np.uint64}
 
@@ -108,6 +110,30 @@ class Sparse:
         return self.array().astype(np.float64)
 
 
+class Recent:
+    """What large constants were evaluated to of late: several questions are asked of one before the next one's turn."""
+
+    def __init__(self) -> None:
+        self._room = _MOST_RECENT
+        self._values: dict[Evaluated, Array] = {}
+
+    def of(self, constant: Evaluated) -> Array | None:
+        return self._values.get(constant)
+
+    def put(self, constant: Evaluated, values: Array) -> None:
+        """Keeps values, and lets go of older ones as far as there is no room for both."""
+        if values.nbytes > self._room:
+            return
+        self._values[constant] = values
+        while sum(array.nbytes for array in self._values.values()) > self._room:
+            del self._values[next(iter(self._values))]
+
+    def close(self) -> None:
+        """Lets go of all, and keeps nothing from now on."""
+        self._room = 0
+        self._values.clear()
+
+
 class Evaluated:
     """The result of an operator on constants, evaluated when asked for.
 
@@ -115,11 +141,12 @@ class Evaluated:
         cost: How many elements that takes, those on the way included.
     """
 
-    def __init__(self, preview: Array, evaluate: Callable[[], Array], cost: int = 0) -> None:
+    def __init__(self, preview: Array, evaluate: Callable[[], Array], recent: Recent, cost: int = 0) -> None:
         self.shape = preview.shape
         self.dtype = preview.dtype
         self.cost = cost
         self._evaluate = evaluate
+        self._recent = recent
         self._kept: Array | None = None
 
     def array(self) -> Array:
@@ -133,14 +160,21 @@ class Evaluated:
     def float64(self) -> FloatArray:
         return converted(self.values(), np.float64)
 
+    @cached_property
+    def peak(self) -> float:
+        """The largest magnitude; NaN if there is one."""
+        return float(np.abs(self.float64()).max(initial=0))
+
     def values(self) -> Array:
         """Floating-point values in float64, all others in their own type."""
-        if self._kept is not None:
-            return self._kept
+        if (known := self._recent.of(self) if self._kept is None else self._kept) is not None:
+            return known
         with np.errstate(all="ignore"):
             values = self._evaluate()
         if values.size <= SMALL:
             self._kept = values
+        else:
+            self._recent.put(self, values)
         return values
 
 

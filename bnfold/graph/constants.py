@@ -8,14 +8,14 @@ what is computed from those. A dependence on an input's type or static shape is 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Any
 
 import numpy as np
 import onnx
 
-from bnfold.graph.arrays import SMALL, Evaluated, Sparse, Stored, is_float
+from bnfold.graph.arrays import SMALL, Evaluated, Recent, Sparse, Stored, is_float
 from bnfold.graph.evaluate import (
     EVALUATORS,
     MAX_ELEMENTS,
@@ -44,6 +44,7 @@ class Constants:
         self._index = index
         self._inputs_are_constant = inputs_are_constant
         self._known: dict[Value, Constant | None] = {}
+        self._recent = Recent()
         self._pending: set[Value] = set()
         self.too_large: set[Value] = set()
         training = index.model.proto.training_info  # names initializers that a training step assigns to
@@ -80,6 +81,7 @@ class Constants:
     def forget_all(self) -> None:
         """To be called when the graph is given up; constants that were given out stay good."""
         self._known.clear()
+        self._recent.close()
 
     def ask_again(self) -> None:
         """To be called when more shapes are known: what was not constant may be so now."""
@@ -143,9 +145,10 @@ class Constants:
         cost += preview.size
         if preview.size > self.most or cost > _MOST_TIMES * self.most:
             raise TooLarge
+        made = partial(Evaluated, preview, recent=self._recent, cost=cost)
         if op.type == "CastLike":  # its target is read in float64, as every constant is
-            return Evaluated(preview, lambda: cast(inputs[0](), preview.dtype, saturates=saturates(op)), cost)
-        return Evaluated(preview, lambda: evaluator(op, [read() for read in inputs]), cost)
+            return made(evaluate=lambda: cast(inputs[0](), preview.dtype, saturates=saturates(op)))
+        return made(evaluate=lambda: evaluator(op, [read() for read in inputs]))
 
     @cached_property
     def most(self) -> int:
@@ -214,7 +217,7 @@ class Constants:
 
 
 def _given(array: Array) -> Evaluated:
-    return Evaluated(array, lambda: array)
+    return Evaluated(array, lambda: array, Recent())
 
 
 def _if_known(sizes: Array) -> Evaluated | None:

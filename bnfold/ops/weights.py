@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.affine import FloatArray
-from bnfold.graph import Constant, Quantized, Stored
+from bnfold.graph import Constant, Evaluated, Quantized, Stored
 from bnfold.graph.quantization import is_integer, limits
 from bnfold.rounding import rounded
 
@@ -231,6 +231,8 @@ def bound(constant: Constant) -> float:
             return float(constant.peaks().max(initial=0))
         case Scaled():
             return bound(constant.base) * float(np.abs(constant.factor).max(initial=0))
+        case Evaluated() if np.isfinite(constant.peak):
+            return constant.peak
         case Enlarged():
             return bound(constant.base) + constant.most
     exact = np.abs(constant.float64())

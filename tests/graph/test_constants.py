@@ -7,6 +7,7 @@ import pytest
 from helpers import model_of, run
 
 from bnfold.graph import Graph
+from bnfold.graph.arrays import Evaluated, Recent
 from bnfold.model_io import load
 
 HEADER = '<ir_version: 8, opset_import: ["": {opset}]>\n'
@@ -236,3 +237,35 @@ def test_each_reader_gets_an_array_of_its_own():
     wide[:] = 0
     assert found.array().all()
     assert found.float64().all()
+
+
+def test_questions_in_a_row_are_answered_by_one_evaluation():
+    """What is large is kept until others are asked for, and not beyond the graph."""
+    graph = Graph(load(model("s = Add ({a: 5, 10, 400}, {b: 5, 10, 400}) n = Neg (s) y = Add (s, n)")))
+    first, other = (graph.constant(graph.main.values[name]) for name in ("s", "n"))
+    values = first.values()
+    assert first.values() is values
+    assert other.values() is other.values()
+    graph.commit()
+    assert first.values() is not values
+    np.testing.assert_array_equal(first.values(), values)
+
+
+def test_no_more_than_a_few_are_kept():
+    """Those asked for last, as far as there is room."""
+    recent = Recent()
+    names = [Evaluated(np.zeros(1), lambda: np.zeros(1), recent) for _ in range(3)]
+    large = np.broadcast_to(np.zeros(1), (1 << 22,))  # 32 MB
+    for constant in names:
+        recent.put(constant, large)
+    assert [recent.of(constant) is None for constant in names] == [True, False, False]
+    recent.put(names[0], np.broadcast_to(np.zeros(1), (1 << 24,)))
+    assert [recent.of(constant) is None for constant in names] == [True, False, False]
+
+
+def test_a_number_for_each_channel_is_its_own_mean():
+    """A BatchNormalization in training mode of what is the same everywhere leaves its bias."""
+    body = "e = Expand ({c: 4, 1}, s) y = BatchNormalization <training_mode = 1> (e, {g: 4}, {b: 4}, {m: 4}, {v: 4})"
+    parsed = model(f"s = Constant <value_ints = [9, 4, 7]> () {body}")
+    bias = onnx.numpy_helper.to_array(next(t for t in parsed.graph.initializer if t.name == "b"))
+    np.testing.assert_array_equal(constant(parsed).array(), np.broadcast_to(bias.reshape(4, 1), (9, 4, 7)))
