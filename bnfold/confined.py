@@ -42,7 +42,9 @@ def confined(work: Callable[[Progress], _Result], limits: Limits, progress: Prog
     try:
         if sys.platform == "linux":
             return _forked(work, limits, progress)
-        return work(progress)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # numpy's, of numbers that are made up
+            return work(progress)
     except MemoryError as error:
         raise Exhausted("there was not enough memory") from error
 
@@ -85,6 +87,7 @@ def _serve(work: Callable[[Progress], Any], limits: Limits, pipe: Connection) ->
     try:
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
         use_one_thread()
+        warnings.simplefilter("ignore", RuntimeWarning)  # as above
         try:
             with held_to(limits.allowed):
                 answer: tuple[str, Any] = "result", work(lambda *done: pipe.send(("progress", done)))

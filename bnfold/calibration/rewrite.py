@@ -17,6 +17,7 @@ from bnfold.graph import Graph, Op, Value
 from bnfold.graph.cleanup import drop_stale_notes, remove_dead
 from bnfold.graph.mentions import follow_rename
 from bnfold.model_io import Model
+from bnfold.model_io.tensors import copy_notes
 
 _INITIALIZERS_ARE_INPUTS_BELOW_IR = 4
 
@@ -70,8 +71,7 @@ def put(graph: Graph, op: Op, index: int, array: npt.NDArray[Any], hint: str) ->
     kind = helper.np_dtype_to_tensor_dtype(array.dtype), array.shape
     if tensor is not None and (tensor.data_type, tuple(tensor.dims)) == kind:
         stored = numpy_helper.from_array(array, tensor.name)
-        stored.doc_string = tensor.doc_string
-        stored.metadata_props.extend(tensor.metadata_props)
+        copy_notes(stored, tensor)
         tensor.CopyFrom(stored)
         return
     graph.set_input(op, index, constant(graph, op, hint, array))

@@ -11,7 +11,7 @@ import onnx
 from bnfold.folding.walk import Way
 from bnfold.folding.ways import Choice, Rest
 from bnfold.graph import Constant, Graph, Op, Value
-from bnfold.model_io.tensors import is_packed, raw_size
+from bnfold.model_io.tensors import copy_notes, is_packed, raw_size
 from bnfold.ops import AddBehind, Assign, Detach, Edit, Moved, Omit, Retype, SetAttribute
 from bnfold.ops.weights import Exact, Scaled
 
@@ -150,6 +150,8 @@ class Writer:
         hint = _suffixed(old.name) if old is not None else f"{edit.op.label}_bias"
         name = self._graph.fresh_name(hint)
         value = self._graph.add_constant(edit.op.scope, name, edit.constant, Pending(edit.constant))
+        if old is not None and old.tensor is not None and value.tensor is not None:
+            copy_notes(value.tensor, old.tensor)
         self._own.add(value)
         self._copies[self.key(edit)] = value
         changes.wrote.append(value.name)

@@ -13,7 +13,7 @@ from bnfold.folding.underflow import (
     refuse_small_product,
     refuse_underflow,
 )
-from bnfold.graph import Constant, is_float
+from bnfold.graph import Constant, Evaluated, is_float
 from bnfold.ops import AddBehind, Assign, Edit
 from bnfold.ops.linear import WEIGHT
 from bnfold.ops.rows import ROWS
@@ -54,5 +54,11 @@ def _overflows(constant: Constant) -> bool:
     is_weight = isinstance(constant, Scaled | Enlarged) and constant.dtype.name in FORMATS
     if is_weight and bound(constant) < FORMATS[constant.dtype.name].largest:
         return False
-    exact = constant.peaks() if isinstance(constant, Scaled) else constant.float64()
+    match constant:
+        case Scaled():
+            exact = constant.peaks()
+        case Evaluated():
+            exact = np.asarray(constant.peak)
+        case _:
+            exact = constant.float64()
     return not np.isfinite(rounded(exact, constant.dtype)).all()

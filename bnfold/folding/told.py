@@ -61,8 +61,9 @@ def besides(plan: Plan) -> tuple[str, ...]:
     if merged := plan.count(Outcome.MERGED, batchnorms=False):
         also.append(f"{plural(merged, 'node')} merged")
     told += [f"also {', '.join(also)}"] if also else []
-    if cleared := plan.count_norms(Outcome.CLEARED):
-        told.append(f"scale and bias of {cleared} of {plural(cleared + plan.count_norms(Outcome.KEPT), 'norm')} folded")
+    cleared = plan.count_norms(Outcome.CLEARED)
+    if norms := cleared + plan.count_norms(Outcome.KEPT):
+        told.append(f"scale and bias of {cleared} of {plural(norms, 'norm')} folded")
     if narrow := sum(bool(entry.assumes) for entry in plan.entries):
         told.append(f"{narrow} of these {'holds' if narrow == 1 else 'hold'} for the stated sizes alone")
     return tuple(told)

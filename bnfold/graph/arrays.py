@@ -110,20 +110,27 @@ class Sparse:
 
 
 class Recent:
-    """Large arrays that were computed a moment ago, in few bytes altogether: the oldest go."""
+    """Large arrays that were computed a moment ago: several questions are asked of one. The oldest go.
 
-    def __init__(self, most: int = 32 << 20) -> None:
+    Args:
+        most: Bytes of all together.
+    """
+
+    def __init__(self, most: int = 1 << 26) -> None:
         self._most = most
         self._arrays: dict[object, Array] = {}
 
     def get(self, owner: object, make: Callable[[], Array]) -> Array:
         """What the owner made, or makes now."""
         array = self._arrays.pop(owner) if owner in self._arrays else make()
-        if array.nbytes <= self._most // 2:
+        if array.nbytes <= self._most:
             self._arrays[owner] = array
         while sum(kept.nbytes for kept in self._arrays.values()) > self._most:
             del self._arrays[next(iter(self._arrays))]
         return array
+
+    def clear(self) -> None:
+        self._arrays.clear()
 
 
 class Evaluated:
@@ -156,10 +163,9 @@ class Evaluated:
         return values if values.dtype == np.float64 else converted(values, np.float64)
 
     @cached_property
-    def largest(self) -> float:
-        """The largest magnitude of its finite values."""
-        exact = np.abs(self.float64())
-        return float(np.where(np.isfinite(exact), exact, 0).max(initial=0))
+    def peak(self) -> float:
+        """The largest magnitude; NaN if there is one."""
+        return float(np.abs(self.float64()).max(initial=0))
 
     def values(self) -> Array:
         """Floating-point values in float64, all others in their own type."""

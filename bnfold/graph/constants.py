@@ -81,6 +81,7 @@ class Constants:
     def forget_all(self) -> None:
         """To be called when the graph is given up; constants that were given out stay good."""
         self._known.clear()
+        self._recent.clear()
 
     def ask_again(self) -> None:
         """To be called when more shapes are known: what was not constant may be so now."""

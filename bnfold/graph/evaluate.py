@@ -119,10 +119,13 @@ def _batch_normalization(op: Op, arrays: Sequence[Array]) -> Array:
     if x.ndim < 2 or any(vector.shape != x.shape[1:2] for vector in vectors):
         raise NotEvaluated
     gamma, beta, *given = (vector.reshape(-1, *[1] * (x.ndim - 2)) for vector in vectors)
+    if not (given or x.size):  # which has no mean
+        raise NotEvaluated
     axes = (0, *range(2, x.ndim))
+    shape, x = x.shape, x[tuple(map(_once, x.strides))]  # what is repeated changes no mean
     mean, variance = given or (x.mean(axes, keepdims=True), x.var(axes, keepdims=True))
     made = gamma * (x - mean) / np.sqrt(variance + op.attribute("epsilon", _DEFAULT_EPSILON)) + beta
-    return np.asarray(made, x.dtype)  # scale and statistics may be of other types
+    return np.broadcast_to(np.asarray(made, x.dtype), shape)  # scale and statistics may be of other types
 
 
 def _mod(op: Op, arrays: Sequence[Array]) -> Array:

@@ -99,6 +99,12 @@ def _with_inner(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
             yield from _with_inner(body.node)
 
 
+def copy_notes(tensor: TensorProto, old: TensorProto) -> None:
+    """Gives a tensor what a user noted of the one that it takes the place of."""
+    tensor.doc_string = old.doc_string
+    tensor.metadata_props.extend(old.metadata_props)
+
+
 def is_external(tensor: TensorProto) -> bool:
     """Whether the values stand in a file of their own."""
     return bool(tensor.data_location == TensorProto.EXTERNAL)

@@ -231,10 +231,10 @@ def bound(constant: Constant) -> float:
             return float(constant.peaks().max(initial=0))
         case Scaled():
             return bound(constant.base) * float(np.abs(constant.factor).max(initial=0))
+        case Evaluated() if np.isfinite(constant.peak):
+            return constant.peak
         case Enlarged():
             return bound(constant.base) + constant.most
-        case Evaluated():
-            return constant.largest
     exact = np.abs(constant.float64())
     return float(np.where(np.isfinite(exact), exact, 0).max(initial=0))
 

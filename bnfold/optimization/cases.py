@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bnfold.folding.record import Entry, Outcome, Plan
@@ -35,20 +35,22 @@ _WOULD = {
 def checked(source: str, plan: Plan, gate: Gate) -> Iterator[Case]:
     """Each BatchNormalization of a model, and what else the gate does not let pass."""
     yield Case(source, _READ, "is read", Level.PASSED)
-    for entry in plan.entries:
+    for parts in _each(plan):
+        entry = next((part for part in parts if gate.broken_by(part)), _worst(parts))
         broken = gate.broken_by(entry)
         if broken is not None or not entry.is_other:
             level = _level(entry) if broken is None else Level.ERROR
-            yield Case(source, _GATE[broken or FailOn.FOLDABLE], entry.node, level, *_why(entry))
+            yield Case(source, _GATE[broken or FailOn.FOLDABLE], parts[0].node, level, *_why(entry))
 
 
 def optimized(source: str, plan: Plan, verification: Verification | None) -> Iterator[Case]:
     """Each BatchNormalization of a model, and whether the folded model is what it was."""
     yield Case(source, _READ, "is read", Level.PASSED)
-    for entry in plan.entries:
+    for parts in _each(plan):
+        entry = _worst(parts)
         if not entry.is_other:
             why = ("",) if entry.outcome is Outcome.FOLDED else _why(entry)
-            yield Case(source, _GONE, entry.node, _level(entry), *why)
+            yield Case(source, _GONE, parts[0].node, _level(entry), *why)
     if verification is not None:
         undecided = Level.ERROR if verification.is_different else Level.WARNING
         level = Level.PASSED if verification.passed else undecided
@@ -63,6 +65,18 @@ def failed(source: str, error: str) -> Case:
 def not_written(source: str, error: str) -> Case:
     """A model of which the result was not good enough to be written."""
     return Case(source, _WRITTEN, "is written", Level.ERROR, error)
+
+
+def _each(plan: Plan) -> Iterable[list[Entry]]:
+    """The entries of each affine node; those of a BatchNormalization that is spelt out together."""
+    groups: dict[object, list[Entry]] = {}
+    for entry in plan.entries:
+        groups.setdefault(entry.part_of or id(entry), []).append(entry)
+    return groups.values()
+
+
+def _worst(parts: Sequence[Entry]) -> Entry:
+    return next((part for part in parts if part.outcome is not Outcome.FOLDED), parts[0])
 
 
 def _level(entry: Entry) -> Level:

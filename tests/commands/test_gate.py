@@ -2,6 +2,7 @@
 
 import json
 import os
+from xml.etree import ElementTree as ET
 
 import onnx
 import pytest
@@ -128,6 +129,16 @@ def test_none_may_be_left(run, training, model):
     assert set(model.parent.iterdir()) == before
     assert run("optimize", training, "--require-none", "--allow", "TRAINING_MODE").exit_code == 0
     assert run("optimize", model, "--require-none").exit_code == 0
+
+
+@pytest.mark.parametrize("command", [("check",), ("optimize", "-o", "small.onnx", "--verify=off")], ids=lambda c: c[0])
+def test_one_that_is_spelt_out_is_one_case(run, command, tmp_path, monkeypatch):
+    """In annotations and in test reports, too: eight, of two nodes each."""
+    monkeypatch.chdir(tmp_path)
+    path = MODELS / "digits_resnet.decomposed.onnx"
+    told = run(*command, path, "--format", "github", "--also", "junit=report.xml").stdout
+    assert ("8 BatchNormalizations that could fold" in told) == (command == ("check",))
+    assert ET.parse("report.xml").getroot().attrib["tests"] == "9"
 
 
 def test_what_is_spelt_out_may_be_left(run, stuck):

@@ -109,6 +109,7 @@ def test_it_stays(body, outputs, options, reason):
         pytest.param("{raw: 4}, {gain: 4}, {bias: 4}", False, id="one-axis"),
         pytest.param("{raw: 2, 4}, {gain: 1}, {bias: 4}", False, id="one-gain"),
         pytest.param("{raw: 2, 4}, {gain: 4}, {bias: 2}", False, id="other-bias"),
+        pytest.param("{raw: 0, 4, 3}, {gain: 4}, {bias: 4}", False, id="nothing"),
     ],
 )
 def test_what_is_evaluated(parameters, is_constant):

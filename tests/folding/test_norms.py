@@ -107,6 +107,8 @@ def test_it_stays(body, inputs, reason):
     (entry,) = (entry for entry in plan.entries if entry.is_norm)
     assert entry.outcome is Outcome.KEPT
     assert [refusal.reason for refusal in entry.refusals] == [reason or entry.refusals[0].reason]
+    assert besides(plan)[-1] == "scale and bias of 0 of 1 norm folded"
+    assert not any("norm" in told for told in besides(folded(before)[0]))
     assert after == before
 
 

@@ -206,6 +206,45 @@ def test_what_is_not_ours_stays():
     assert after.training_info == before.training_info
 
 
+def _annotated(model: onnx.ModelProto) -> onnx.ModelProto:
+    for tensor in model.graph.initializer:
+        tensor.doc_string = f"about {tensor.name}"
+        tensor.metadata_props.add(key="layer", value=tensor.name)
+    return model
+
+
+def _annotations(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
+    return {
+        tensor.name: (tensor.doc_string, "".join(entry.value for entry in tensor.metadata_props))
+        for tensor in model.graph.initializer
+    }
+
+
+def test_annotations_of_a_weight_follow_to_its_successor():
+    """What a user noted of a weight is found at the folded one, which is what that layer has now."""
+    before = _annotated(model("c = Conv (x, {w: 4, 3, 3, 3}, {v: 4}) y = BatchNormalization (c, {bn: 4})"))
+    weight, bias = before.graph.node[0].input[1:]
+    _, after = folded(before)
+    assert _annotations(after) == {
+        f"{weight}_folded": (f"about {weight}", weight),
+        f"{bias}_folded": (f"about {bias}", bias),
+    }
+
+
+def test_annotations_of_a_shared_weight_stay_and_follow():
+    """The copy is that layer's weight, and the original the other's; a bias that is new has none."""
+    before = model(
+        "c = Conv (x, {w: 4, 3, 3, 3}) y = BatchNormalization (c, {bn: 4}) z = Conv (x, {v: 4, 3, 3, 3})",
+        outputs="float[2, 4, P, Q] y, float[2, 4, P, Q] z",
+    )
+    before.graph.node[2].input[1] = shared = before.graph.node[0].input[1]
+    _, after = folded(_annotated(before))
+    bias = after.graph.node[0].input[2]
+    note = f"about {shared}", shared
+    found = _annotations(after)
+    assert (found[shared], found[f"{shared}_folded"], found[bias]) == (note, note, ("", ""))
+
+
 # --- what is wrong with a model stops no plan --------------------------------------------------------------
 
 MALFORMED = {

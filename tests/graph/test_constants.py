@@ -246,5 +246,25 @@ def test_large_arrays_of_a_moment_ago_are_kept():
     for owner in "abacbac":
         get(owner, 24)
     for _ in range(2):
-        get("d", 40)
+        get("d", 72)
     assert "".join(made) == "abcbacdd"
+
+
+def test_questions_in_a_row_are_answered_by_one_evaluation():
+    """What is large is kept until others are asked for, and not beyond the graph."""
+    graph = Graph(load(model("s = Add ({a: 5, 10, 400}, {b: 5, 10, 400}) n = Neg (s) y = Add (s, n)")))
+    first, other = (graph.constant(graph.main.values[name]) for name in ("s", "n"))
+    values = first.values()
+    assert first.values() is values
+    assert other.values() is other.values()
+    graph.commit()
+    assert first.values() is not values
+    np.testing.assert_array_equal(first.values(), values)
+
+
+def test_a_number_for_each_channel_is_its_own_mean():
+    """A BatchNormalization in training mode of what is the same everywhere leaves its bias."""
+    body = "e = Expand ({c: 4, 1}, s) y = BatchNormalization <training_mode = 1> (e, {g: 4}, {b: 4}, {m: 4}, {v: 4})"
+    parsed = model(f"s = Constant <value_ints = [9, 4, 7]> () {body}")
+    bias = onnx.numpy_helper.to_array(next(t for t in parsed.graph.initializer if t.name == "b"))
+    np.testing.assert_array_equal(constant(parsed).array(), np.broadcast_to(bias.reshape(4, 1), (9, 4, 7)))

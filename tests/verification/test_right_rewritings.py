@@ -10,6 +10,16 @@ MATRIX = {"w": np.arange(12, dtype=np.float32).reshape(4, 3) / 7}
 
 BRANCHES = "then_branch = t () => (float[2, N] a) {a = Neg (x)}, else_branch = e () => (float[2, N] b) {b = Mul (x, x)}"
 
+UNREACHED = """n (float[N, 4] x, bool i) => (float[N, 4] y) <bool c = {{{}}}> {{
+    r = If (c) <then_branch = t () => (float[N, 4] a) {{a = Neg (x)}}, else_branch = e () => (float[N, 4] b) {{@}}>
+    y = Relu (r)}}"""
+ELSE = {
+    "is another": "b = Sin (x)",
+    "rounds": "h = Cast <to = 10> (x) b = Cast <to = 1> (h)",
+    "compares": "k = Constant <value_float = 77.0> () g = Greater (x, k) b = Cast <to = 1> (g)",
+    "chooses from a table": "g = Cast <to = 7> (x) t = Constant <value_floats = [1.0, 2.0, 3.0]> () b = Gather (t, g)",
+}
+
 RIGHT = [
     pytest.param(
         "n (float[N, 8] x) => (float[N, 8] y) <float k = {1e6}> {r = Relu (x) @}",
@@ -98,7 +108,61 @@ RIGHT = [
         ),
         id="an outer constant is in a branch again",
     ),
+    pytest.param(
+        "n (float[N, 4] x) => (float[N, 4] y) {@ y = Relu (x)}",
+        ("d = Neg (x)", "d = Mul (x, x)"),
+        id="a name of what no output needs",
+    ),
+    pytest.param(
+        "n (float[N, 4] x) => (float[N, 4] y) {@}",
+        ("d = Neg (x) y = Relu (x)", "d = Mul (x, x) s = Add (d, x) r = Sub (s, d) y = Relu (r)"),
+        id="a name that is needed in AFTER alone",
+    ),
+    pytest.param(
+        "n (float[N, 4] x) => (float[N, 4] y) {@}",
+        ("d = Neg (x) y = Relu (d)", "d = Mul (x, x) e = Sub (x, x) r = Sub (e, x) y = Relu (r)"),
+        id="a name that is needed in BEFORE alone",
+    ),
+    pytest.param(
+        "n (float[N, 4] x, bool i) => (float[N, 4] y) {@ y = Relu (r)}",
+        (
+            "c = Identity (i) r = If (c) <then_branch = t () => (float[N, 4] a) {a = Neg (x)}, "
+            "else_branch = e () => (float[N, 4] b) {b = Mul (x, x)}>",
+            "c = Not (i) r = If (c) <then_branch = t () => (float[N, 4] a) {a = Mul (x, x)}, "
+            "else_branch = e () => (float[N, 4] b) {b = Neg (x)}>",
+        ),
+        id="a condition is negated under its name, and the branches change places",
+    ),
+    *(
+        pytest.param(UNREACHED.format(1), ("b = Exp (x)", part), id=f"a branch that is never taken {what}")
+        for what, part in ELSE.items()
+    ),
 ]
+
+
+@pytest.mark.parametrize("part", ELSE.values(), ids=ELSE)
+@pytest.mark.parametrize("condition", ["constant", "data"], ids=["is taken", "may be"])
+def test_a_branch_that_counts(part, condition):
+    """The same, but that the branch is taken, or the data says whether it is."""
+    frame = UNREACHED.format(0) if condition == "constant" else UNREACHED.format(1).replace("If (c)", "If (i)")
+    before, after = (parsed(frame.replace("@", text)) for text in ("b = Exp (x)", part))
+    assert not verify(before, after, run=False)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("d = Identity (x) y = Relu (x)", "d = Mul (x, k) y = Relu (d)"),
+        ("d = Identity (x) y = Relu (d)", "d = Mul (x, k) y = Relu (d)"),
+        ("d = Neg (x) y = Relu (d)", "d = Mul (x, l) y = Relu (d)"),
+        ("d = Neg (x) y = Relu (x)", "d = Mul (x, k) y = Relu (d)"),
+    ],
+)
+def test_a_name_is_no_excuse(before, after):
+    """What it stands for may be another value, but then that has to be made up for."""
+    frame = "n (float[N, 4] x) => (float[N, 4] y) <float k = {1.00001}, float l = {-1.00001}> {@}"
+    result = verify(*(parsed(frame.replace("@", part)) for part in (before, after)), run=False)
+    assert result.verdict is Verdict.DIFFERENT
 
 
 @pytest.mark.parametrize(("frame", "nodes"), RIGHT)

@@ -16,7 +16,7 @@ from bnfold.verification.evidence import Evidence
 from bnfold.verification.regions.hiding import counterpart, decisive, hides
 from bnfold.verification.regions.judge import Judge
 from bnfold.verification.regions.numbering import Number, Numbering, Table
-from bnfold.verification.regions.regions import Region, balanced, confined_border, dependent_border, named
+from bnfold.verification.regions.regions import Region, balanced, confined_border, dependent_border, named, needed
 from bnfold.verification.result import Layer, Outcome, RegionResult
 
 _OPENINGS = 4  # of values at a border that cannot be chosen freely
@@ -62,6 +62,7 @@ def compare_regions(
     taken in a BatchNormalization), and a later region, which then differs as well, makes up for that. So where more
     than one differs, a second pass does not take those values to be shared: it goes on to the next of them, and all is
     well if the longer region is equal. A region that was equal at first must not get longer: rounding hides more in it.
+    Where a single one differs, what makes up for it can have been equal only if it was not cut there: at a copy, say.
 
     Args:
         before: A model, without functions.
@@ -88,7 +89,9 @@ def _in_doubt(region: RegionResult) -> RegionResult:
 def _best(before: Graph, after: Graph, outputs: Mapping[str, str], judge: Judge, progress: Progress) -> Comparison:
     """What the first pass found, or the second."""
     first = _Alignment(before, after, outputs, judge).run(progress)
-    if judge.is_late or not first.having(Outcome.DIFFERENT) or len(first.doubted) < 2:
+    if judge.is_late or not first.having(Outcome.DIFFERENT):
+        return first
+    if len(first.doubted) < 2 and not all(judge.may_cut(before.main.lookup(name)) for name in first.doubted):
         return first
     second = _Alignment(before, after, outputs, judge, frozenset(first.doubted)).run(progress)
     helped = second.having(Outcome.REDEFINED) if second.having(Outcome.DIFFERENT) else not second.is_broken_off
@@ -117,6 +120,7 @@ class _Alignment:
         self._outputs = outputs
         self._judge = judge
         self._suspects = suspects
+        self._needed = needed(before) | needed(after)
         self._tainted: set[Value] = set()  # values that mean something else than their namesakes, in the second pass
         self._open: dict[Value, RegionResult] = {}  # those of them that nothing has made up for yet
         self._unlike: dict[Op, RegionResult] = {}  # of AFTER, that hide what they read: where that is something else
@@ -205,6 +209,8 @@ class _Alignment:
         left = None if twin is None else twin.values.get(value.name)
         if left is None or left.producer is None or left in self._before.constants or value in self._after.constants:
             return None
+        if not self._needed.issuperset((left, value)):
+            return None  # nothing can rest on it
         if self._is_carried_on(left, value):
             self._tainted.add(left)
             return None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from bnfold.graph import Op, Value
+from bnfold.graph import Graph, Op, Scope, Value
+from bnfold.verification.float64.control import body as body_of
 from bnfold.verification.regions.numbering import Number, Numbering
 
 # What comes of these does not take every value.
@@ -38,6 +39,19 @@ class Region:
     def all_ops(self) -> tuple[Op, ...]:
         """Its operators, and those in their bodies."""
         return tuple(all_ops(self.ops))
+
+
+def needed(graph: Graph) -> set[Value]:
+    """The values of a graph, those in bodies included, that some output is made of."""
+    found: set[Value] = set()
+    stack = list(graph.main.outputs)
+    while stack:
+        value = stack.pop()
+        if value not in found and (op := value.producer) is not None:
+            stack += filter(None, op.inputs)
+            stack += (output for inner in _reachable(op) for output in inner.outputs)
+        found.add(value)
+    return found
 
 
 def cut(numbering: Numbering, target: Value, is_border: Callable[[Value], bool]) -> Region:
@@ -120,11 +134,19 @@ def dependent_border(numbering: Numbering, region: Region) -> Number | None:
 
 
 def all_ops(ops: Iterable[Op]) -> Iterator[Op]:
-    """Operators, and those in their bodies."""
+    """Operators, and those in the bodies that they may run."""
     for op in ops:
         yield op
-        for body in op.bodies:
-            yield from all_ops(body.live_ops())
+        for inner in _reachable(op):
+            yield from all_ops(inner.live_ops())
+
+
+def _reachable(op: Op) -> Sequence[Scope]:
+    """The bodies of an operator; of an If by a constant, the branch that it takes."""
+    known = op.graph.constant(op.data(0)) if op.type == "If" else None
+    if known is None or known.shape not in ((), (1,)):
+        return op.bodies
+    return [body_of(op, "then_branch" if known.array().item() else "else_branch")]
 
 
 def named(op: Op) -> str:
