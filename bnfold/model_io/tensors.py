@@ -101,7 +101,8 @@ def _with_inner(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 def copy_notes(tensor: TensorProto, old: TensorProto) -> None:
     """Gives a tensor what a user noted of the one that it takes the place of."""
-    tensor.doc_string = old.doc_string
+    if old.doc_string:  # an empty one takes bytes, too
+        tensor.doc_string = old.doc_string
     tensor.metadata_props.extend(old.metadata_props)
 
 

@@ -245,6 +245,13 @@ def test_annotations_of_a_shared_weight_stay_and_follow():
     assert (found[shared], found[f"{shared}_folded"], found[bias]) == (note, note, ("", ""))
 
 
+def test_where_there_are_no_annotations_none_are_written():
+    """An empty one is a field, too."""
+    _, after = folded(model())
+    assert after.graph.initializer
+    assert not any(tensor.HasField("doc_string") for tensor in after.graph.initializer)
+
+
 # --- what is wrong with a model stops no plan --------------------------------------------------------------
 
 MALFORMED = {
