@@ -252,7 +252,7 @@ class Subject:
         (outcome,) = self.engine.run(self._training_program(), [self.samples.few])
         for part in outcome.measured:
             mean, std = np.abs(part.mean[0]), np.sqrt(part.var[0])
-            if (mean > LARGE_MEAN * std)[std > 0].any():
+            if (mean > LARGE_MEAN * std).any():  # also where these few do not vary: others may
                 self.forms[part.target] = replace(self.forms[part.target], in_double=True)
 
     def with_estimate(self, number: int, found: Statistics, estimator: Estimator) -> Statistics:

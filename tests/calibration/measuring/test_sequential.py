@@ -12,6 +12,8 @@ from bnfold.calibration import calibrate
 from bnfold.calibration.measuring.cuts import Budget, choose
 from bnfold.calibration.measuring.segments import START, Segments
 from bnfold.calibration.measuring.targets import survey
+from bnfold.calibration.result import Layer
+from bnfold.calibration.statistics.moments import Statistics
 from bnfold.graph import Graph
 from bnfold.model_io import load
 
@@ -186,3 +188,22 @@ def test_the_limit_of_a_residual_depends_on_the_type(here):
     result = calibrate(model, np.load(TRAIN)["image"].astype(np.float16), executor=here)
     assert 1e-5 < result.residual < 1e-3
     assert not any("meets other statistics" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("residual", "error", "is_warned_of"),
+    [
+        pytest.param(9e-6, 0.0, False, id="rounding"),
+        pytest.param(7e-5, 0.1, False, id="far below what sampling leaves open"),
+        pytest.param(7e-5, 0.001, True, id="beside what many samples say"),
+        pytest.param(7e-5, np.nan, True, id="of a single sample"),
+        pytest.param(np.nan, 0.1, True, id="not known"),
+        pytest.param(None, 0.1, False, id="not checked"),
+    ],
+)
+def test_a_residual_is_held_against_the_standard_errors(residual, error, is_warned_of):
+    """What rounding adds in a deep network is no fault where the statistics are known a hundred times worse."""
+    one, zero = np.ones(1), np.zeros(1)
+    measured = Statistics(1000, zero, one, np.full(1, error), np.full(1, error / 2))
+    layer = Layer("bn", zero, one, zero, one, measured, 0.0, residual)
+    assert layer.meets_others(1e-5) is is_warned_of
