@@ -16,6 +16,15 @@ from bnfold.data import DataError
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
+_OTHER_SUFFIXES = frozenset({".npy", ".npz", ""})  # of arrays, and of folders
+
+
+def are_images(folder: Path) -> bool:
+    """Whether it is a folder with images in it and no other data."""
+    suffixes = {path.suffix.lower() for path in folder.iterdir()} if folder.is_dir() else set()
+    return not suffixes.isdisjoint(_SUFFIXES) and suffixes.isdisjoint(_OTHER_SUFFIXES)
+
+
 class Layout(Enum):
     """The order of axes."""
 
