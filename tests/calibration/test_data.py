@@ -261,6 +261,24 @@ def test_no_images(tmp_path):
             list(Images(folder, (4, 4), [0.5], [0.5]))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("values", [np.uint16, np.int32, np.float32])
+def test_images_of_more_than_eight_bits(values, channels, tmp_path):
+    """Pillow would cut their values off at 255."""
+    pillow = pytest.importorskip("PIL.Image")
+    pillow.fromarray(np.arange(16).reshape(4, 4).astype(values) * 100).save(tmp_path / "deep.tiff")
+    with pytest.raises(DataError, match=r"deep\.tiff: has values of more than eight bits .* \.npy"):
+        list(Images(tmp_path, (4, 4), [0.5] * channels, [0.5] * channels))
+
+
+def test_an_image_that_is_too_large(tmp_path):
+    """For Pillow, which refuses what may be a decompression bomb."""
+    pillow = pytest.importorskip("PIL.Image")
+    pillow.new("1", (20000, 10000)).save(tmp_path / "bomb.png")
+    with pytest.raises(DataError, match=r"bomb\.png: Image size .* exceeds limit"):
+        list(Images(tmp_path, (4, 4), [0.5], [0.5]))
+
+
 def test_urls(tmp_path, here):
     """What fsspec reads."""
     pytest.importorskip("fsspec")
