@@ -134,15 +134,12 @@ def refuse_data_as_output(output: str | None, data: Iterable[str]) -> None:
 @contextmanager
 def arguments(given: dict[str, Any], *, quiet: bool) -> Iterator[dict[str, Any]]:
     """What the verb takes for the options; progress is shown meanwhile."""
-    from bnfold.calibration.images import are_images  # noqa: PLC0415 -- what only this needs
-    from bnfold.page import Progress  # noqa: PLC0415
+    from bnfold.page import Progress  # noqa: PLC0415 -- what only this needs
 
     images = {name: given.pop(name) for name in _IMAGES}
     paths = given.pop("data")
     if bool(paths) == bool(images["images"]):
         raise click.UsageError("give --data, or --images")
-    for path in filter(are_images, map(Path, paths)):
-        raise click.UsageError(f"{path}: nothing in it is data; images are given by --images")
     data = list(paths) if paths else _images(**images)
     with Progress(shown=not quiet, noun="samples") as progress:
         yield {**given, "data": data, "progress": progress}

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.calibration.error import CalibrationError
+from bnfold.calibration.images import are_images
 from bnfold.calibration.running.program import Batch
 from bnfold.calibration.running.scratch import created
 from bnfold.data import DataError, Dataset, Feed, lengths, open_data, rows_of
@@ -207,6 +208,8 @@ def opened(data: Data, names: Sequence[str], folder: Path, *, once: bool) -> Dat
         once: whether the number of samples has to be known before the first is taken.
     """
     if paths := _paths(data):
+        for path in filter(are_images, map(Path, paths)):
+            raise DataError(f"{path}: nothing in it is data; images are given by --images, in Python as bnfold.Images")
         return open_data([_local(path, folder) for path in paths], names)
     if hasattr(data, "get_next"):
         data = _from_reader(data)
