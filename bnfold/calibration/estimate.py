@@ -15,6 +15,7 @@ from onnx import TensorProto
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
 from bnfold.calibration.error import CalibrationError
+from bnfold.calibration.figures import number
 from bnfold.calibration.matched import Matched
 from bnfold.calibration.matching import Models, matched
 from bnfold.calibration.measuring.batches import Data
@@ -38,9 +39,10 @@ from bnfold.calibration.rewrite import with_statistics
 from bnfold.calibration.statistics.methods import BATCH_METHODS, Ema, Estimator, Method
 from bnfold.calibration.statistics.moments import Statistics
 from bnfold.model_io import Model, ModelLike, Output, destination_of, load, refuse_data, staged, write_stream
+from bnfold.page import some
 
 RESIDUAL_LIMIT = 1e-5
-"""A residual above this is warned of."""
+"""A residual above this is warned of, where sampling does not leave far more open."""
 _NARROW_LIMITS: dict[int, float] = {
     TensorProto.FLOAT16: 2e-3,
     TensorProto.BFLOAT16: 2e-2,
@@ -232,16 +234,14 @@ def _checked(subject: Subject, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
 def _warnings(result: Calibration, subject: Subject, options: Options) -> Iterator[str]:
     yield from subject.survey.notes
     yield from shared(subject.targets)
-    if left_over := subject.samples.left_over:
-        yield f"{left_over} samples did not fill a batch of {result.batch_size}, which the model insists on"
+    yield from subject.samples.notes
     if idle := [layer.name for layer in result.layers if not layer.measured.count]:
-        yield f"nothing reached {', '.join(idle)}: they hold what they held"
+        yield f"nothing reached {some(idle)}: they hold what they held"
     measured = [layer for layer in result.layers if layer.measured.count]
-    if dead := [(layer.name, len(layer.dead)) for layer in measured if layer.dead]:
-        channels = ", ".join(f"{name} ({count})" for name, count in dead)
-        yield f"channels that hardly vary are scaled up by gamma / sqrt(epsilon): {channels}"
+    if dead := [f"{layer.name} ({len(layer.dead)})" for layer in measured if layer.dead]:
+        yield f"channels that hardly vary are scaled up by gamma / sqrt(epsilon): {some(dead)}"
     limit = max(_NARROW_LIMITS.get(form.kind, RESIDUAL_LIMIT) for form in subject.forms)
-    if result.residual is not None and not result.residual <= limit:
+    if any(layer.meets_others(limit) for layer in result.layers):
         yield f"the calibrated model meets other statistics than it holds: they differ by up to {result.residual:.1e}"
     yield from _about_precision(result, measured, options, len(subject.samples.batches))
 
@@ -253,14 +253,15 @@ def _about_precision(result: Calibration, measured: list[Layer], options: Option
             f"this were {batches}: lower --momentum, or take another method"
         )
     if options.method is not Method.SEQUENTIAL and batches < _FEW_BATCHES:
-        yield f"the errors are not known: their estimate needs {_FEW_BATCHES} batches, this were {batches}"
+        how = "rough" if batches > 1 else "not known"
+        yield f"the standard errors are {how}: {_FEW_BATCHES} batches or more tell them, not {batches}"
         return
     errors = [layer.error for layer in measured]
     if errors and not all(map(math.isfinite, errors)):
-        yield "the errors are not known from a single sample"
+        yield "the standard errors are not known from a single sample"
     elif errors and max(errors) > ERROR_LIMIT:
         worst = max(measured, key=lambda layer: layer.error)
         yield (
-            f"a mean of {worst.name} is known to {worst.error:.2f} standard deviations only; about "
+            f"a mean of {worst.name} is known to {number(worst.error)} standard deviations only; about "
             f"{enough(result.samples, errors, ERROR_LIMIT)} samples would bring that to {ERROR_LIMIT}"
         )

@@ -14,6 +14,14 @@ import numpy.typing as npt
 from bnfold.data import DataError
 
 _SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+_OTHER_SUFFIXES = frozenset({".npy", ".npz", ""})  # of arrays, and of folders
+_DEEP_MODES = ("I", "F")  # of Pillow: int32, I;16 and the like, float32; it would cut them off at 255
+
+
+def are_images(folder: Path) -> bool:
+    """Whether it is a folder with images in it and no other data."""
+    suffixes = {path.suffix.lower() for path in folder.iterdir()} if folder.is_dir() else set()
+    return not suffixes.isdisjoint(_SUFFIXES) and suffixes.isdisjoint(_OTHER_SUFFIXES)
 
 
 class Layout(Enum):
@@ -56,7 +64,7 @@ class Images:
             try:
                 with Image.open(path) as image:
                     yield self._prepared(image)
-            except (OSError, UnidentifiedImageError, ValueError) as error:
+            except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError) as error:
                 raise DataError(f"{path}: {error}") from error
 
     @property
@@ -81,6 +89,8 @@ class Images:
     def _prepared(self, image: Any) -> npt.NDArray[np.float32]:
         from PIL import Image  # noqa: PLC0415
 
+        if image.mode.startswith(_DEEP_MODES):
+            raise ValueError(f"has values of more than eight bits (mode {image.mode}); give them as .npy")
         height, width = self.size
         resized = image.convert("L" if self.channels == 1 else "RGB").resize((width, height), Image.Resampling.BILINEAR)
         pixels = np.asarray(resized, np.float32).reshape(height, width, self.channels) / 255

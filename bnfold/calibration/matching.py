@@ -36,6 +36,7 @@ from bnfold.calibration.statistics.methods import Method
 from bnfold.calibration.statistics.moments import Statistics, difference_error
 from bnfold.graph import Graph
 from bnfold.model_io import Model
+from bnfold.page import some
 from bnfold.reasons import Refused
 
 _MOST_SCALED = 8.0
@@ -279,18 +280,17 @@ def _refuse_worse(found: Sequence[MatchedLayer]) -> None:
 
 
 def _warnings(found: Sequence[MatchedLayer], run: _Run, here: Workplace) -> Iterator[str]:
-    if left_over := here.samples.left_over:
-        size = max(batch.rows for batch in here.samples.batches)
-        yield f"{left_over} samples did not fill a batch of {size}, which the model insists on"
+    yield from here.samples.notes
     if idle := [layer.name for layer in found if not layer.measured.count]:
-        yield f"nothing reached {', '.join(idle)}: they are as they were"
+        yield f"nothing reached {some(idle)}: they are as they were"
     errors = {layer.name: layer.error for layer in found if math.isfinite(layer.error)}
     if errors and max(errors.values()) > ERROR_LIMIT:
         worst = max(errors, key=lambda name: errors[name])
         needed = enough(here.samples.count, list(errors.values()), ERROR_LIMIT)
         yield (
-            f"a correction of {worst} is known to {errors[worst]:.2f} standard deviations only; about {needed} samples "
-            f"would bring that to {ERROR_LIMIT}"
+            f"a correction of {worst} is known to {number(errors[worst])} standard deviations only; about {needed} "
+            f"samples would bring that to {ERROR_LIMIT}"
         )
-    for name, why in run.unscaled.items():
-        yield f"of {name} only the means are matched: {why}"
+    for why in dict.fromkeys(run.unscaled.values()):
+        names = [name for name, reason_ in run.unscaled.items() if reason_ == why]
+        yield f"of {some(names)} only the means are matched: {why}"

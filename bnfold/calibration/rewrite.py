@@ -11,7 +11,6 @@ from onnx import helper, numpy_helper
 
 from bnfold import batchnorm
 from bnfold.affine import FloatArray
-from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.targets import ALL, Selection, Target, drops, stop_dropping, survey
 from bnfold.graph import Graph, Op, Value
 from bnfold.graph.cleanup import drop_stale_notes, remove_dead
@@ -29,12 +28,9 @@ def with_statistics(
 
     Args:
         model: the model that was measured.
-        mean: of each target, in the order of `survey`.
+        mean: of each target, in the order of `survey`, as `Target.stored` gives it.
         var: likewise.
         selection: which were measured.
-
-    Raises:
-        CalibrationError: a statistic does not fit the type that the model stores it in.
     """
     result = model.copy()
     graph = Graph(result, assume_constant=True)
@@ -57,11 +53,7 @@ def end_dropping(graph: Graph) -> None:
 
 
 def _store(graph: Graph, target: Target, index: int, values: FloatArray, dtype: np.dtype[Any]) -> None:
-    with np.errstate(over="ignore"):
-        array = values.astype(dtype)
-    if not np.isfinite(array.astype(np.float64)).all():
-        raise CalibrationError(f"{target.name}: a statistic of {np.abs(values).max():.3g} does not fit {dtype}")
-    put(graph, target.op, index, array, f"{target.name}_{'mean' if index == batchnorm.MEAN else 'var'}")
+    put(graph, target.op, index, values.astype(dtype), f"{target.name}_{'mean' if index == batchnorm.MEAN else 'var'}")
 
 
 def put(graph: Graph, op: Op, index: int, array: npt.NDArray[Any], hint: str) -> None:

@@ -61,8 +61,9 @@ def drift(model: ModelLike | Model, data: Data, **options: Unpack[RunArguments])
             raise CalibrationError("nothing reached a BatchNormalization, so there is nothing to compare")
         layers = tuple(against(subject.targets[number], met[number]) for number in reached)
         fault = suspected(subject, reached[0], against) if excess(layers[:1]) > BANDS[0] else ""
-    found, samples = subject.survey, subject.samples.count
-    return Drift(named(model), samples, layers, found.skipped, fault, found.notes, time.monotonic() - started)
+    found, samples = subject.survey, subject.samples
+    notes = (*found.notes, *samples.notes)
+    return Drift(named(model), samples.count, layers, found.skipped, fault, notes, time.monotonic() - started)
 
 
 def against(target: Target, met: Statistics) -> LayerDrift:

@@ -85,8 +85,8 @@ class ArrayFile:
         wanted = selection.within(offset, offset + self.rows)
         array = self._array() if wanted.size else np.empty(0)
         for at in range(0, wanted.size, size):
-            part = array[wanted[at : at + size]]  # an index array copies, so nothing stays mapped
-            yield {self._name: usable(part, self.origin)}
+            part = rows_of({self._name: array}, wanted[at : at + size])  # an index array copies: nothing stays mapped
+            yield {self._name: usable(part[self._name], self.origin)}
 
     def _array(self) -> Array:
         with reading(self._path):

@@ -4,7 +4,7 @@ from bnfold.page.annotations import github
 from bnfold.page.cases import Case, Demand, Level
 from bnfold.page.forms import FORMS, Form, render
 from bnfold.page.markup import html, html_document, html_table, markdown, markdown_table
-from bnfold.page.page import Page, Row, Table, Tone, plural
+from bnfold.page.page import Page, Row, Table, Tone, plural, some
 from bnfold.page.progress import Progress
 from bnfold.page.schema import document
 from bnfold.page.screen import LOG, Screen
@@ -34,5 +34,6 @@ __all__ = [
     "markdown_table",
     "plural",
     "render",
+    "some",
     "text",
 ]

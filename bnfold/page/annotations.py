@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from bnfold.escape import line
 from bnfold.page.cases import Case, Level, grouped
+from bnfold.page.page import some
 
-_SHOWN = 3
 _MOST = 1000  # characters of an annotation
 
 
@@ -33,9 +33,7 @@ def _annotation(group: list[Case]) -> str:
 def _told(group: list[Case]) -> str:
     if len(group) == 1:
         return f"{group[0].name}: {group[0].message}"
-    more = len(group) - _SHOWN
-    names = ", ".join(case.name for case in group[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    return f"{len(group)} {group[0].demand.broken}: {names}"
+    return f"{len(group)} {group[0].demand.broken}: {some([case.name for case in group])}"
 
 
 def _data(text: str) -> str:

@@ -61,6 +61,17 @@ def test_large_means(arithmetic, method, here):
     np.testing.assert_allclose(var, moments(x)[1], rtol=1e-9)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("arithmetic", [False, True], ids=["training-node", "arithmetic"])
+def test_large_means_behind_blank_samples(arithmetic, method, here):
+    """Samples that do not vary at all, the first ones of a set of padded images say, hide no large mean."""
+    x = sample(4, shift=10000.0, rows=40)
+    x[:2] = 10000
+    mean, var = measured(bn_model(), x, here, method=method, arithmetic=arithmetic)
+    np.testing.assert_allclose(mean, moments(x)[0], rtol=1e-13)
+    np.testing.assert_allclose(var, moments(x)[1], rtol=1e-9)
+
+
 @pytest.mark.parametrize("opset", [14, 15, 16])
 @pytest.mark.parametrize("axis", ["", "n"])
 def test_bfloat16(axis, opset, here):

@@ -6,7 +6,7 @@ import pytest
 from calibration.helpers import bn_model, moments
 from onnx import helper, numpy_helper
 
-from bnfold.calibration import CalibrationError, calibrate
+from bnfold.calibration import CalibrationError, calibrate, drift
 from bnfold.calibration.images import Images
 from bnfold.data import DataError
 
@@ -261,6 +261,24 @@ def test_no_images(tmp_path):
             list(Images(folder, (4, 4), [0.5], [0.5]))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("values", [np.uint16, np.int32, np.float32])
+def test_images_of_more_than_eight_bits(values, channels, tmp_path):
+    """Pillow would cut their values off at 255."""
+    pillow = pytest.importorskip("PIL.Image")
+    pillow.fromarray(np.arange(16).reshape(4, 4).astype(values) * 100).save(tmp_path / "deep.tiff")
+    with pytest.raises(DataError, match=r"deep\.tiff: has values of more than eight bits .* \.npy"):
+        list(Images(tmp_path, (4, 4), [0.5] * channels, [0.5] * channels))
+
+
+def test_an_image_that_is_too_large(tmp_path):
+    """For Pillow, which refuses what may be a decompression bomb."""
+    pillow = pytest.importorskip("PIL.Image")
+    pillow.new("1", (20000, 10000)).save(tmp_path / "bomb.png")
+    with pytest.raises(DataError, match=r"bomb\.png: Image size .* exceeds limit"):
+        list(Images(tmp_path, (4, 4), [0.5], [0.5]))
+
+
 def test_urls(tmp_path, here):
     """What fsspec reads."""
     pytest.importorskip("fsspec")
@@ -280,3 +298,33 @@ def test_a_size_of_minus_one_is_open(here):
     model = bn_model(batch=-1)
     data = np.random.default_rng(0).normal(size=(5, 3, 4, 4)).astype(np.float32)
     assert calibrate(model, data, executor=here).samples == 5
+
+
+def test_a_batch_size_that_the_model_does_not_take(here):
+    """The model's own is taken, and it is said, as are samples that fill no batch of it; in every verb."""
+    model = bn_model(batch=8)
+    result = calibrate(model, X, executor=here, batch_size=5)
+    told = (
+        "the model takes batches of 8 and of no other size, also where 5 are asked for",
+        "4 samples did not fill a batch of 8, which the model insists on",
+    )
+    assert result.batch_size == 8
+    assert result.samples == 16
+    assert result.warnings[:2] == told
+    assert drift(result.proto(), X, executor=here, batch_size=5).warnings == told
+    assert calibrate(model, X[:16], executor=here, batch_size=8).warnings[0].startswith("a mean of bn is known")
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [
+        pytest.param(X.astype(np.float64), ": x.astype('float32') makes it that", id="another float"),
+        pytest.param(X.astype(np.uint8), "", id="pixels are scaled first"),
+        pytest.param(X[:, :2].astype(np.float64), "", id="nor is it of that shape"),
+    ],
+)
+def test_another_type_of_floats(data, advice, here):
+    """What numpy makes by default is float64; nothing is converted unasked, but the way is told."""
+    with pytest.raises(DataError) as refused:
+        calibrate(bn_model(), data, executor=here)
+    assert str(refused.value).endswith(f"the data has {data.dtype} {list(data.shape)}{advice}")

@@ -1,9 +1,11 @@
 """Real networks on real images: what calibration is for."""
 
 import numpy as np
+import onnx
 import pytest
 from calibration.helpers import TRAIN
 from networks import MODELS
+from onnx import numpy_helper
 
 from bnfold.calibration import calibrate
 
@@ -13,8 +15,6 @@ NETWORKS = ["digits_resnet", "digits_mlp"]
 @pytest.fixture(scope="module")
 def trained(correct):
     """How many images each network gets right as it was trained."""
-    import onnx  # noqa: PLC0415
-
     return {name: correct(onnx.load(MODELS / f"{name}.onnx")) for name in NETWORKS}
 
 
@@ -70,6 +70,27 @@ def test_few_samples_are_warned_of(here):
     assert few.error > 0.05
     assert 200 < int(warning.split("about ")[1].split()[0]) < 2000
     assert not calibrate(MODELS / "digits_resnet.onnx", {"image": images}, executor=here).warnings
+
+
+@pytest.mark.parametrize(("size", "told"), [(32, "not known"), (8, "rough")])
+def test_errors_of_few_batches(size, told, here):
+    """The spread between a few batches is an estimate still, which is said to be rough, and shown."""
+    images = np.load(TRAIN)["image"][:32]
+    result = calibrate(MODELS / "digits_resnet.onnx", images, method="pooled", batch_size=size, executor=here)
+    assert f"the standard errors are {told}: 8 batches or more tell them, not {32 // size}" in result.warnings
+    assert ("standard errors: means within" in str(result)) is (told == "rough")
+
+
+def test_long_lists_are_cut(here):
+    """Of many layers with dead channels three are named; the table, and JSON, have all."""
+    model = onnx.load(MODELS / "digits_resnet.onnx")
+    for weights in (tensor for tensor in model.graph.initializer if len(tensor.dims) > 1):
+        weights.CopyFrom(numpy_helper.from_array(0 * numpy_helper.to_array(weights), weights.name))
+    result = calibrate(model, TRAIN, executor=here)
+    (warning,) = (warning for warning in result.warnings if "hardly vary" in warning)
+    assert len([layer for layer in result.layers if layer.dead]) == 8
+    assert warning.endswith(" and 5 more")
+    assert warning.count("BatchNormalization (") == 3
 
 
 def test_dead_channels_are_reported(here):

@@ -85,6 +85,7 @@ def test_pipes(bnfold):
             ["--data", "wrong.npy"], "input 'image' takes float32 [?, 1, 8, 8], the data has int64", id="type"
         ),
         pytest.param(["--data", "empty.npy"], "no samples", id="empty"),
+        pytest.param(["--data", "pictures"], "pictures: nothing in it is data; images are given by", id="pictures"),
         pytest.param(["--data", "raises.py"], "raises.py:load_data: ZeroDivisionError", id="script"),
         pytest.param([], "give --data, or --images", id="none"),
         pytest.param(["--images", "."], "--images needs --size and --mean and --std", id="images"),
@@ -102,6 +103,8 @@ def test_bad_usage(args, message, bnfold, tmp_path):
     np.save("wrong.npy", np.zeros((4, 1, 8, 8), np.int64))
     np.save("empty.npy", np.zeros((0, 1, 8, 8), np.float32))
     (tmp_path / "raises.py").write_text("def load_data():\n    yield 1 / 0\n")
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "a.PNG").touch()
     before = sorted(tmp_path.iterdir())
     target = [] if "-o" in args else ["-o", "made.onnx"]
     result = bnfold("calibrate", MODEL, *args, *target)

@@ -79,6 +79,15 @@ def test_a_folder_of_files(tmp_path):
     assert values(open_data([tmp_path], ["x"]), 4) == [[0, 0, 1, 1]]
 
 
+@pytest.mark.parametrize("save", [np.save, lambda path, array: np.savez(path.with_suffix(".npz"), x=array)])
+def test_a_scalar_is_a_sample(save, tmp_path):
+    """An array without axes, as an input of the model may be."""
+    save(tmp_path / "x.npy", np.float32(3))
+    (feed,) = open_data([tmp_path], ["x"]).batches(4)
+    assert feed["x"].shape == ()
+    assert feed["x"] == 3
+
+
 @pytest.mark.parametrize(
     ("source", "names", "message"),
     [

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold.calibration.error import CalibrationError
+from bnfold.calibration.images import are_images
 from bnfold.calibration.running.program import Batch
 from bnfold.calibration.running.scratch import created
 from bnfold.data import DataError, Dataset, Feed, lengths, open_data, rows_of
@@ -79,14 +80,14 @@ class Samples:
         count: of samples.
         few: a batch of two samples at most, where the model leaves it open.
         where: for messages: the file and row of a sample.
-        left_over: samples at the end that did not fill a batch of the size that the model insists on.
+        notes: what the user should know, a line each.
     """
 
     batches: tuple[Batch, ...]
     count: int
     few: Batch
     where: Callable[[int], str]
-    left_over: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def inputs_of(graph: Graph) -> list[Input]:
@@ -180,7 +181,15 @@ def prepare(
     if not batches:
         short = f"the model takes batches of exactly {fixed}, there are {left_over} samples"
         raise DataError(short if left_over else "the data has no samples")
-    return Samples(tuple(batches), samples, _write(few, _rows(few), -1, folder), where, left_over)
+    notes = tuple(_notes(fixed, batch_size, left_over))
+    return Samples(tuple(batches), samples, _write(few, _rows(few), -1, folder), where, notes)
+
+
+def _notes(fixed: int | None, asked: int | None, left_over: int) -> Iterator[str]:
+    if fixed and asked and asked != fixed:
+        yield f"the model takes batches of {fixed} and of no other size, also where {asked} are asked for"
+    if left_over:
+        yield f"{left_over} samples did not fill a batch of {fixed}, which the model insists on"
 
 
 def fixed_batch(inputs: Sequence[Input]) -> int | None:
@@ -199,6 +208,8 @@ def opened(data: Data, names: Sequence[str], folder: Path, *, once: bool) -> Dat
         once: whether the number of samples has to be known before the first is taken.
     """
     if paths := _paths(data):
+        for path in filter(are_images, map(Path, paths)):
+            raise DataError(f"{path}: nothing in it is data; images are given by --images, in Python as bnfold.Images")
         return open_data([_local(path, folder) for path in paths], names)
     if hasattr(data, "get_next"):
         data = _from_reader(data)
@@ -256,7 +267,8 @@ def _check(feed: Feed, inputs: Sequence[Input], start: int, where: Callable[[int
     for entry in inputs:
         array = feed[entry.name]
         if not entry.fits(array):
-            raise DataError(f"{where(start)}: {entry}, the data has {array.dtype} {list(array.shape)}")
+            other = f"the data has {array.dtype} {list(array.shape)}"
+            raise DataError(f"{where(start)}: {entry}, {other}{_advice(entry, array)}")
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             row = int(np.argwhere(~np.isfinite(array))[0][0])
             raise DataError(f"{where(start + row)}: holds NaN or infinity (input {entry.name!r})")
@@ -265,6 +277,14 @@ def _check(feed: Feed, inputs: Sequence[Input], start: int, where: Callable[[int
         if len(set(rows.values())) > 1:
             counts = ", ".join(f"{name!r} {count}" for name, count in rows.items())
             raise DataError(f"{where(start)}: the inputs have different numbers of samples: {counts}")
+
+
+def _advice(entry: Input, array: npt.NDArray[Any]) -> str:
+    """How to make another type of floats fit, if that is all that is wrong: integers may want to be scaled first."""
+    are_floats = entry.dtype is not None and entry.dtype.kind == array.dtype.kind == "f"
+    if not are_floats or not replace(entry, dtype=array.dtype).fits(array):
+        return ""
+    return f": x.astype('{entry.dtype}') makes it that"
 
 
 def _rows(feed: Feed) -> int:

@@ -200,10 +200,17 @@ class Builder:
             write_stream(self._model.around(part), stream)
 
     def _of_each(self, x: str, channels: int, form: Form) -> tuple[str, str]:
-        """Mean and variance of each channel, one sample after the other."""
+        """Mean and variance of each channel, one sample after the other.
+
+        Outside of the Scan an Unsqueeze copies nothing, but behind a DequantizeLinear ONNX Runtime (1.32) adds a
+        QuantizeLinear to it, from opset 21 on one of the wrong type.
+        """
         start, sample = len(self._nodes), f"{self._prefix}_sample_{next(self._numbers)}"
         ones = self.constant(np.ones(channels, form.measured_dtype))
-        _, *found = self._training_node([self._wide(sample, form), ones, ones, ones, ones], 1e-5)
+        batch = self._wide(sample, form)
+        if self._literal:
+            batch = self._unsqueeze(batch, 0)
+        _, *found = self._training_node([batch, ones, ones, ones, ones], 1e-5)
         kind = helper.np_dtype_to_tensor_dtype(form.measured_dtype)
         body = onnx.GraphProto(
             name="sample",
@@ -212,7 +219,8 @@ class Builder:
             output=[helper.make_tensor_value_info(name, kind, [channels]) for name in found],
         )
         del self._nodes[start:]
-        mean, var = self._node("Scan", [self._unsqueeze(x, 1)], 2, body=body, num_scan_inputs=1)
+        samples = x if self._literal else self._unsqueeze(x, 1)
+        mean, var = self._node("Scan", [samples], 2, body=body, num_scan_inputs=1)
         return mean, var
 
     def _of_all(self, x: str, form: Form) -> tuple[str, str]:

@@ -34,13 +34,6 @@ Report = Callable[[str, int, int], None]
 
 CPU = "CPUExecutionProvider"
 _NARROW = (TensorProto.FLOAT16, TensorProto.BFLOAT16)
-_KINDS = {
-    "float": TensorProto.FLOAT, "double": TensorProto.DOUBLE, "float16": TensorProto.FLOAT16,
-    "bfloat16": TensorProto.BFLOAT16, "int64": TensorProto.INT64, "int32": TensorProto.INT32,
-    "bool": TensorProto.BOOL, "int8": TensorProto.INT8, "uint8": TensorProto.UINT8,
-    "int16": TensorProto.INT16, "uint16": TensorProto.UINT16, "uint32": TensorProto.UINT32,
-    "uint64": TensorProto.UINT64, "string": TensorProto.STRING,
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -90,6 +83,7 @@ class Subject:
         self.engine = engine
         self.survey = survey
         self.targets = self.survey.targets
+        self._numbered = {target.op: number for number, target in enumerate(self.targets)}
         self.segments = Segments(graph, self.targets)
         self._folder = Path(mkdtemp(dir=engine.folder))  # of its own: an engine may run several models
         self._model = with_shared_weights(model, self._folder)
@@ -100,6 +94,7 @@ class Subject:
         while any(name.startswith(self._prefix) for name in (*graph.names, *graph.main.values)):
             self._prefix += "_"
         self.values = self._describe()
+        self.segments = Segments(graph, self.targets, self._fleeting())
         self.forms = [self._form(target) for target in self.targets]
         self._find_large_means()
 
@@ -151,10 +146,8 @@ class Subject:
 
     def emit(self, builder: Builder, ops: Iterable[Op], frozen: dict[int, tuple[FloatArray, FloatArray]]) -> None:
         """Adds nodes; targets in inference mode with the given statistics."""
-        numbers = {target.op: number for number, target in enumerate(self.targets)}
         for op in ops:
-            number = numbers.get(op)
-            if number is None:
+            if (number := self._numbered.get(op)) is None:
                 builder.copy(op)
             else:
                 builder.frozen(self.targets[number], *frozen[number], self.forms[number])
@@ -203,11 +196,10 @@ class Subject:
 
     def _training_program(self) -> Program:
         builder = self.builder()
-        numbers = {target.op: number for number, target in enumerate(self.targets)}
         ops = self.segments.between(START, [target.op.output for target in self.targets])
         readings = []
         for op in ops:
-            if (number := numbers.get(op)) is None:
+            if (number := self._numbered.get(op)) is None:
                 builder.copy(op)
             else:
                 readings.append(builder.training(number, self.targets[number], self.forms[number]))
@@ -218,11 +210,10 @@ class Subject:
     def _describe(self) -> dict[str, Described]:
         """Types and shapes of all values on the way to a target, from a run of one batch of a few rows."""
         builder = self.builder()
-        targets = {target.op for target in self.targets}
         ops = self.segments.between(START, [target.x for target in self.targets])
         for op in ops:
-            builder.identity(op) if op in targets else builder.copy(op)
-        made = [value for op in ops for value in op.outputs[: 1 if op in targets else None] if value is not None]
+            builder.identity(op) if op in self._numbered else builder.copy(op)
+        made = [value for op in ops for value in self._made_by(op)]
         inputs = [target.x for target in self.targets if target.x.producer is None]
         names = {builder.node("Identity", [value.name]): value.name for value in dict.fromkeys(inputs)}
         program = self.program(builder, ops, inputs, describes=[*(value.name for value in made), *names])
@@ -230,13 +221,23 @@ class Subject:
         (outcome,) = self.engine.run(program, [self.samples.few])
         return {names.get(entry.name, entry.name): entry for entry in outcome.described}
 
+    def _fleeting(self) -> set[Value]:
+        """What cannot be kept for a later segment: sequences, texts, and numbers that numpy has no type for."""
+        ops = self.segments.between(START, [target.x for target in self.targets])
+        made = {value for op in ops for value in self._made_by(op)}
+        return {v for v in made if v.name not in self.values or not self.values[v.name].can_wait}
+
+    def _made_by(self, op: Op) -> list[Value]:
+        """The outputs of a node, but for the statistics of a target."""
+        return [value for value in op.outputs[: 1 if op in self._numbered else None] if value is not None]
+
     def _form(self, target: Target) -> Form:
         described = self.values[target.x.name]
         if len(described.shape) < 2 or described.shape[1] != target.channels:
             raise CalibrationError(
                 f"{target.name}: has statistics of {target.channels} channels, its input is {list(described.shape)}"
             )
-        kind = _KINDS[described.kind[len("tensor(") : -1]]
+        kind = _element_type(described)
         # a sum over rows alone is one long chain of additions in ONNX Runtime's kernel: 2e-5 at 100 000 rows
         in_double = kind in _NARROW or len(described.shape) == 2
         return Form(kind, len(described.shape), in_double, self._has_samples(target.x))
@@ -252,7 +253,7 @@ class Subject:
         (outcome,) = self.engine.run(self._training_program(), [self.samples.few])
         for part in outcome.measured:
             mean, std = np.abs(part.mean[0]), np.sqrt(part.var[0])
-            if (mean > LARGE_MEAN * std)[std > 0].any():
+            if (mean > LARGE_MEAN * std).any():  # also where these few do not vary: others may
                 self.forms[part.target] = replace(self.forms[part.target], in_double=True)
 
     def with_estimate(self, number: int, found: Statistics, estimator: Estimator) -> Statistics:
@@ -286,8 +287,7 @@ class Subject:
     def _value_info(self, value: Value) -> ValueInfoProto:
         """A cached value as an input of a graph: type and rank."""
         described = self.values[value.name]
-        kind = _KINDS[described.kind[len("tensor(") : -1]]
-        return helper.make_tensor_value_info(value.name, kind, [None] * len(described.shape))
+        return helper.make_tensor_value_info(value.name, _element_type(described), [None] * len(described.shape))
 
     def _advance(self, what: str) -> Callable[[int], None]:
         done = 0
@@ -299,3 +299,8 @@ class Subject:
                 self._running.report(what, done, self.samples.count)
 
         return advance
+
+
+def _element_type(described: Described) -> int:
+    """The number of the type in `onnx.TensorProto`, whose names are those of ONNX Runtime in capitals."""
+    return int(TensorProto.DataType.Value(described.kind.upper()))

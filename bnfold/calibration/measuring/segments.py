@@ -2,12 +2,13 @@
 
 The depth of a BatchNormalization is the number of others on the longest path to it. All of one depth are measured in
 the same segment, and run in a later one, when their statistics are known. Every other node runs as late as it can:
-in the segment of its first reader. What is made in one segment and read in a later one crosses the cut between them.
+in the segment of its first reader. What is made in one segment and read in a later one crosses the cut between them,
+but for values that cannot be kept: they are made again, from what crosses in their place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 
 from bnfold.calibration.measuring.targets import Target
@@ -20,12 +21,17 @@ START = -1
 class Segments:
     """The schedule of a graph's nodes.
 
+    Args:
+        graph: of the model.
+        targets: that are measured.
+        fleeting: values that cannot be kept.
+
     Attributes:
         count: of segments; the cut after segment k has number k.
         measured_in: for each target, by number, the segment that makes its input.
     """
 
-    def __init__(self, graph: Graph, targets: Sequence[Target]) -> None:
+    def __init__(self, graph: Graph, targets: Sequence[Target], fleeting: Collection[Value] = ()) -> None:
         ops = list(graph.main.live_ops())
         numbers = {target.op: number for number, target in enumerate(targets)}
         self._reads = {op: list(dict.fromkeys(op.reads())) for op in ops}
@@ -33,11 +39,18 @@ class Segments:
         self.measured_in = self._depths(numbers)
         self.count = max(self.measured_in) + 1
         self._runs_in = self._latest(targets)
-        self._last_read: dict[Value, int] = {}
-        for op, values in self._reads.items():
+        self._last_read = dict.fromkeys((value for values in self._reads.values() for value in values), START)
+        for op in ops:
             if self._runs_in[op] < self.count:
-                for value in values:
-                    self._last_read[value] = max(self._last_read.get(value, START), self._runs_in[op])
+                self._read_until(op, self._runs_in[op])
+        for op in reversed(ops):
+            if any(value in fleeting for value in op.outputs):
+                self._depends[op] = False  # so that it runs again
+                self._read_until(op, max(self._last_read.get(value, START) for value in op.outputs if value))
+
+    def _read_until(self, op: Op, segment: int) -> None:
+        for value in self._reads[op]:
+            self._last_read[value] = max(self._last_read[value], segment)
 
     def measured(self, segment: int) -> list[int]:
         """The numbers of the targets that are measured in a segment."""

@@ -96,9 +96,18 @@ class Target:
         return self.dtype if np.isfinite(_rounded(np.asarray(largest), self.dtype)) else np.dtype(np.float32)
 
     def stored(self, mean: FloatArray, var: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """The statistics as the model will hold them, as float64."""
+        """The statistics as the model will hold them, as float64.
+
+        Raises:
+            CalibrationError: they do not fit its type.
+        """
         dtype = self.type_of(mean, var)
-        return _rounded(mean, dtype), _rounded(var, dtype)
+        held = _rounded(mean, dtype), _rounded(var, dtype)
+        if not all(np.isfinite(values).all() for values in held):
+            largest = max(np.abs(mean).max(), np.abs(var).max())
+            instead = ", the only type that they may have before opset 14" if dtype == np.float16 else ""
+            raise CalibrationError(f"{self.name}: a statistic of {largest:.3g} does not fit {dtype}{instead}")
+        return held
 
 
 def _rounded(values: FloatArray, dtype: np.dtype[Any]) -> FloatArray:

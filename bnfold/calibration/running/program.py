@@ -98,8 +98,13 @@ class Described:
     """The type and shape of a value in one batch."""
 
     name: str
-    kind: str  # as ONNX Runtime writes it: "tensor(float)"
+    kind: str  # of its elements, by ONNX Runtime's name: "float"
     shape: tuple[int, ...]
+
+    @property
+    def can_wait(self) -> bool:
+        """Whether it can be kept for another program: whether numpy has the type."""
+        return self.kind in BYTES
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,10 +118,13 @@ class Outcome:
     spilled: int = 0  # bytes of activations that went to files
 
 
-BYTES = {"float16": 2, "bfloat16": 2, "float": 4, "double": 8, "int64": 8, "int32": 4, "bool": 1, "int8": 1, "uint8": 1}
-"""Bytes of an element by ONNX Runtime's name of its type."""
+BYTES = {
+    "float16": 2, "float": 4, "double": 8, "bool": 1, "int8": 1, "int16": 2, "int32": 4, "int64": 8,
+    "uint8": 1, "uint16": 2, "uint32": 4, "uint64": 8,
+}  # fmt: skip
+"""Bytes of an element of the types that numpy has, by ONNX Runtime's names."""
 
 
 def nbytes(described: Described) -> int:
     """The size of a value."""
-    return math.prod(described.shape) * BYTES.get(described.kind[len("tensor(") : -1], 8)
+    return math.prod(described.shape) * BYTES.get(described.kind, 8)

@@ -59,9 +59,13 @@ def _run(session: ort.InferenceSession, program: Program, batch: Batch, cache: C
             _drop(cache, batch, name)
         spilled = sum(_put(cache, batch, name, results[name]) for name in program.keeps)
     measured = tuple(_measured(reading, results) for reading in program.readings)
-    tensors = (name for name in program.describes if results[name].is_tensor())
-    described = tuple(Described(name, results[name].data_type(), tuple(results[name].shape())) for name in tensors)
+    described = tuple(_described(name, results[name]) for name in program.describes if results[name].is_tensor())
     return Outcome(batch.number, batch.rows, measured, described, spilled)
+
+
+def _described(name: str, value: ort.OrtValue) -> Described:
+    kind = value.data_type().removeprefix("tensor(").removesuffix(")")
+    return Described(name, kind, tuple(value.shape()))
 
 
 def _wanted(program: Program) -> list[str]:

@@ -3,15 +3,17 @@
 import numpy as np
 import onnx
 import pytest
-from calibration.helpers import TRAIN, Here, moments, session
+from calibration.helpers import TRAIN, Here, X, moments, session
 from networks import MODELS, NETWORKS
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
 from bnfold.calibration import calibrate
 from bnfold.calibration.measuring.cuts import Budget, choose
 from bnfold.calibration.measuring.segments import START, Segments
 from bnfold.calibration.measuring.targets import survey
+from bnfold.calibration.result import Layer
+from bnfold.calibration.statistics.moments import Statistics
 from bnfold.graph import Graph
 from bnfold.model_io import load
 
@@ -186,3 +188,93 @@ def test_the_limit_of_a_residual_depends_on_the_type(here):
     result = calibrate(model, np.load(TRAIN)["image"].astype(np.float16), executor=here)
     assert 1e-5 < result.residual < 1e-3
     assert not any("meets other statistics" in warning for warning in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("residual", "error", "is_warned_of"),
+    [
+        pytest.param(9e-6, 0.0, False, id="rounding"),
+        pytest.param(7e-5, 0.1, False, id="far below what sampling leaves open"),
+        pytest.param(7e-5, 0.001, True, id="beside what many samples say"),
+        pytest.param(7e-5, np.nan, True, id="of a single sample"),
+        pytest.param(np.nan, 0.1, True, id="not known"),
+        pytest.param(None, 0.1, False, id="not checked"),
+    ],
+)
+def test_a_residual_is_held_against_the_standard_errors(residual, error, is_warned_of):
+    """What rounding adds in a deep network is no fault where the statistics are known a hundred times worse."""
+    one, zero = np.ones(1), np.zeros(1)
+    measured = Statistics(1000, zero, one, np.full(1, error), np.full(1, error / 2))
+    layer = Layer("bn", zero, one, zero, one, measured, 0.0, residual)
+    assert layer.meets_others(1e-5) is is_warned_of
+
+
+def casts(kind):
+    """`made` as another type, and back again for two readers in different segments."""
+    back = [helper.make_node("Cast", ["other"], [name], to=onnx.TensorProto.FLOAT) for name in ("first", "again")]
+    return [helper.make_node("Cast", ["made"], ["other"], to=kind), *back]
+
+
+def quantised(kind):
+    """Likewise on a grid."""
+    grid = ["scale", f"zero_{onnx.TensorProto.DataType.Name(kind)}"]
+    back = [helper.make_node("DequantizeLinear", ["other", *grid], [name]) for name in ("first", "again")]
+    return [helper.make_node("QuantizeLinear", ["made", *grid], ["other"]), *back]
+
+
+def in_a_sequence():
+    back = [helper.make_node("SequenceAt", ["other", "number"], [name]) for name in ("first", "again")]
+    return [helper.make_node("SequenceConstruct", ["made"], ["other"]), *back]
+
+
+@pytest.mark.parametrize("workers", [1, 2], ids=["in memory", "in files"])
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        pytest.param(casts(onnx.TensorProto.BFLOAT16), id="bfloat16"),
+        pytest.param(casts(onnx.TensorProto.FLOAT8E4M3FN), id="float8"),
+        pytest.param(casts(onnx.TensorProto.STRING), id="text"),
+        pytest.param(casts(onnx.TensorProto.FLOAT16), id="float16"),
+        pytest.param(quantised(onnx.TensorProto.INT4), id="int4"),
+        pytest.param(quantised(onnx.TensorProto.INT8), id="int8"),
+        pytest.param(in_a_sequence(), id="a sequence"),
+    ],
+)
+def test_values_that_numpy_has_no_type_for(nodes, workers):
+    """They cannot wait for the next segment, which makes them again."""
+    zeros = [
+        helper.make_tensor(f"zero_{onnx.TensorProto.DataType.Name(kind)}", kind, [], [0])
+        for kind in (onnx.TensorProto.INT4, onnx.TensorProto.INT8)
+    ]
+    constants = {"scale": np.float32(0.25), "number": np.int64(0)} | {
+        f"{name}{index}": np.full(3, value, np.float32)
+        for index in range(3)
+        for name, value in (("gamma", 1), ("beta", 0), ("mean", 0), ("var", 1))
+    }
+
+    def norm(index, x, y):
+        inputs = [x, *(f"{name}{index}" for name in ("gamma", "beta", "mean", "var"))]
+        return helper.make_node("BatchNormalization", inputs, [y], f"bn{index}")
+
+    body = [
+        norm(0, "x", "made"),
+        *nodes,
+        norm(1, "first", "second"),
+        helper.make_node("Add", ["second", "again"], ["sum"]),
+    ]
+    graph = helper.make_graph(
+        [*body, norm(2, "sum", "y")],
+        "g",
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, ["N", 3, 4, 4])],
+        [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, ["N", 3, 4, 4])],
+        [*(numpy_helper.from_array(np.asarray(array), name) for name, array in constants.items()), *zeros],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    result = calibrate(model, X, batch_size=3, workers=workers, executor=Here() if workers == 1 else None)
+    made = result.proto()
+    made.graph.output.extend(onnx.ValueInfoProto(name=name) for name in ("first", "sum"))
+    values = session(made).run(["first", "sum"], {"x": X})
+    for layer, value in zip(result.layers, (X, *values), strict=True):
+        mean, var = moments(value)
+        np.testing.assert_allclose(layer.measured.mean, mean, atol=1e-6)
+        np.testing.assert_allclose(layer.measured.var, var, rtol=1e-5)
