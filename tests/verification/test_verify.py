@@ -270,6 +270,15 @@ def test_indices_stay_in_range():
     assert result.how.startswith("ONNX Runtime")
 
 
+@pytest.mark.parametrize(("sizes", "axis"), [("n, k", 1), ("2, 3", 2), ("2, 3", -3)], ids=["open", "beyond", "before"])
+def test_how_many_there_are_to_choose_from_is_not_known(sizes, axis):
+    """The first one always is, where the model is valid."""
+    body = f"n (float[{sizes}] x, int64[4] i) => (float[a, b] y) {{ r = Relu (x) y = Gather <axis = {axis}> (r, i) }}"
+    result = verify(text(body), text(body), strict=False)
+    assert result.verdict is Verdict.EQUIVALENT
+    assert result.how.startswith("ONNX Runtime" if sizes == "n, k" else "")
+
+
 def test_a_model_in_memory_is_taken_as_it_is_now():
     """A model that was read from a file and edited since is not run as the file."""
     edited = load(MODELS / "digits_resnet.onnx")
