@@ -117,6 +117,7 @@ def measuring(
     disk: int | None = None,
 ) -> Iterator[tuple[Subject, Budget]]:
     """A model on its data, its BatchNormalizations ready to be measured; see `workplace`."""
+    options.deadline.heed()
     graph = Graph(model, assume_constant=True)
     with workplace(inputs_of(graph), data, options, memory, disk) as found:
         yield found.subject(model, graph, survey(graph, selection)), found.budget
@@ -141,7 +142,7 @@ def workplace(
     """
     deadline, limits = options.deadline, Limits(options.timeout, options.memory)
     refuse_less(0, cache_memory=memory, cache_disk=disk)
-    deadline.heed()  # a large model takes its time to be read
+    deadline.heed()  # of a million outputs, the index takes seconds as well
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(options.work_dir))
         executor = options.executor if options.dask is None else stack.enter_context(dask_executor(options.dask))
