@@ -279,6 +279,13 @@ def test_how_many_there_are_to_choose_from_is_not_known(sizes, axis):
     assert result.how.startswith("ONNX Runtime" if sizes == "n, k" else "")
 
 
+@pytest.mark.parametrize("node", ["r, u = Identity (x)", "r, u = Constant <value = float[1] {1}> ()"])
+def test_an_operator_of_too_many_outputs(node):
+    """Is like any other that is unknown: the same in both."""
+    model = text(f"n (float[2] x) => (float[2] y) {{ {node} y = Add (x, r) }}")
+    assert verify(model, model, run=False, strict=False).verdict is Verdict.EQUIVALENT
+
+
 def test_a_model_in_memory_is_taken_as_it_is_now():
     """A model that was read from a file and edited since is not run as the file."""
     edited = load(MODELS / "digits_resnet.onnx")
