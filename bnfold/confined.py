@@ -28,7 +28,12 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 
 
 class Exhausted(Exception):
-    """Time or memory ran out, so nothing is known. The text says which."""
+    """Time, memory or processes ran out, so nothing is known. The text says which."""
+
+
+def not_started(error: OSError) -> str:
+    """What to say where there is no process for some work: a limit of the system, mostly."""
+    return f"the system does not let a process start: {error.strerror}"
 
 
 def confined(work: Callable[[Progress], _Result], limits: Limits, progress: Progress) -> _Result:
@@ -37,7 +42,7 @@ def confined(work: Callable[[Progress], _Result], limits: Limits, progress: Prog
     Where processes cannot be copied safely (elsewhere than on Linux) it is done in this one, and heeds its deadline.
 
     Raises:
-        Exhausted: Time or memory ran out.
+        Exhausted: Time or memory ran out, or no process can be started.
     """
     try:
         if sys.platform == "linux":
@@ -50,10 +55,13 @@ def confined(work: Callable[[Progress], _Result], limits: Limits, progress: Prog
 
 
 def _forked(work: Callable[[Progress], _Result], limits: Limits, progress: Progress) -> _Result:
-    ours, theirs = Pipe(duplex=False)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of other threads, which this work has nothing to do with
-        child = os.fork()
+    try:
+        ours, theirs = Pipe(duplex=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of other threads, which have nothing to do with this
+            child = os.fork()
+    except OSError as error:
+        raise Exhausted(not_started(error)) from error
     if not child:
         _serve(work, limits, theirs)
     theirs.close()

@@ -128,6 +128,7 @@ def calibrate(
     chosen = method_of(method, of_reference=reference is not None)
     how = options_of(chosen, momentum, unbiased=unbiased, prior=prior, reset=reset, check=check)
     loaded = load(model)
+    run.deadline.heed()  # a large model takes its time to be read
     file, stream = destination_of(model, loaded, output, in_place=in_place)
     selection = selection_of(only, keep)
     if reference is not None:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
@@ -55,9 +55,10 @@ class RunOptions:
         work_dir: For files; a temporary folder in it is removed at the end.
         provider: An execution provider of ONNX Runtime; off the CPU, statistics are measured in arithmetic.
         arithmetic: Do that on the CPU too.
-        timeout: Seconds for all of it.
+        timeout: Seconds for all of it, from here on.
         memory: Bytes for each process that ONNX Runtime runs in; by default what there is.
         progress: Called with what is being done, samples done and samples in all.
+        deadline: When the time is over.
     """
 
     batch_size: int | None = None
@@ -73,9 +74,10 @@ class RunOptions:
     timeout: float = 3600.0
     memory: int | None = None
     progress: Report | None = None
+    deadline: Deadline = field(init=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Checks the numbers.
+        """Checks the numbers, and looks at the clock.
 
         Raises:
             CalibrationError: one of them is too small.
@@ -83,6 +85,7 @@ class RunOptions:
         refuse_less(0, seed=self.seed)
         refuse_less(1, batch_size=self.batch_size, max_samples=self.max_samples)
         refuse_less(1, workers=self.workers, threads=self.threads)
+        object.__setattr__(self, "deadline", Deadline.after(self.timeout))
 
     @property
     def running(self) -> Running:
@@ -114,6 +117,7 @@ def measuring(
     disk: int | None = None,
 ) -> Iterator[tuple[Subject, Budget]]:
     """A model on its data, its BatchNormalizations ready to be measured; see `workplace`."""
+    options.deadline.heed()
     graph = Graph(model, assume_constant=True)
     with workplace(inputs_of(graph), data, options, memory, disk) as found:
         yield found.subject(model, graph, survey(graph, selection)), found.budget
@@ -136,8 +140,9 @@ def workplace(
         ModelError: data and model do not fit, or there is nothing to measure, or nothing to run on.
         TimeoutError, MemoryError: there was not enough.
     """
-    deadline, limits = Deadline.after(options.timeout), Limits(options.timeout, options.memory)
+    deadline, limits = options.deadline, Limits(options.timeout, options.memory)
     refuse_less(0, cache_memory=memory, cache_disk=disk)
+    deadline.heed()  # of a million outputs, the index takes seconds as well
     with ExitStack() as stack:
         folder = stack.enter_context(_folder(options.work_dir))
         executor = options.executor if options.dask is None else stack.enter_context(dask_executor(options.dask))

@@ -16,7 +16,7 @@ from onnx import FunctionProto
 from bnfold import batchnorm
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.measuring.batches import fixed_batch, inputs_of
-from bnfold.calibration.measuring.targets import ALL, Selection
+from bnfold.calibration.measuring.targets import ALL, Selection, is_training
 from bnfold.calibration.rewrite import finish, to_inference
 from bnfold.graph import Graph, Op, Scope, inlined
 from bnfold.model_io import Model
@@ -35,7 +35,7 @@ def ready(model: Model, selection: Selection = ALL) -> tuple[Model, tuple[str, .
     written_out, notes = _written_out(model)
     result = written_out.copy()
     graph = Graph(result, assume_constant=True)
-    training = [op for op in graph.main.ops if batchnorm.is_batchnorm(op) and _is_training(op)]
+    training = [op for op in graph.main.ops if batchnorm.is_batchnorm(op) and is_training(op)]
     training = [op for op in training if not selection.leaves_out(op)]
     by_sample = [op for op in training if _is_by_sample(graph, op)]
     calibrated = [op for op in training if op not in by_sample]
@@ -53,13 +53,6 @@ def ready(model: Model, selection: Selection = ALL) -> tuple[Model, tuple[str, .
         return written_out, tuple(notes)
     finish(graph)
     return result, tuple(notes)
-
-
-def _is_training(op: Op) -> bool:
-    try:
-        return batchnorm.is_training(op)
-    except Refused:
-        return False
 
 
 def _forget_computed(graph: Graph, op: Op) -> bool:

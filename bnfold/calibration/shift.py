@@ -50,7 +50,9 @@ def drift(model: ModelLike | Model, data: Data, **options: Unpack[RunArguments])
         MemoryError: it would need more.
     """
     started, run = time.monotonic(), RunOptions(**options)
-    loaded, _ = ready(load(model))
+    loaded = load(model)
+    run.deadline.heed()
+    loaded, _ = ready(loaded)
     with measuring(loaded, data, run) as (subject, _):
         for target in subject.targets:
             target.refuse_senseless()

@@ -17,6 +17,7 @@ import click
 
 import bnfold
 from bnfold.commands.errors import failed
+from bnfold.confined import not_started
 from bnfold.limits import held_to
 
 if TYPE_CHECKING:
@@ -87,10 +88,17 @@ def done(jobs: Sequence[Job], at_once: int) -> Iterator[Told | Failed]:
     children = _Children()
     with ThreadPoolExecutor(at_once) as threads:
         try:
-            yield from threads.map(children.done, jobs)
+            yield from _begun(threads, children, jobs)
         except BaseException:  # an interruption: each child removes what it has begun to write
             children.stop()
             raise
+
+
+def _begun(threads: ThreadPoolExecutor, children: _Children, jobs: Sequence[Job]) -> Iterator[Told | Failed]:
+    try:
+        return threads.map(children.done, jobs)
+    except RuntimeError as error:  # Python has no other for a thread that does not start
+        raise bnfold.ModelError("--jobs: the system does not let so many start") from error
 
 
 class _Children:
@@ -106,9 +114,12 @@ class _Children:
 
         if self._is_stopped:
             return Failed(job.model, f"{job.model}: interrupted", _INTERRUPTED)
-        ours, theirs = self._context.Pipe(duplex=False)
-        child = self._context.Process(target=_serve, args=(job, theirs))
-        child.start()
+        try:
+            ours, theirs = self._context.Pipe(duplex=False)
+            child = self._context.Process(target=_serve, args=(job, theirs))
+            child.start()
+        except OSError as error:
+            return failed(job.model, bnfold.ModelError(not_started(error)), job.output)
         self._running[child] = None
         theirs.close()
         try:

@@ -9,13 +9,16 @@ import onnx
 import onnx.inliner
 from onnx import NodeProto
 
+from bnfold.graph.inference import apart
 from bnfold.model_io import Model
+from bnfold.model_io.protobuf import parse
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 from bnfold.model_io.validate import check_model
 from bnfold.reasons import Reason, Refused
 
 _TIMES, _MORE = 10, 100_000  # nodes that a model may become: so many times those that it has, and so many beside that
 _BYTES = 1000  # of attributes that count as another node
+_A_NODE = 100  # bytes, about
 
 _Key = tuple[str, str, str]
 
@@ -29,26 +32,31 @@ def inlined(model: Model, *, but: Sequence[tuple[str, str]] = (), convert_versio
         convert_version: Whether functions of another opset are converted to that of the model.
 
     Raises:
-        Refused: That would be too many nodes, a function calls itself, or ONNX's inliner cannot do it.
+        Refused: That would be too many nodes, a function calls itself, or ONNX's inliner cannot do it, or crashes.
     """
     if not model.proto.functions:
         return model
-    _refuse_beyond_bounds(model.proto)
-    copy = model.copy()
-    try:
+    nodes = _refuse_beyond_bounds(model.proto)
+
+    def made() -> bytes:
         # the markers that stand for large weights are copied along with the nodes that hold them
         if but:
-            copy.proto = onnx.inliner.inline_selected_functions(copy.proto, list(but), exclude=True)
+            whole = onnx.inliner.inline_selected_functions(model.proto, list(but), exclude=True)
         else:
-            copy.proto = onnx.inliner.inline_local_functions(copy.proto, convert_version=convert_version)
+            whole = onnx.inliner.inline_local_functions(model.proto, convert_version=convert_version)
+        return bytes(whole.SerializeToString())
+
+    copy = model.copy()
+    try:
+        copy.proto = parse(apart(made, copy.proto.ByteSize() + nodes * _A_NODE))
         check_model(copy.proto, copy.payload)  # it loses the output of a function that is one of its inputs
     except Exception as error:  # it has many, for each way in which a model can be invalid
         raise Refused(Reason.NOT_INLINED, detail="ONNX's inliner cannot do it") from error
     return copy
 
 
-def _refuse_beyond_bounds(proto: onnx.ModelProto) -> None:
-    """Counts what would be there without functions, calls multiplied along the call graph.
+def _refuse_beyond_bounds(proto: onnx.ModelProto) -> int:
+    """Counts the nodes that would be there without functions, calls multiplied along the call graph.
 
     Raises:
         Refused: That is too much, or has no end.
@@ -69,6 +77,7 @@ def _refuse_beyond_bounds(proto: onnx.ModelProto) -> None:
     total = stored + sum(sizes[called] for called in _calls(proto.graph.node, functions.keys()))
     if total > most:
         raise Refused(Reason.NOT_INLINED, detail=f"that would be more than {most} nodes")
+    return total
 
 
 def are_bounded(proto: onnx.ModelProto) -> bool:

@@ -28,7 +28,8 @@ KNOWN = LISTING | {
     *("Div", "Pow", "Sqrt", "Exp", "Log", "Neg", "Abs", "Min", "Max", "Where", "Equal", "Identity", "Dropout", "Sin"),
     *("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Pad", "Resize", "ReduceMean", "ReduceSum"),
     *("Cos", "CumSum", "Floor", "Ceil", "Reciprocal", "ReduceMax", "ReduceL2", "Gelu", "Softplus", "DepthToSpace"),
-    *("QuantizeLinear", "DequantizeLinear"),
+    *("QuantizeLinear", "DequantizeLinear", "LSTM", "GRU", "RNN", "LogSoftmax", "LRN", "Selu", "Mish", "Round", "Sign"),
+    *("Not", "And", "Or", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "TopK", "Tile"),
     *("Flatten", "Reshape", "Transpose", "Expand", "Split", "Shape", "Constant", "ConstantOfShape", "CastLike"),
 }
 """Operators at which inference has not failed, whatever they get but for an attribute."""
@@ -73,8 +74,9 @@ class _Bounds:
             self._take([tensor.name], len(tensor.dims), _entries(tensor))
         for entry in graph.input:
             dims = entry.type.tensor_type.shape.dim
-            is_short = entry.type.tensor_type.HasField("shape") and all(dim.dim_value <= _LONGEST for dim in dims)
-            self._take([entry.name], len(dims), (0, _LONGEST) if is_short and len(dims) < 2 else None)
+            most = max((dim.dim_value if dim.HasField("dim_value") else _LONGEST for dim in dims), default=1)
+            is_short = entry.type.tensor_type.HasField("shape") and len(dims) < 2 and most <= _LONGEST
+            self._take([entry.name], len(dims), (0, most) if is_short else None)
 
     def go_on(self, node: NodeProto) -> bool:
         """Whether a node does no harm."""

@@ -1,4 +1,4 @@
-"""ONNX's shape inference, which ends the process at some models, and goes on for ever at others.
+"""ONNX's own code, which ends the process at some models, and goes on for ever at others: shape inference, mostly.
 
 It aborts at a Slice of what has a size below zero. Such sizes stand in models (-1 is "any" to some exporters), or come
 of a window that is larger than what it gets; they are made unknown. What is not known to be harmless is inferred in a
@@ -11,14 +11,15 @@ import faulthandler
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import onnx
+import onnx.defs
 import onnx.shape_inference
-from onnx import FunctionProto, GraphProto, ModelProto, TypeProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto
 from onnx.helper import make_function, make_node, make_opsetid
 
 from bnfold.confined import Exhausted, confined
@@ -31,6 +32,7 @@ _SECONDS, _A_BYTE = 1.0, 1e-6  # of CPU time: a few hundred times as long as it 
 _PATIENCE = 60.0  # times that, by the clock, for a machine that is busy
 _MEMORY, _BYTES = 1 << 30, 100  # and for each byte of a model
 
+_Result = TypeVar("_Result")
 _Nodes = Any  # a repeated field of nodes
 _DOMAIN = "bnfold.inference"
 _GUARD = make_function(
@@ -83,14 +85,47 @@ class Inferable:
         return onnx.shape_inference.infer_shapes(self.data, strict_mode=strict, data_prop=self.follows)
 
     def _apart(self, strict: bool) -> ModelProto:
-        seconds = _SECONDS + len(self.data) * _A_BYTE
+        return parse(apart(lambda: bytes(self._here(strict).SerializeToString()), len(self.data)))
 
-        def work(_: object) -> bytes:
-            _end_quietly(seconds)
-            return bytes(self._here(strict).SerializeToString())
 
-        limits = Limits(seconds * _PATIENCE, _MEMORY + len(self.data) * _BYTES)
-        return parse(confined(work, limits, lambda *_: None))
+def apart(work: Callable[[], _Result], size: int) -> _Result:
+    """What ONNX's own code makes of a model of so many bytes, in a copy of the process.
+
+    Raises:
+        Exhausted: It ended its process, or took too long.
+    """
+    seconds = _SECONDS + size * _A_BYTE
+
+    def held(_: object) -> _Result:
+        _end_quietly(seconds)
+        return work()
+
+    return confined(held, Limits(seconds * _PATIENCE, _MEMORY + size * _BYTES), lambda *_: None)
+
+
+def inferred_types(
+    schema: onnx.defs.OpSchema, node: NodeProto, types: Mapping[str, TypeProto], data: Mapping[str, TensorProto]
+) -> dict[str, TypeProto]:
+    """What inference says of the outputs of one operator, by name.
+
+    Args:
+        schema: Its definition.
+        node: The operator.
+        types: Those of its inputs, no size below zero among them.
+        data: Its inputs that are known.
+
+    Raises:
+        Exception: The operator does not take what it gets.
+        Exhausted: Inference ended its process, or took too long.
+    """
+
+    def made() -> dict[str, TypeProto]:
+        return onnx.shape_inference.infer_node_outputs(schema, node, dict(types), dict(data))
+
+    alone = ModelProto(graph=GraphProto(node=[node], initializer=data.values()))
+    for name, kind in types.items():
+        alone.graph.input.add(name=name).type.CopyFrom(kind)
+    return made() if is_harmless(alone) else apart(made, alone.ByteSize())
 
 
 def _end_quietly(seconds: float) -> None:

@@ -12,13 +12,13 @@ from math import prod
 import onnx
 import onnx.checker
 import onnx.defs
-import onnx.shape_inference
 from onnx import GraphProto, NodeProto, TensorProto, TypeProto, numpy_helper
 from onnx.helper import make_tensor_type_proto
 
+from bnfold.confined import Exhausted
 from bnfold.graph.dims import shape_after
 from bnfold.graph.facts import FEW_SIZES, Shape, knowledge, shape_of
-from bnfold.graph.inference import has_sizes_below_zero
+from bnfold.graph.inference import has_sizes_below_zero, inferred_types
 from bnfold.graph.op import Op, Value
 from bnfold.model_io.tensors import STANDARD_DOMAINS
 
@@ -128,8 +128,9 @@ def types_made(
     if has_sizes_below_zero(types):
         return {}
     try:
-        schema = onnx.defs.get_schema(node.op_type, opset)
-        return onnx.shape_inference.infer_node_outputs(schema, node, dict(types), dict(data))
+        return inferred_types(onnx.defs.get_schema(node.op_type, opset), node, types, data)
+    except Exhausted:
+        return {}
     except (onnx.defs.SchemaError, onnx.checker.ValidationError):  # unknown, or a type that it does not have: bfloat16
         return {}
 

@@ -17,6 +17,7 @@ from bnfold.graph.op import Op, Value
 from bnfold.model_io import Model, ModelError
 from bnfold.model_io.protobuf import copied
 from bnfold.model_io.tensors import all_tensors, type_name
+from bnfold.reasons import Refused
 
 _PASSES_INDICES = frozenset({"Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose"})
 
@@ -209,13 +210,17 @@ def index_range(graph: Graph, name: str) -> int | None:
 def _indexed(graph: Graph, value: Value, depth: int) -> Iterator[int]:
     for use in value.readers:
         if use.op.type in ("Gather", "GatherElements") and use.index == 1:
-            size = _size_along(graph, use.op)
-            yield size if size is not None else 1
+            yield _size_along(graph, use.op) or 1
         elif use.op.type in _PASSES_INDICES and depth < 8 and use.index == 0 and use.op.outputs[0] is not None:
             yield from _indexed(graph, use.op.outputs[0], depth + 1)
 
 
 def _size_along(graph: Graph, gather: Op) -> int | None:
     data = gather.input(0)
-    shape = None if data is None else graph.shape(data)
-    return None if not shape else shape[gather.attribute("axis", 0)]
+    shape = (None if data is None else graph.shape(data)) or ()
+    try:
+        axis = gather.attribute("axis", 0)
+    except Refused:  # of another type, or the caller's
+        return None
+    size = shape[axis] if -len(shape) <= axis < len(shape) else None
+    return size if isinstance(size, int) else None

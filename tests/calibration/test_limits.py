@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -13,8 +14,10 @@ from click.testing import CliRunner
 from onnx import numpy_helper
 
 import bnfold
-from bnfold.calibration import calibrate, drift
+from bnfold.calibration import calibrate, drift, estimate, shift
 from bnfold.calibration.measuring import cuts
+from bnfold.calibration.measuring.build import Builder
+from bnfold.calibration.ready import ready
 from bnfold.calibration.running.children import Children, WorkerDied
 from bnfold.calibration.running.engine import Engine
 from bnfold.calibration.running.program import Program
@@ -23,6 +26,7 @@ from bnfold.limits import Deadline, Limits
 
 GIGABYTE = 1 << 30
 MEGABYTE = 1 << 20
+UNREADABLE = "none.npy"  # whoever looks for it says so
 PORTS = "(int64 number, bool going, float[N, 3, a, b] old) => (bool still, float[N, 3, a, b] new)"
 ENDLESS = f"(float[N, 3, a, b] x) => (float[N, 3, a, b] z) {{ z = Loop (trips, true, x) <body = step {PORTS} "
 STEP = "{ still = Identity (going) new = Tanh (old) }> }"
@@ -107,6 +111,28 @@ def test_no_time_at_all(timeout, here):
     """Not even the data is read, on any executor."""
     with pytest.raises(TimeoutError):
         calibrate(bn_model(), X, timeout=timeout, executor=here)
+
+
+@pytest.mark.parametrize(("verb", "module"), [(calibrate, estimate), (drift, shift)], ids=["calibrate", "drift"])
+def test_reading_the_model_counts(verb, module, monkeypatch):
+    """A million outputs take seconds to be looked at: what is left is less, and the data is not read."""
+
+    def slow(*given):
+        time.sleep(0.2)
+        return ready(*given)
+
+    monkeypatch.setattr(module, "ready", slow)
+    with pytest.raises(TimeoutError):
+        verb(bn_model(), UNREADABLE, timeout=0.1)
+
+
+@pytest.mark.parametrize("verb", [calibrate, drift])
+def test_no_program_is_written_when_the_time_is_over(verb, monkeypatch):
+    """That of a million outputs takes a second."""
+    monkeypatch.setattr(Engine, "__enter__", lambda self: (setattr(self, "deadline", Deadline(0.0)), self)[1])
+    monkeypatch.setattr(Builder, "write", pytest.fail)
+    with pytest.raises(TimeoutError):
+        verb(bn_model(), X)
 
 
 def test_the_deadline_holds_on_any_executor(tmp_path):

@@ -1,7 +1,10 @@
 """Several models in one run."""
 
+import errno
 import json
 import os
+import threading
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 
 import onnx
@@ -119,6 +122,28 @@ def test_a_process_that_dies_is_one_failure(model):
     assert children.done(Job(str(model), None, options, False)).ok
     children.stop()
     assert children.done(Job(str(model), None, options, False)).exit_code == 130
+
+
+def test_processes_that_cannot_be_started(run, models, tmp_path, monkeypatch):
+    """A line for each, and for all of them where not even the threads that wait for them start."""
+
+    def start(*_):
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+    options = "optimize", *models, "--output-dir", tmp_path, "--jobs", "2"
+    monkeypatch.setattr(SpawnProcess, "start", start)
+    result = run(*options)
+    assert result.exit_code == 2
+    why = "the system does not let a process start: Resource temporarily unavailable"
+    assert result.stderr.splitlines() == [f"bnfold: {model}: {why}" for model in models]
+
+    def begin(*_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", begin)
+    result = run(*options)
+    assert result.exit_code == 2
+    assert result.stderr == "bnfold: --jobs: the system does not let so many start\n"
 
 
 def test_an_error_in_bnfold_itself(run, models, tmp_path, monkeypatch):

@@ -64,6 +64,17 @@ def test_what_is_within_the_bound_is_written_out():
     assert sum(node.op_type == "Relu" for node in model.graph.node) == 2**10
 
 
+def test_a_function_that_ends_its_process():
+    """It stays: ONNX's converter of versions follows shapes, and reads memory that is not there at a GatherND."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 21, "own": 1]>
+        g (float[3,2,8,1] x, int64[1,1] i) => (float[a] y) { y = own.F (x, i) }
+        <domain: "own", opset_import: ["": 13]> F (x, i) => (y) { y = GatherND <batch_dims = -5> (x, i) }""")
+    with pytest.raises(Refused) as refused:
+        inlined(load(model), convert_version=True)
+    assert refused.value.reason is Reason.NOT_INLINED
+    assert verify(model, model, run=False).verdict is Verdict.EQUIVALENT
+
+
 def test_calls_of_functions_that_stay_are_equal_only_if_the_functions_are():
     """By name alone, Relu in the place of Neg would not be seen."""
     same = verify(doubling(40), doubling(40), run=False)

@@ -1,11 +1,20 @@
 """ONNX's inference ends the process at some models, and goes on for ever at others: bnfold does neither."""
 
+import itertools
+import os
+import signal
+import sys
+
 import onnx
 import onnx.shape_inference
 import pytest
+from onnx import TensorProto
+from onnx.helper import make_node, make_tensor_type_proto
 
-from bnfold.graph import Graph
-from bnfold.graph.inference import inferable
+from bnfold.confined import Exhausted
+from bnfold.graph import Graph, inference
+from bnfold.graph.inference import apart, inferable
+from bnfold.graph.notes import types_made
 from bnfold.model_io import load
 from bnfold.optimization.macs import macs
 
@@ -79,3 +88,37 @@ def test_deadly_models(body, capfd):
     assert shape == (3, 2, 8, 1) if "t = " in body and "own" not in body else shape in (None, (3, 2, 8, 1))
     macs(proto)
     assert not capfd.readouterr().err
+
+
+NODES = {
+    "batch": (make_node("GatherND", ["x", "i"], ["y"], batch_dims=-5), 17, {"x": [3, 2, 8, 1], "i": [1, 1]}),
+    "axis": (make_node("LayerNormalization", ["x", "x"], ["y", "m"], axis=1 << 31), 17, {"x": [1, 8]}),
+    "equation": (make_node("Einsum", ["x", "i"], ["y"], equation="((("), 17, {"x": [], "i": []}),
+    "long": (make_node("Expand", ["x", "i"], ["y"]), 8, {"x": [1], "i": [1 << 40]}),
+}
+
+
+@pytest.mark.parametrize(("node", "opset", "shapes"), NODES.values(), ids=NODES.keys())
+def test_deadly_operators(node, opset, shapes, monkeypatch):
+    """Asked for one operator alone, as for a shape that a Reshape computes, inference dies of the same."""
+    monkeypatch.setattr(inference, "_SECONDS", 0.1)
+    kinds = {"x": TensorProto.FLOAT, "i": TensorProto.INT64}
+    types = {name: make_tensor_type_proto(kinds[name], shape) for name, shape in shapes.items()}
+    assert types_made(node, opset, types, {}) == {}
+
+
+def test_a_usual_operator_needs_no_process(monkeypatch):
+    """Not even a Concat of sizes, each of which is a list."""
+    monkeypatch.setattr(os, "fork", pytest.fail)
+    size = make_tensor_type_proto(TensorProto.INT64, [1])
+    kinds = types_made(make_node("Concat", ["a", "b"], ["y"], axis=0), 17, {"a": size, "b": size}, {})
+    assert kinds["y"].tensor_type.shape.dim[0].dim_value == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no copy of the process")
+def test_what_does_not_end_is_ended_by_the_system(monkeypatch):
+    """When its CPU time is over: code in C does not look at the clock."""
+    monkeypatch.setattr(inference, "_SECONDS", 0.05)
+    with pytest.raises(Exhausted, match="was killed"):
+        apart(lambda: sum(itertools.repeat(0)), 0)
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)

@@ -1,6 +1,9 @@
 """Time and memory are bounded, and that they ran out is no verdict."""
 
+import errno
 import itertools
+import os
+import subprocess
 import time
 from collections.abc import Sequence
 from typing import NoReturn
@@ -16,6 +19,7 @@ from bnfold.folding import plan
 from bnfold.graph import Graph
 from bnfold.limits import Deadline, Limits
 from bnfold.model_io import load, to_proto
+from bnfold.optimization import optimize
 from bnfold.verification import Outcome, Verdict, Verification, verify
 from bnfold.verification.conclusion import conclusion
 from bnfold.verification.float64.kept import Kept
@@ -23,6 +27,7 @@ from bnfold.verification.regions.alignment import Comparison, compare_regions
 from bnfold.verification.regions.judge import Judge
 from bnfold.verification.regions.scenes import scenes
 from bnfold.verification.result import OutputFigures
+from bnfold.verification.running import child
 from bnfold.verification.running.endtoend import run_both
 from bnfold.verification.running.inputs import Generator
 from bnfold.verification.running.outputs import Run, Tolerance
@@ -172,6 +177,36 @@ def test_a_copy_that_memory_does_not_suffice_for(monkeypatch):
 
 
 # --- that they ran out is no verdict -------------------------------------------------------------------------
+
+
+def plain() -> onnx.ModelProto:
+    """A Conv with a BatchNormalization behind it."""
+    net = Net("float32", 0, 1.0)
+    return net.model((1, 4, 9, 9), net.bn(net.add("Conv", "x", net.weight(4, 4, 3, 3), pads=[1] * 4), 4))
+
+
+def unstartable(*_: object, **__: object) -> NoReturn:
+    raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def test_where_no_process_can_be_started(tmp_path, monkeypatch):
+    """Nothing is verified, which is said with why, and what was folded is written."""
+    monkeypatch.setattr(os, "fork", unstartable)
+    monkeypatch.setattr(subprocess, "Popen", unstartable)
+    path = tmp_path / "folded.onnx"
+    found = optimize(plain(), path).verification
+    assert found is not None
+    assert found.verdict is Verdict.NOT_VERIFIED
+    assert [reason for reason in found.reasons if "does not let a process start: Resource temporarily" in reason]
+    assert path.exists()
+
+
+@pytest.mark.parametrize(
+    ("said", "is_exhausted"), [("pthread_create failed, error code: 11", True), ("no kernel", False)]
+)
+def test_a_session_whose_threads_cannot_be_started(said, is_exhausted):
+    """Says nothing of the model."""
+    assert child._failed(RuntimeError(said))["is_exhausted"] == is_exhausted
 
 
 class Countdown(Deadline):

@@ -178,6 +178,7 @@ class Subject:
         outside = [v for v in dict.fromkeys([*read, *wanted]) if not (v in made or v.is_stored)]
         inputs = [v for v in outside if is_fed(v)]
         cached = [v for v in outside if not is_fed(v)]
+        self.engine.deadline.heed()
         path = self._folder / f"program-{next(self._numbers)}.onnx"
         entries = [entry for entry in self.graph.main.proto.input if entry.name in {v.name for v in inputs}]
         keep = tuple(value.name for value in keeps)

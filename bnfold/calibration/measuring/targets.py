@@ -257,13 +257,13 @@ def _dtype(op: Op, index: int) -> np.dtype[Any]:
 
 def _notes(graph: Graph, ops: list[Op], kept: list[Op]) -> list[str]:
     notes = []
-    if training := [op.label for op in kept if batchnorm.is_training(op)]:
+    if training := [op.label for op in kept if is_training(op)]:
         notes.append(f"{', '.join(training)} kept in training mode: what the others meet depends on the batch size")
     if random := sorted({op.type for op in graph.ops() if op.type in RANDOM}):
         notes.append(f"random operators remain ({', '.join(random)}): two runs will not agree")
     if any(drops(op) for op in graph.ops()):
         notes.append("Dropout was exported in training mode; it is in inference mode now")
-    if silent := [op for op in ops if not batchnorm.is_training(op) and _was_training(op)]:
+    if silent := [op for op in ops if not is_training(op) and _was_training(op)]:
         notes.append(
             f"PyTorch's exporter made inference nodes of {len(silent)} BatchNormalizations in training mode without a "
             "word: until now the model did not compute what it did in PyTorch"
@@ -271,9 +271,20 @@ def _notes(graph: Graph, ops: list[Op], kept: list[Op]) -> list[str]:
     return notes
 
 
+def is_training(op: Op) -> bool:
+    """Whether a BatchNormalization is in training mode, as far as can be told."""
+    try:
+        return batchnorm.is_training(op)
+    except Refused:
+        return False
+
+
 def _has_steps(op: Op) -> bool:
     if op.type == "Cast":  # from a floating-point type to another is none, nor is what computes a shape
-        made, given = op.graph.dtype(op.output), op.graph.dtype(op.data(0))
+        try:
+            made, given = op.graph.dtype(op.output), op.graph.dtype(op.data(0))
+        except Refused:  # it has no input, or nothing reads it
+            return False
         if made is None or given is None or op.graph.constant(op.output) is not None:
             return False
         return given.kind == "f" and made.kind in "iu"

@@ -23,6 +23,7 @@ import onnxruntime as ort
 
 from bnfold import malloc, telemetry
 from bnfold.calibration.error import CalibrationError
+from bnfold.confined import not_started
 from bnfold.limits import held_to
 
 _FATAL = 4
@@ -144,7 +145,7 @@ def _start(memory: int | None) -> subprocess.Popen[bytes]:
             env={**telemetry.environment(), **malloc.ENVIRONMENT, **own},
         )
     except OSError as error:
-        raise CalibrationError(f"the system does not let a process start: {error.strerror}") from error
+        raise CalibrationError(not_started(error)) from error
 
 
 def _how(code: int) -> str:

@@ -128,9 +128,10 @@ class Numbering:
 
     def keys(self, op: Op) -> list[Number]:
         """The numbers of an op's outputs if nothing else is known of them. Its bodies must have theirs."""
-        if op.type == "Identity":
+        is_plain = len(op.outputs) == 1  # else it is no valid one
+        if op.type == "Identity" and is_plain:
             return [self.numbers[op.data(0)]]
-        if op.type == "Constant" and (tensor := op.attribute("value")) is not None:
+        if op.type == "Constant" and is_plain and (tensor := op.attribute("value")) is not None:
             return [self._table.number(self._content(tensor))]  # that of an initializer, which it may be in the other
         key = self._key(op)
         return [self._table.number((key, position)) for position in range(len(op.outputs))]

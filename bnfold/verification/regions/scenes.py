@@ -128,7 +128,7 @@ class Scene:
         """Of values whose shape cannot be inferred: as it comes out in a run."""
         try:
             return self._as_run()
-        except MemoryError:
+        except (MemoryError, ValueError):  # numpy knows no array of 2^63 bytes, and no size below zero
             return {}
 
     def _as_run(self) -> dict[Value, Shape]:

@@ -122,7 +122,7 @@ def _answer(models: Sequence[bytes], providers: Sequence[str]) -> dict[str, Any]
             check=True,
             env=telemetry.environment(),
         )
-    except (subprocess.TimeoutExpired, subprocess.CalledProcessError):
+    except (subprocess.TimeoutExpired, subprocess.CalledProcessError, OSError):
         return None
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer

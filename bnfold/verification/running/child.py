@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-_NO_MEMORY = ("bad_alloc", "Failed to allocate memory", "Unable to allocate")
+_EXHAUSTED = ("bad_alloc", "Failed to allocate memory", "Unable to allocate", "pthread_create failed")
 Run = Callable[[Mapping[str, Array]], list[Any]]
 
 
@@ -126,7 +126,7 @@ def _flat(name: str, value: Any) -> list[tuple[str, Array]]:
 
 
 def _failed(error: Exception) -> dict[str, Any]:
-    is_exhausted = isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY)
+    is_exhausted = isinstance(error, MemoryError) or any(words in str(error) for words in _EXHAUSTED)
     return {"error": _text(error), "is_exhausted": is_exhausted}
 
 

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bnfold import malloc, telemetry
+from bnfold.confined import not_started
 from bnfold.limits import Deadline, Limits
 from bnfold.model_io import Model, staged, temporary_folder
 from bnfold.model_io.tensors import all_tensors
@@ -28,6 +29,7 @@ Feed = Mapping[str, Array]
 
 CHILD = Path(__file__).with_name("child.py")
 _PACKAGE = CHILD.parents[2]
+_EXHAUSTED = ("bad_alloc", "MemoryError", "cannot allocate memory", "can't start new thread")
 _LARGE = 1 << 30  # bytes of weights; what one session frees, the next one may not find
 
 CPU = ("CPUExecutionProvider",)
@@ -64,7 +66,7 @@ class Outputs:
     Attributes:
         arrays: The outputs by name.
         error: What went wrong.
-        is_exhausted: Whether that was for want of time or memory, so that it says nothing of the model.
+        is_exhausted: Whether that was for want of time, memory or processes, so that it says nothing of the model.
     """
 
     arrays: dict[str, Array] = field(default_factory=dict)
@@ -179,10 +181,12 @@ def _spawn(folder: Path, seconds: float, environment: Mapping[str, str]) -> tupl
             )
     except subprocess.TimeoutExpired:
         return f"took more than {seconds:.3g} s", True
+    except OSError as error:
+        return not_started(error), True
     if done.returncode == 0:
         return "", False
     said = done.stderr.decode(errors="replace")
-    is_exhausted = done.returncode == -signal.SIGKILL or "bad_alloc" in said or "MemoryError" in said
+    is_exhausted = done.returncode == -signal.SIGKILL or any(words in said for words in _EXHAUSTED)
     if done.returncode < 0:
         return f"the runtime crashed ({signal.Signals(-done.returncode).name})", is_exhausted
     return f"the runtime ended with code {done.returncode}: {''.join(said.strip().splitlines()[-1:])}", is_exhausted

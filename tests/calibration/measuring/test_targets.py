@@ -411,6 +411,17 @@ def test_kept_in_training_mode(method, opset, here):
     assert any("bn kept in training mode" in warning for warning in result.warnings)
 
 
+def test_what_is_not_measured_may_be_malformed(here):
+    """A Cast that reads nothing, and a BatchNormalization that stays, whose mode is a text."""
+    model = bn_model()
+    bad = helper.make_node(
+        "BatchNormalization", ["x", "gamma", "beta", "mean", "var"], ["odd"], "odd", training_mode="no"
+    )
+    model.graph.node.extend([helper.make_node("Cast", [], ["none"], to=TensorProto.INT8), bad])
+    (layer,) = calibrate(model, X, keep=["odd"], executor=here).layers
+    np.testing.assert_allclose((layer.mean, layer.var), moments(X), rtol=1e-6, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("patterns", "message"),
     [
