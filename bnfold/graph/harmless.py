@@ -30,6 +30,7 @@ KNOWN = LISTING | {
     *("Cos", "CumSum", "Floor", "Ceil", "Reciprocal", "ReduceMax", "ReduceL2", "Gelu", "Softplus", "DepthToSpace"),
     *("QuantizeLinear", "DequantizeLinear", "LSTM", "GRU", "RNN", "LogSoftmax", "LRN", "Selu", "Mish", "Round", "Sign"),
     *("Not", "And", "Or", "Less", "Greater", "LessOrEqual", "GreaterOrEqual", "TopK", "Tile"),
+    *("SplitToSequence", "SequenceAt"),
     *("Flatten", "Reshape", "Transpose", "Expand", "Split", "Shape", "Constant", "ConstantOfShape", "CastLike"),
 }
 """Operators at which inference has not failed, whatever they get but for an attribute."""
