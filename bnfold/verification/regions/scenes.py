@@ -73,11 +73,13 @@ class Scene:
 
     @cached_property
     def faults(self) -> tuple[bool, int]:
-        """Whether an operator does not take what these shapes come to, and how many values have no elements.
+        """Whether an operator does not take what these shapes come to; else, how many values have no elements.
 
         What a node holds has none at any size, as the roi of a Resize that needs none.
         """
-        return self.is_refused, sum(0 in (self._inferred(value) or ()) for value in self._made())
+        if self.is_refused:
+            return True, 0
+        return False, sum(0 in (self._inferred(value) or ()) for value in self._made())
 
     @property
     def is_refused(self) -> bool:
