@@ -162,7 +162,7 @@ class _Pair:
     def _worst(self, bound: FloatArray) -> Finding:
         bound = bound if self.both.all() else np.where(self.both, bound, 0.0)
         error = np.abs(self.old - self.new)
-        needed = np.where(error == 0, 0.0, bound)
+        needed = np.where(error == 0, 0.0, bound) if error.any() else error
         return replace(_worst(self.old, error, bound), tells=_tells(self.right, self.given, self.old, needed))
 
 
@@ -188,13 +188,15 @@ def _is_still(given: Given, rows: int) -> npt.NDArray[np.bool_]:
 
 
 def _worst(old: FloatArray, error: FloatArray, bound: FloatArray) -> Finding:
+    scale = float(np.abs(old).max()) or 1.0
+    if not error.any():
+        return Finding(0.0, 0.0, float(bound.flat[0]) / scale, shows=bool(old.any()))
     with np.errstate(over="ignore"):
         ratio = np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0)
     # of what is too far off, what is furthest off: near zero, the ratio says more of the bound than of the error
     wrong = ratio > 1
     is_wrong = bool(wrong.any())
     place = np.unravel_index(int((np.where(wrong, error, 0.0) if is_wrong else ratio).argmax()), ratio.shape)
-    scale = float(np.abs(old).max()) or 1.0
     axis = _telling_axis(wrong) if is_wrong else None
     return Finding(
         ratio=float(ratio[place]),
@@ -202,7 +204,6 @@ def _worst(old: FloatArray, error: FloatArray, bound: FloatArray) -> Finding:
         bound=float(bound[place]) / scale,
         axis=axis,
         channel=None if axis is None else int(place[axis]),
-        shows=bool(old.any() or error.any()),
     )
 
 

@@ -199,8 +199,16 @@ def _casts(region: Region, numbering: Numbering) -> list[Value]:
 
 def is_made_of_constants(value: Value) -> bool:
     """Whether it depends on nothing but what is stored; not on a shape either."""
-    reads = [read for op in _made_of(value) for read in op.reads()]
-    return all(is_stored(read) for read in [value, *reads] if read.producer is None)
+    seen, stack = {value}, [value]
+    while stack:
+        current = stack.pop()
+        if current.producer is not None:
+            new = set(current.producer.reads()) - seen
+            seen |= new
+            stack += new
+        elif not is_stored(current):
+            return False
+    return True
 
 
 def _made_of(value: Value) -> list[Op]:
