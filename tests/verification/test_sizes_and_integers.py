@@ -25,6 +25,10 @@ FAR |= {
     "seven": np.int64(7),
     "hundred": np.int64(100),
     "place": np.float32(500),
+    "start": np.array([0]),
+    "cut": np.array([500]),
+    "end": np.array([2**40]),
+    "axis": np.array([1]),
 }
 BY_HEIGHT = """n (float[1, 3, 224, 224] x) => (float[1, 3, 224, 224] y)
     {~h = Shape <start = 2, end = 3> (x) ~f = Cast <to = 1> (~h) ~d = Sub (~f, far) @}"""
@@ -33,6 +37,7 @@ BY_BATCH = """n (float[N, 8] x) => (float[N, 8] y)
 BY_PLACE = """n (float[N, L] x) => (float[N, L] y)
     {~h = Shape (x) ~l = Gather (~h, one) ~r = Range (zero, ~l, one) ~f = Cast <to = 1> (~r)
      @ ~e = Mul (~k, ~g) y = Add (x, ~e)}"""
+BY_CUT = "n (float[N, L] x) => (float[N, L] y) {@ ~c = Mul (~b, ~g) y = Concat <axis = 1> (~a, ~c)}"
 KERNELS = {"kernel": KERNEL, "scaled": SCALED, "rim": RIM, "scale": np.array([[1.1], [0.7]], np.float32)[..., None]}
 
 CASES = [
@@ -79,6 +84,7 @@ CASES = [
             ("so many more samples", BY_BATCH, "~d = Sub (~h, hundred) ~c = Equal (~d, zero)"),
             ("truth of a size", BY_BATCH, "~d = Sub (~h, seven) ~n = Cast <to = 9> (~d) ~c = Not (~n)"),
             ("places beyond one", BY_PLACE, "~b = Greater (~f, place) ~k = Cast <to = 1> (~b)"),
+            ("end of a Slice", BY_CUT, "~a = Slice (x, start, cut, axis) ~b = Slice (x, cut, end, axis)"),
             ("ramp of places", BY_PLACE, "~d = Sub (~f, place) ~k = Relu (~d)"),
         )
     ),

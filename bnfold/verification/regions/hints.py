@@ -86,12 +86,14 @@ def odd(left: Side, right: Side) -> list[float]:
 def lengths(left: Side, right: Side) -> list[tuple[int, bool]]:
     """Beyond the largest place that only one side knows, where a Slice ends, or what places are held against.
 
+    Of both sides, where it cuts what the model leaves open.
+
     In length, and (with True) in samples.
     """
     reads = [(side, read.value) for side in (left, right) for read in side.sizes if read.op.type in _PLACING]
     arrays = [side.weight(value) for side, value in reads if is_made_of_constants(value)]
     places = {int(place) for array in arrays if array.dtype.kind in "iu" for place in array.ravel()[:_MOST_ROWS]}
-    places |= _written(left) ^ _written(right)
+    places |= (_written(left) ^ _written(right)).union(_open_cuts(left), _open_cuts(right))
     far = max((abs(place) for place in places if _NEAR < abs(place) < _ENDLESS), default=0)
     return [(far + 1, False), (far, True), (far + 1, True)] if far else []
 
@@ -138,6 +140,30 @@ def _written(side: Side) -> set[int]:
     lists = ("Slice", "starts"), ("Slice", "ends"), ("EyeLike", "k")
     found = (op.attribute(name) or () for op in side.region.all_ops for kind, name in lists if op.type == kind)
     return {place for places in found for place in ([places] if isinstance(places, int) else places)}
+
+
+def _open_cuts(side: Side) -> Iterator[int]:
+    """Where a Slice begins and ends, or a diagonal is, along axes that may be longer than that."""
+    for op in side.active:
+        if op.type not in ("Slice", "Trilu", "EyeLike"):
+            continue
+        shape = op.graph.shape(op.data(0))
+        if op.type == "Slice":
+            ranges = [_setting(side, op, index, name) for index, name in ((1, "starts"), (2, "ends"))]
+            axes = _setting(side, op, 3, "axes") or range(max(map(len, ranges)))
+        else:
+            ranges, axes = [_setting(side, op, 1, "k")], range(-2, 0)
+        if shape is None or not all(isinstance(shape[axis], int) for axis in axes if -len(shape) <= axis < len(shape)):
+            yield from (place for places in ranges for place in places)
+
+
+def _setting(side: Side, op: Op, index: int, name: str) -> list[int]:
+    """Integers that an operator reads, or has as an attribute; none if they are computed."""
+    value = op.input(index)
+    if value is None:
+        stated = op.attribute(name, [])
+        return [stated] if isinstance(stated, int) else list(stated)
+    return list(map(int, side.weight(value).ravel())) if is_made_of_constants(value) else []
 
 
 def grids(region: Region, numbering: Numbering) -> Counter[tuple[Number | None, ...]]:
