@@ -50,6 +50,13 @@ CASES = [
         tensors={"short": SHORT, "padded": PADDED, "later": LATER},
     ),
     Rewriting(
+        "rows that no usual image has",
+        """n (float[N, 3, H, W] x) => (float[N, 3, P, W] y) <int64[1] rows = {2}>
+           {a = Slice (x, start, cut, rows) b = Slice (x, cut, end, rows) @ y = Concat <axis = 2> (a, ~c)}""",
+        *("~c = Mul (b, gain)", "~c = Mul (b, other)", "~c = Add (b, b)"),
+        tensors=FAR,
+    ),
+    Rewriting(
         "a diagonal that is far away",
         "n (float[N, N] x) => (float[N, N] y) {e = EyeLike (x) @ y = MatMul (x, m)}",
         "m = Identity (e)",
