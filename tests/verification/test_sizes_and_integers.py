@@ -16,9 +16,85 @@ KERNEL = RANDOM.standard_normal((2, 1, 5, 5)).astype(np.float32)
 SCALED = KERNEL * np.array([1.1, 0.7], np.float32).reshape(2, 1, 1, 1)
 RIM = SCALED.copy()
 RIM[1, 0, 4, 0] *= 1.01
+SHORT = RANDOM.standard_normal((4, 3, 2, 2)).astype(np.float32)
+PADDED, LATER = (np.pad(SHORT, [(0, 0), (0, 0), at, at]) for at in ((0, 1), (1, 0)))
+FAR = {"far": np.float32(200), "gain": np.float32(2), "other": np.float32(3), "none": np.float32(0)}
+FAR |= {
+    "zero": np.int64(0),
+    "one": np.int64(1),
+    "seven": np.int64(7),
+    "hundred": np.int64(100),
+    "place": np.float32(500),
+    "start": np.array([0]),
+    "cut": np.array([500]),
+    "end": np.array([2**40]),
+    "axis": np.array([1]),
+}
+BY_HEIGHT = """n (float[1, 3, 224, 224] x) => (float[1, 3, 224, 224] y)
+    {~h = Shape <start = 2, end = 3> (x) ~f = Cast <to = 1> (~h) ~d = Sub (~f, far) @}"""
+BY_BATCH = """n (float[N, 8] x) => (float[N, 8] y)
+    {~h = Shape <start = 0, end = 1> (x) @ ~t = Cast <to = 1> (~c) ~e = Mul (~t, ~g) y = Add (x, ~e)}"""
+BY_PLACE = """n (float[N, L] x) => (float[N, L] y)
+    {~h = Shape (x) ~l = Gather (~h, one) ~r = Range (zero, ~l, one) ~f = Cast <to = 1> (~r)
+     @ ~e = Mul (~k, ~g) y = Add (x, ~e)}"""
+BY_CUT = "n (float[N, L] x) => (float[N, L] y) {@ ~c = Mul (~b, ~g) y = Concat <axis = 1> (~a, ~c)}"
 KERNELS = {"kernel": KERNEL, "scaled": SCALED, "rim": RIM, "scale": np.array([[1.1], [0.7]], np.float32)[..., None]}
 
 CASES = [
+    Rewriting(
+        "a tap of zeros at even sizes",
+        "n (float[N, 3, H, W] x) => (float[N, 4, P, Q] y) {@}",
+        "y = Conv <strides = [2, 2]> (x, short)",
+        "y = Conv <strides = [2, 2]> (x, padded)",
+        "y = Conv <strides = [2, 2], pads = [1, 1, 0, 0]> (x, later)",
+        tensors={"short": SHORT, "padded": PADDED, "later": LATER},
+    ),
+    Rewriting(
+        "rows that no usual image has",
+        """n (float[N, 3, H, W] x) => (float[N, 3, P, W] y) <int64[1] rows = {2}>
+           {a = Slice (x, start, cut, rows) b = Slice (x, cut, end, rows) @ y = Concat <axis = 2> (a, ~c)}""",
+        *("~c = Mul (b, gain)", "~c = Mul (b, other)", "~c = Add (b, b)"),
+        tensors=FAR,
+    ),
+    Rewriting(
+        "a diagonal that is far away",
+        "n (float[N, N] x) => (float[N, N] y) {e = EyeLike (x) @ y = MatMul (x, m)}",
+        "m = Identity (e)",
+        "~f = EyeLike <k = 500> (x) m = Add (e, ~f)",
+        "~f = EyeLike <k = 500> (x) ~g = Sub (e, ~f) m = Add (~g, ~f)",
+    ),
+    *(
+        Rewriting(
+            f"{op} of a size",
+            BY_HEIGHT.replace("@", f"{made} @ y = Add (x, ~e)"),
+            *("~e = Mul (~r, gain)", "~e = Mul (~r, other)", "~e = Mul (gain, ~r)"),
+            tensors=FAR,
+        )
+        for op, made in {
+            "Relu": "~r = Relu (~d)",
+            "Clip": "~r = Clip (~d, none)",
+            "Max": "~r = Max (none, ~d)",
+            "Sign": "~s = Sign (~d) ~r = Relu (~s)",
+            "Floor": "~q = Div (~f, far) ~r = Floor (~q)",
+        }.items()
+    ),
+    *(
+        Rewriting(
+            f"{what}, the same on both sides",
+            model,
+            *(f"{made} ~g = Identity ({gain})" for gain in ("gain", "other")),
+            f"{made} ~w = Add (other, other) ~g = Div (~w, other)",
+            tensors=FAR,
+        )
+        for what, model, made in (
+            ("so many samples", BY_BATCH, "~c = Equal (~h, seven)"),
+            ("so many more samples", BY_BATCH, "~d = Sub (~h, hundred) ~c = Equal (~d, zero)"),
+            ("truth of a size", BY_BATCH, "~d = Sub (~h, seven) ~n = Cast <to = 9> (~d) ~c = Not (~n)"),
+            ("places beyond one", BY_PLACE, "~b = Greater (~f, place) ~k = Cast <to = 1> (~b)"),
+            ("end of a Slice", BY_CUT, "~a = Slice (x, start, cut, axis) ~b = Slice (x, cut, end, axis)"),
+            ("ramp of places", BY_PLACE, "~d = Sub (~f, place) ~k = Relu (~d)"),
+        )
+    ),
     Rewriting(
         "batch cut at three",
         """n (float[N, 3] x) => (float[M, 3] y) <int64[1] o = {0}, int64[1] end = {@}>

@@ -250,6 +250,9 @@ class Judge:
         worst: tuple[Finding, Given] | None = None
         made = frame(scene, border.values())
         made = made._replace(shapes=fewer(left.region, right.region, made.shapes))
+        filled = frozenset(number for number, shape in zip(border, made.shapes, strict=True) if 0 not in shape)
+        is_blind = seen.left.blind or len(filled) < len(border)
+        seen = replace(seen, filled=seen.filled | filled, left=replace(seen.left, blind=is_blind))
         for trial in made_up(self._graph, scene, border, made, kinds(owed, made), self._seed, tries, self._kept):
             try:
                 given, old, met = _suited(left, trial.given)

@@ -21,6 +21,7 @@ from bnfold.verification.regions.untried import Seen
 _FEW = 10
 _MOST_TEXTS = 32
 _MOST_ALONE = 8  # values at a border
+_LONG = 512, 1024, 2048
 _BESIDE = 1.0, -2.0  # numbers beside what is none
 
 Wanted = Sequence[Any]
@@ -129,6 +130,12 @@ OBLIGATIONS = (
     Obligation("texts", _texts, hints.words),
     Obligation("sizes", lengths=lambda left, right, _: hints.compared_sizes(left, right)),
     Obligation("places", lengths=lambda left, right, _: hints.lengths(left, right)),
+    Obligation(
+        "elements",
+        lengths=lambda left, right, seen: ((size, False) for size in _LONG if untried.unfilled(left, right, seen)),
+        unmet=untried.unfilled,
+        says="nothing that was tried has any elements in {}",
+    ),
     Obligation(
         "constants",
         lengths=lambda left, right, seen: [(len(rival.other), False) for rival in seen.idle if rival.other.ndim],

@@ -31,7 +31,7 @@ _ROWS = 4, 5, 3  # samples at the first of these sizes, at the second, and at th
 _FEW_ROWS, _MANY = 3, 30_000  # samples where the inputs have so many entries
 _MOST_DECLARED = 3
 _NONE = False, 0
-_LONGEST, _MOST_STRETCHED = 4096, 1_000_000  # positions, and entries in the inputs
+_LONGEST, _MOST_STRETCHED = 4096, 1 << 21  # positions, and entries in the inputs
 
 
 class Scene:
@@ -206,12 +206,17 @@ def taken(stage: Sequence[Scene]) -> Mapping[str, Shape] | None:
 def stretched(graph: Graph, declared: Scene, length: int, *, samples: bool = False) -> Scene | None:
     """The declared shapes, but at least so long wherever the model leaves it open; None if there is nothing to change.
 
-    A table of positions is read up to the length of the input. The number of samples stays what it is; with ``samples``
-    it alone does not, and becomes just that.
+    A table of positions is read up to the length of the input. The number of samples stays what it is, wherever it
+    stands; with ``samples`` it alone does not, and becomes just that.
     """
+    counts = {port.shape[0] for port in declared.ports if port.shape} - {None}
     inputs = {
         port.name: tuple(
-            size if isinstance(dim, int) or bool(axis) == samples else length if samples else max(size, length)
+            size
+            if isinstance(dim, int) or (axis > 0 and dim not in counts) == samples
+            else length
+            if samples
+            else max(size, length)
             for axis, (dim, size) in enumerate(zip(port.shape, declared.inputs[port.name], strict=True))
         )
         for port in declared.ports

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from bnfold.affine import FloatArray
-from bnfold.graph import Op, Value, is_float
+from bnfold.graph import Op, Value, cast_type, is_float
 from bnfold.verification.float64.carried import Rounding, rounding_to
 from bnfold.verification.float64.evaluate import ORDERING, Evaluator, is_stored
 from bnfold.verification.float64.how import How, Result
@@ -25,6 +25,8 @@ Array = npt.NDArray[Any]
 Given = Mapping[Number, Array]
 
 COMPARING = ORDERING | {"Equal"}
+# What these make of sizes changes its course at some of them.
+_BENDING = COMPARING | {"If", "Relu", "Clip", "Max", "Min", "Sign", "Abs", "Div", "Mod"}
 _BIAS_STEP = 1.0  # of the bias of a quantised operator: it is in units of products of scales, which are rounded too
 _ON_THE_WAY = 4.0  # roundings of a BatchNormalization's parameter until it is in a weight: of v + eps, √, s / √ and s W
 
@@ -51,7 +53,7 @@ class Side:
         sizes: The same of integers that say where or how much.
         retuned: Its operators with floating-point attributes that no operator of the other side has.
         decided: Its Ifs that take the same branch whatever the inputs hold.
-        compared: Its comparisons of sizes, and Ifs that go by them, which may be others where sizes are small.
+        compared: Its comparisons of sizes, and what else may go by them otherwise where they are small: an If, a Relu.
         conditions: The number of what each of its Ifs goes by.
         how: How its operators are evaluated.
     """
@@ -147,13 +149,14 @@ def active_operators(region: Region) -> tuple[Op, ...]:
 
 
 def compared_sizes(region: Region, numbering: Numbering) -> frozenset[Op]:
-    """Comparisons of sizes, and Ifs that go by them."""
+    """Comparisons of sizes, and what else may go by them otherwise where they are small."""
 
     def is_of_sizes(op: Op) -> bool:
         reads = [value for value in (op.inputs[:1] if op.type == "If" else op.inputs) if value is not None]
         return all(value in numbering.constants for value in reads) and not all(map(is_made_of_constants, reads))
 
-    return frozenset(op for op in region.all_ops if op.type in COMPARING | {"If"} and is_of_sizes(op))
+    bending = (op for op in region.all_ops if op.type in _BENDING or cast_type(op) == np.bool_)
+    return frozenset(filter(is_of_sizes, bending))
 
 
 def lone_reads(

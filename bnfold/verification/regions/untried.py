@@ -6,12 +6,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from bnfold.graph import Op
+from bnfold.graph import Op, Value
 from bnfold.verification.float64.evaluate import ORDERING
 from bnfold.verification.float64.how import NOTHING, Coverage
 from bnfold.verification.regions.exercise import Rival
 from bnfold.verification.regions.hints import UNIFORM
-from bnfold.verification.regions.numbering import effective_attributes, known_attributes
+from bnfold.verification.regions.numbering import Number, effective_attributes, known_attributes
 from bnfold.verification.regions.regions import named
 from bnfold.verification.regions.side import Side
 
@@ -29,6 +29,7 @@ class Seen:
         refused: Why AFTER did not take values that BEFORE took.
         tells: Whether a difference would have shown in some trial.
         shows: Whether anything but zeros came of some trial.
+        filled: Values at the border that had elements.
         is_exact: Whether the sides were equal to the last bit.
         tried: What trials were for, by the names of obligations.
     """
@@ -39,8 +40,24 @@ class Seen:
     refused: str = ""
     tells: bool = False
     shows: bool = False
+    filled: frozenset[Number] = frozenset()
     is_exact: bool = True
     tried: tuple[str, ...] = ()
+
+
+def unfilled(left: Side, right: Side, seen: Seen) -> str:
+    """Values at the border that had no elements, and may have some."""
+    border = (
+        (side, value)
+        for side in (left, right)
+        for value, number in side.region.border.items()
+        if number not in seen.filled
+    )
+    return ", ".join(sorted({repr(value.name) for side, value in border if not _is_always_empty(side, value)}))
+
+
+def _is_always_empty(side: Side, value: Value) -> bool:
+    return any(0 in (op.graph.shape(value) or ()) for op in side.region.ops[:1])
 
 
 def odd_conditions(left: Side, right: Side, seen: Seen) -> str:

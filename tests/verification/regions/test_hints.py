@@ -55,7 +55,7 @@ def test_whether_samples_meet(line, meet):
 @pytest.mark.parametrize(
     ("line", "sizes"),
     [
-        ("y = Less (height, many)", [(1, False), (201, False), (201, True)]),
+        ("y = Less (height, many)", [(1, False), (200, False), (200, True), (202, False), (202, True)]),
         ("y = Less (height, few)", []),
         ("y = Equal (height, width)", [(1, False)]),
     ],
