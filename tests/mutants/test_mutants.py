@@ -12,6 +12,7 @@ import bnfold
 from bnfold.reasons import Reason
 from mutants.examine import Depth, examine
 from mutants.mutations import mutant
+from mutants.operators import network
 from mutants.originals import originals
 
 HEAD = '<ir_version: 8, opset_import: ["": 17, "d": 1]> net '
@@ -252,5 +253,12 @@ def test_some_mutants():
     """The first few of the campaign of benchmarks/mutate.py."""
     models = originals()
     told = [examine(mutant(models, number)) for number in range(300)]
+    assert [what for what in told if not what.startswith("ok: ")] == []
+    assert {"ok: refused", "ok: folded", "ok: nothing to fold"} <= set(told)
+
+
+def test_some_operators():
+    """The first few of the campaign of benchmarks/operators.py."""
+    told = [examine(network(number)) for number in range(60)]
     assert [what for what in told if not what.startswith("ok: ")] == []
     assert {"ok: refused", "ok: folded", "ok: nothing to fold"} <= set(told)
