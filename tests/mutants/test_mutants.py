@@ -145,6 +145,13 @@ def faulty() -> Iterator[object]:
     for op_type, inputs in (("Einsum", ["x", "w"]), ("Add", ["x"]), ("Add", []), ("Reshape", ["x"]), ("Split", [])):
         yield pytest.param(above(node(op_type, inputs, ["c"])), id=f"{op_type}-of-{len(inputs)}")
     yield pytest.param(conv_bn(lambda made: made.graph.node[1].output.__setitem__(0, "")), id="no-output")
+    for op_type, inputs in (
+        *(("Add", ["x", "x"]), ("Identity", ["x"]), ("BatchNormalization", ["c", *"gbmv"]), ("Dropout", [*"xgg"])),
+        *(("RandomNormalLike", ["x"]), ("Constant", []), ("Mul", ["c", "g"])),
+    ):
+        for outputs in ([], [""]):
+            beside = conv_bn(lambda made: made.graph.node.insert(1, node(op_type, inputs, outputs)))  # noqa: B023
+            yield pytest.param(beside, id=f"{op_type}-of-outputs-{outputs}")
     for attribute in (
         helper.make_attribute("group", "one"),
         helper.make_attribute("pads", 1.5),
