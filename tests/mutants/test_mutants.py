@@ -182,6 +182,7 @@ def faulty() -> Iterator[object]:
     yield pytest.param(conv_bn(passing_through), id="function-that-does-nothing")
     yield pytest.param(conv_bn(doubling), id="list-of-sizes-doubled")
     yield pytest.param(conv_bn(of_a_huge_batch), id="huge-input")
+    yield pytest.param(conv_bn(joining_a_number), id="list-of-sizes-joined-with-a-number")
 
 
 def sparse(indices: list[int] | list[list[int]], dims: Sequence[int] = (3, 3, 1, 1), count: int = 2) -> Change:
@@ -207,6 +208,17 @@ def doubling(made: onnx.ModelProto) -> None:
     """A list of sizes, joined with itself forty times, which ONNX's data propagation would write out."""
     lines = [helper.make_node("Shape", ["x"], ["s0"])]
     lines += [helper.make_node("Concat", [f"s{n}", f"s{n}"], [f"s{n + 1}"], axis=0) for n in range(40)]
+    for place, node in enumerate(lines):
+        made.graph.node.insert(place, node)
+
+
+def joining_a_number(made: onnx.ModelProto) -> None:
+    """A Reshape to a size by itself, which is no list, joined with a list."""
+    made.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    made.graph.initializer.append(helper.make_tensor("zero", TensorProto.INT64, [], [0]))
+    lines = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Gather", ["s", "zero"], ["n"])]
+    lines += [helper.make_node("Concat", ["n", "s"], ["t"], axis=0), helper.make_node("Reshape", ["x", "t"], ["c"])]
+    del made.graph.node[0]
     for place, node in enumerate(lines):
         made.graph.node.insert(place, node)
 
