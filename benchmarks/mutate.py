@@ -2,7 +2,7 @@
 
     python benchmarks/mutate.py --count 100000 --seed 7
     python benchmarks/mutate.py --count 2000 --depth run     runs the model and the folded one as well
-    python benchmarks/mutate.py --write 1234                 writes the model of that number to mutant_1234.onnx
+    python benchmarks/mutate.py --write 1234                 writes the model of that number to model_1234.onnx
 
 The originals are models/*.onnx and those of tests/cases; tests/mutants says how they are changed. A mutant runs in a
 process that the system ends after --seconds, whatever it is doing then. Exit status 1 if there is any fault; one found
@@ -20,8 +20,9 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
@@ -34,34 +35,47 @@ from mutants.mutations import mutant
 from mutants.originals import originals
 
 _MEMORY = 4 << 30  # bytes of a process
-_SHOWN = 5  # mutants of each kind
+_SHOWN = 5  # models of each kind
+
+Made = Callable[[int], bytes]
+Target = Callable[[bytes], str]
 
 
 def main() -> int:
     """Exit status 1 if there is any fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=5000, help="how many mutants")
-    parser.add_argument("--seed", type=int, default=0, help="which mutants: another number, others")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--seconds", type=float, default=10.0, help="for one mutant")
     parser.add_argument(
         "--depth", choices=[depth.value for depth in Depth], default="fold", help="what is done with it"
     )
-    parser.add_argument("--write", type=int, nargs="+", help="mutants, by the numbers that a run has printed")
-    options = parser.parse_args()
+    options = with_options(parser).parse_args()
     models = originals()
+    made, target = partial(mutant, models), partial(examine, depth=Depth(options.depth))
+    return run(options, made, target, f"mutants of {len(models)} models")
+
+
+def with_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Those of `run`."""
+    parser.add_argument("--count", type=int, default=5000, help="how many models")
+    parser.add_argument("--seed", type=int, default=0, help="which of them: another number, others")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--seconds", type=float, default=10.0, help="for one of them")
+    parser.add_argument("--write", type=int, nargs="+", help="models, by the numbers that a run has printed")
+    return parser
+
+
+def run(options: argparse.Namespace, made: Made, target: Target, what: str) -> int:
+    """Makes models by their numbers and gives them to a target; 1 if it says anything but `ok: …`, or does not end."""
     if options.write:
         for number in options.write:
-            Path(f"mutant_{number}.onnx").write_bytes(mutant(models, number))
+            Path(f"model_{number}.onnx").write_bytes(made(number))
         return 0
     start = time.perf_counter()
     first = options.seed * 10_000_000
     numbers = range(first, first + options.count)
-    shares = [numbers[k :: options.workers] for k in range(options.workers)]
-    campaign = [_Share(models, share, options.seconds, Depth(options.depth)) for share in shares]
+    shares = [_Share(made, target, numbers[k :: options.workers], options.seconds) for k in range(options.workers)]
     with ThreadPoolExecutor(options.workers) as threads:  # a process waits while nobody reads what it has found
-        found = _merged(chain.from_iterable(threads.map(lambda share: list(share.outcomes()), campaign)))
-    print(f"{options.count} mutants of {len(models)} models in {time.perf_counter() - start:.0f} s")
+        found = _merged(chain.from_iterable(threads.map(lambda share: list(share.outcomes()), shares)))
+    print(f"{options.count} {what} in {time.perf_counter() - start:.0f} s")
     for kind, those in sorted(found.items(), key=lambda item: -len(item[1])):
         print(f"{len(those):8} {kind}" if kind.startswith("ok: ") else f"{len(those):8} {kind}: {those[:_SHOWN]}")
     return int(any(not kind.startswith("ok: ") for kind in found))
@@ -75,11 +89,11 @@ def _merged(outcomes: Iterable[tuple[str, int]]) -> dict[str, list[int]]:
 
 
 class _Share:
-    """Some mutants, one after the other, in a process that is started anew where it ends early."""
+    """Some models, one after the other, in a process that is started anew where it ends early."""
 
-    def __init__(self, models: Sequence[bytes], numbers: range, seconds: float, depth: Depth) -> None:
-        self._models, self._numbers = models, numbers
-        self._seconds, self._depth = seconds, depth
+    def __init__(self, made: Made, target: Target, numbers: range, seconds: float) -> None:
+        self._made, self._target = made, target
+        self._numbers, self._seconds = numbers, seconds
         self._at = mmap.mmap(-1, 8)  # shared with the process: how many it has begun
         self._start(0)
 
@@ -118,7 +132,7 @@ class _Share:
             number = self._numbers[position]
             self._at[:] = (position + 1).to_bytes(8, "little")
             signal.setitimer(signal.ITIMER_REAL, self._seconds)
-            outcome = examine(mutant(self._models, number), self._depth)
+            outcome = self._target(self._made(number))
             signal.setitimer(signal.ITIMER_REAL, 0)
             pickle.dump((outcome, number), results)
             results.flush()

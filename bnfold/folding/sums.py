@@ -204,7 +204,7 @@ def _is_sum(op: Op) -> bool:
         and op.opset >= 7
         and len(op.inputs) == 2
         and all(value is not None and op.graph.constant(value) is None for value in op.inputs)
-        and op.outputs[:1] not in ([], [None])
+        and op.outputs[0] is not None
     )
 
 

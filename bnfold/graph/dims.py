@@ -98,7 +98,8 @@ def _moved(index: Index, op: Op, depth: int) -> Objects | None:
         return inputs[0]
     try:
         settings = [dims if op.type == "Concat" else dims.astype(np.int64) for dims in inputs[1:]]
-        return EVALUATORS[op.type](op, [inputs[0], *settings])
+        # numpy takes a single name out of its array
+        return np.asarray(EVALUATORS[op.type](op, [inputs[0], *settings]), object)
     except (NotEvaluated, ArithmeticError, LookupError, TypeError, ValueError):
         return None
 

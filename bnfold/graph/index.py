@@ -345,7 +345,8 @@ class Graph:
             op.bodies = [self._index_graph(body, scope, scope.opsets) for body in bodies(node)]
             for body in op.bodies:
                 body.owner = op
-        op.outputs = tuple([scope.own(name) if name else None for name in node.output[:]])
+        # a node without outputs is no valid one; it is taken for one whose only output is omitted
+        op.outputs = tuple([scope.own(name) if name else None for name in node.output[:] or [""]])
         for index, value in enumerate(op.outputs):
             if value is not None:
                 value.producer, value.index = op, index

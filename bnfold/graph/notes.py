@@ -46,7 +46,7 @@ def channel_notes(graph: GraphProto, types: Types) -> Iterator[Note]:
         parameters = (sizes.get(node.input[1]) or shape_of(types.get(node.input[1]))) if is_norm else None
         if parameters is None or len(parameters) != 1 or not isinstance(parameters[0], int):
             continue
-        for name in made & {node.input[0], node.output[0]}:
+        for name in made & {node.input[0], *node.output[:1]}:
             shape = shape_of(types.get(name))
             if shape is not None and len(shape) > 1 and not isinstance(shape[1], int):
                 yield name, types[name].tensor_type.elem_type, (shape[0], parameters[0], *shape[2:])

@@ -110,7 +110,7 @@ def _refuse(constant: str) -> NoReturn:
 
 def _told(error: Exception) -> str:
     line, code = explained(error)
-    if code == 2:
+    if code != 70:
         return "ok: refused" if isinstance(error, bnfold.ModelError) else f"ok: {line[:60]}"
     ours = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename.startswith(_PACKAGE)]
     places = " < ".join(f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in ours[:-4:-1])

@@ -12,6 +12,7 @@ import bnfold
 from bnfold.reasons import Reason
 from mutants.examine import Depth, examine
 from mutants.mutations import mutant
+from mutants.operators import network
 from mutants.originals import originals
 
 HEAD = '<ir_version: 8, opset_import: ["": 17, "d": 1]> net '
@@ -144,6 +145,13 @@ def faulty() -> Iterator[object]:
     for op_type, inputs in (("Einsum", ["x", "w"]), ("Add", ["x"]), ("Add", []), ("Reshape", ["x"]), ("Split", [])):
         yield pytest.param(above(node(op_type, inputs, ["c"])), id=f"{op_type}-of-{len(inputs)}")
     yield pytest.param(conv_bn(lambda made: made.graph.node[1].output.__setitem__(0, "")), id="no-output")
+    for op_type, inputs in (
+        *(("Add", ["x", "x"]), ("Identity", ["x"]), ("BatchNormalization", ["c", *"gbmv"]), ("Dropout", [*"xgg"])),
+        *(("RandomNormalLike", ["x"]), ("Constant", []), ("Mul", ["c", "g"])),
+    ):
+        for outputs in ([], [""]):
+            beside = conv_bn(lambda made: made.graph.node.insert(1, node(op_type, inputs, outputs)))  # noqa: B023
+            yield pytest.param(beside, id=f"{op_type}-of-outputs-{outputs}")
     for attribute in (
         helper.make_attribute("group", "one"),
         helper.make_attribute("pads", 1.5),
@@ -174,6 +182,7 @@ def faulty() -> Iterator[object]:
     yield pytest.param(conv_bn(passing_through), id="function-that-does-nothing")
     yield pytest.param(conv_bn(doubling), id="list-of-sizes-doubled")
     yield pytest.param(conv_bn(of_a_huge_batch), id="huge-input")
+    yield pytest.param(conv_bn(joining_a_number), id="list-of-sizes-joined-with-a-number")
 
 
 def sparse(indices: list[int] | list[list[int]], dims: Sequence[int] = (3, 3, 1, 1), count: int = 2) -> Change:
@@ -199,6 +208,17 @@ def doubling(made: onnx.ModelProto) -> None:
     """A list of sizes, joined with itself forty times, which ONNX's data propagation would write out."""
     lines = [helper.make_node("Shape", ["x"], ["s0"])]
     lines += [helper.make_node("Concat", [f"s{n}", f"s{n}"], [f"s{n + 1}"], axis=0) for n in range(40)]
+    for place, node in enumerate(lines):
+        made.graph.node.insert(place, node)
+
+
+def joining_a_number(made: onnx.ModelProto) -> None:
+    """A Reshape to a size by itself, which is no list, joined with a list."""
+    made.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n"
+    made.graph.initializer.append(helper.make_tensor("zero", TensorProto.INT64, [], [0]))
+    lines = [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("Gather", ["s", "zero"], ["n"])]
+    lines += [helper.make_node("Concat", ["n", "s"], ["t"], axis=0), helper.make_node("Reshape", ["x", "t"], ["c"])]
+    del made.graph.node[0]
     for place, node in enumerate(lines):
         made.graph.node.insert(place, node)
 
@@ -252,5 +272,12 @@ def test_some_mutants():
     """The first few of the campaign of benchmarks/mutate.py."""
     models = originals()
     told = [examine(mutant(models, number)) for number in range(300)]
+    assert [what for what in told if not what.startswith("ok: ")] == []
+    assert {"ok: refused", "ok: folded", "ok: nothing to fold"} <= set(told)
+
+
+def test_some_operators():
+    """The first few of the campaign of benchmarks/operators.py."""
+    told = [examine(network(number)) for number in range(60)]
     assert [what for what in told if not what.startswith("ok: ")] == []
     assert {"ok: refused", "ok: folded", "ok: nothing to fold"} <= set(told)
