@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "calibration": {
         "affine",
         "batchnorm",
+        "confined",
         "data",
         "escape",
         "graph",
@@ -110,6 +111,7 @@ MAY_IMPORT = {
     "commands": {
         "",
         "calibration.picture",
+        "confined",
         "escape",
         "explanations",
         "limits",

@@ -12,12 +12,13 @@ import numpy.typing as npt
 import onnx
 
 from bnfold.affine import FloatArray
-from bnfold.graph import Op, Value, cast_type
+from bnfold.graph import Op, cast_type
 from bnfold.verification.float64.kernel import Array
 from bnfold.verification.float64.rules import is_continuous
 from bnfold.verification.regions.numbering import Number, Numbering
 from bnfold.verification.regions.regions import Region
 from bnfold.verification.regions.side import COMPARING, Side, is_made_of_constants
+from bnfold.verification.regions.sizes import ENDLESS
 
 MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
 # What these do at one size, and at one place, they do at every other.
@@ -26,9 +27,6 @@ UNIFORM = MOVING | {
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
 }
 _SAMPLE_BY_SAMPLE = UNIFORM - {"Gemm", "MatMul"} | {"Cast", "Pow"}
-_PLACING = COMPARING | {"Slice", "Trilu", "Min", "Max", "Mod", "Clip", "Range", "ReverseSequence", "LSTM", "GRU", "RNN"}
-_NEAR, _ENDLESS = 4, 1 << 30  # places up to here are met anyway, integers from here on stand for the end
-_MET = 32  # steps of sizes up to here are met anyway
 _REACHING = frozenset({"Min", "Max", "Add", "Sub", "Conv", "Gemm", "BatchNormalization"})
 _MOST_BOUNDS = 1 << 12
 _REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
@@ -83,89 +81,6 @@ def odd(left: Side, right: Side) -> list[float]:
     return [number for op_type, numbers in _ODD.items() if op_type in types for number in numbers]
 
 
-def lengths(left: Side, right: Side) -> list[tuple[int, bool]]:
-    """Beyond the largest place that only one side knows, where a Slice ends, or what places are held against.
-
-    Of both sides, where it cuts what the model leaves open.
-
-    In length, and (with True) in samples.
-    """
-    reads = [(side, read.value) for side in (left, right) for read in side.sizes if read.op.type in _PLACING]
-    arrays = [side.weight(value) for side, value in reads if is_made_of_constants(value)]
-    places = {int(place) for array in arrays if array.dtype.kind in "iu" for place in array.ravel()[:_MOST_ROWS]}
-    places |= (_written(left) ^ _written(right)).union(_open_cuts(left), _open_cuts(right))
-    far = max((abs(place) for place in places if _NEAR < abs(place) < _ENDLESS), default=0)
-    return [(far + 1, False), (far, True), (far + 1, True)] if far else []
-
-
-def compared_sizes(left: Side, right: Side) -> list[tuple[int, bool]]:
-    """The declared sizes, and some beyond the numbers that sizes are held against, unless those are met anyway."""
-    found: set[tuple[int, bool]] = set()
-    for side in (left, right):
-        for op in side.compared:
-            near = _MET if op.type in ("Div", "Mod") else _NEAR
-            far = {number for number in map(int, _size_numbers(side, op)) if near < number < _ENDLESS}
-            if far or _is_of_two_sizes(op):
-                # a size may be held against a number, or places up to a size
-                beyond = far | {number + 2 for number in far}
-                found |= {(1, False), *itertools.product(beyond, (False, True))}
-    return sorted(found)
-
-
-def _is_of_two_sizes(op: Op) -> bool:
-    """Whether sizes are held against each other, or decide which branch is taken."""
-    reads = [op.graph.constant(value) for value in op.inputs if value is not None and op.type != "If"]
-    bounds = (float(np.abs(known.float64()).max(initial=0)) for known in reads if known is not None)
-    return op.type in COMPARING | {"If"} and min(bounds, default=math.inf) > _NEAR
-
-
-def _size_numbers(side: Side, op: Op) -> Iterator[float]:
-    """What an operator holds sizes against: the constants that it reads, and those that its sizes are computed with."""
-    seen, stack = set[Value](), list(op.inputs)
-    while stack:
-        value = stack.pop()
-        if value is None or value in seen:
-            continue
-        seen.add(value)
-        if is_made_of_constants(value):
-            numbers = side.weight(value)
-            if numbers.size <= _MOST_ROWS and numbers.dtype.kind in "iuf":
-                yield from np.abs(numbers[np.isfinite(numbers)]).tolist()
-        elif value.producer is not None and value.producer.type not in ("Shape", "Size"):
-            stack += value.producer.reads()
-
-
-def _written(side: Side) -> set[int]:
-    """The places that a Slice of old versions has as attributes, and the diagonal of an EyeLike."""
-    lists = ("Slice", "starts"), ("Slice", "ends"), ("EyeLike", "k")
-    found = (op.attribute(name) or () for op in side.region.all_ops for kind, name in lists if op.type == kind)
-    return {place for places in found for place in ([places] if isinstance(places, int) else places)}
-
-
-def _open_cuts(side: Side) -> Iterator[int]:
-    """Where a Slice begins and ends, or a diagonal is, along axes that may be longer than that."""
-    for op in side.active:
-        if op.type not in ("Slice", "Trilu", "EyeLike"):
-            continue
-        shape = op.graph.shape(op.data(0))
-        if op.type == "Slice":
-            ranges = [_setting(side, op, index, name) for index, name in ((1, "starts"), (2, "ends"))]
-            axes = _setting(side, op, 3, "axes") or range(max(map(len, ranges)))
-        else:
-            ranges, axes = [_setting(side, op, 1, "k")], range(-2, 0)
-        if shape is None or not all(isinstance(shape[axis], int) for axis in axes if -len(shape) <= axis < len(shape)):
-            yield from (place for places in ranges for place in places)
-
-
-def _setting(side: Side, op: Op, index: int, name: str) -> list[int]:
-    """Integers that an operator reads, or has as an attribute; none if they are computed."""
-    value = op.input(index)
-    if value is None:
-        stated = op.attribute(name, [])
-        return [stated] if isinstance(stated, int) else list(stated)
-    return list(map(int, side.weight(value).ravel())) if is_made_of_constants(value) else []
-
-
 def grids(region: Region, numbering: Numbering) -> Counter[tuple[Number | None, ...]]:
     """The scales and zero points of the QuantizeLinears of a region."""
     quantizers = (op for op in region.all_ops if op.type == "QuantizeLinear")
@@ -201,7 +116,7 @@ def _keeps_samples(side: Side, op: Op) -> bool:
         return op.input(3) is None and first[0] == first[len(first) // 2] == 0
     ends, axes, steps = (*others, *[[]] * 3)[:3]
     cuts = zip(axes or range(len(first)), first, ends, steps or [1] * len(first), strict=False)
-    return all(axis > 0 or (end >= _ENDLESS and (axis, start, step) == (0, 0, 1)) for axis, start, end, step in cuts)
+    return all(axis > 0 or (end >= ENDLESS and (axis, start, step) == (0, 0, 1)) for axis, start, end, step in cuts)
 
 
 def _ends(op: Op) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.verification.regions import hints, untried
+from bnfold.verification.regions import hints, sizes, untried
 from bnfold.verification.regions.border import LARGE, STILL, Frame, Kind
 from bnfold.verification.regions.side import Side
 from bnfold.verification.regions.untried import Seen
@@ -128,8 +128,8 @@ OBLIGATIONS = (
     Obligation("no numbers", lambda _, wanted: [Kind("normal", levels=(k, *_BESIDE)) for k in wanted], hints.odd),
     Obligation("labels", _winners, hints.winners),
     Obligation("texts", _texts, hints.words),
-    Obligation("sizes", lengths=lambda left, right, _: hints.compared_sizes(left, right)),
-    Obligation("places", lengths=lambda left, right, _: hints.lengths(left, right)),
+    Obligation("sizes", lengths=lambda left, right, _: sizes.compared_sizes(left, right)),
+    Obligation("places", lengths=lambda left, right, _: sizes.lengths(left, right)),
     Obligation(
         "elements",
         lengths=lambda left, right, seen: ((size, False) for size in _LONG if untried.unfilled(left, right, seen)),

@@ -7,9 +7,10 @@ from bnfold.graph import Graph
 from bnfold.model_io import load
 from bnfold.verification.float64.evaluate import Evaluator
 from bnfold.verification.float64.how import How
-from bnfold.verification.regions.hints import compared_sizes, meeting
+from bnfold.verification.regions.hints import meeting
 from bnfold.verification.regions.regions import Region
 from bnfold.verification.regions.side import Side, active_operators
+from bnfold.verification.regions.sizes import compared_sizes
 
 CONSTANTS = """
     <int64[1] zero = {0}, int64[1] one = {1}, int64[1] end = {2147483647}, int64[6] sides = {0, 1, 0, 0, 1, 0},

@@ -1,0 +1,100 @@
+"""How large inputs have to be to tell two regions apart: beyond what sizes and places are held against."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from bnfold.graph import Op, Value
+from bnfold.verification.regions.side import COMPARING, Side, is_made_of_constants
+
+ENDLESS = 1 << 30
+"""Integers from here on stand for the end of an axis."""
+_PLACING = COMPARING | {"Slice", "Trilu", "Min", "Max", "Mod", "Clip", "Range", "ReverseSequence", "LSTM", "GRU", "RNN"}
+_NEAR = 4  # places up to here are met anyway
+_MET = 32  # steps of sizes up to here, too
+_MOST_NUMBERS = 32  # of a constant
+
+
+def lengths(left: Side, right: Side) -> list[tuple[int, bool]]:
+    """Beyond the largest place that only one side knows, or where both cut what the model leaves open.
+
+    A place is where a Slice ends, or what places are held against. In length, and (with True) in samples.
+    """
+    reads = [(side, read.value) for side in (left, right) for read in side.sizes if read.op.type in _PLACING]
+    arrays = [side.weight(value) for side, value in reads if is_made_of_constants(value)]
+    places = {int(place) for array in arrays if array.dtype.kind in "iu" for place in array.ravel()[:_MOST_NUMBERS]}
+    places |= (_written(left) ^ _written(right)).union(_open_cuts(left), _open_cuts(right))
+    far = max((abs(place) for place in places if _NEAR < abs(place) < ENDLESS), default=0)
+    return [(far + 1, False), (far, True), (far + 1, True)] if far else []
+
+
+def compared_sizes(left: Side, right: Side) -> list[tuple[int, bool]]:
+    """The declared sizes, and some beyond the numbers that sizes are held against, unless those are met anyway."""
+    found: set[tuple[int, bool]] = set()
+    for side in (left, right):
+        for op in side.compared:
+            near = _MET if op.type in ("Div", "Mod") else _NEAR
+            far = {number for number in map(int, _size_numbers(side, op)) if near < number < ENDLESS}
+            if far or _is_of_two_sizes(op):
+                # a size may be held against a number, or places up to a size
+                beyond = far | {number + 2 for number in far}
+                found |= {(1, False), *itertools.product(beyond, (False, True))}
+    return sorted(found)
+
+
+def _is_of_two_sizes(op: Op) -> bool:
+    """Whether sizes are held against each other, or decide which branch is taken."""
+    reads = [op.graph.constant(value) for value in op.inputs if value is not None and op.type != "If"]
+    bounds = (float(np.abs(known.float64()).max(initial=0)) for known in reads if known is not None)
+    return op.type in COMPARING | {"If"} and min(bounds, default=math.inf) > _NEAR
+
+
+def _size_numbers(side: Side, op: Op) -> Iterator[float]:
+    """What an operator holds sizes against: the constants that it reads, and those that its sizes are computed with."""
+    seen, stack = set[Value](), list(op.inputs)
+    while stack:
+        value = stack.pop()
+        if value is None or value in seen:
+            continue
+        seen.add(value)
+        if is_made_of_constants(value):
+            numbers = side.weight(value)
+            if numbers.size <= _MOST_NUMBERS and numbers.dtype.kind in "iuf":
+                yield from np.abs(numbers[np.isfinite(numbers)]).tolist()
+        elif value.producer is not None and value.producer.type not in ("Shape", "Size"):
+            stack += value.producer.reads()
+
+
+def _written(side: Side) -> set[int]:
+    """The places that a Slice of old versions has as attributes, and the diagonal of an EyeLike."""
+    lists = ("Slice", "starts"), ("Slice", "ends"), ("EyeLike", "k")
+    found = (op.attribute(name) or () for op in side.region.all_ops for kind, name in lists if op.type == kind)
+    return {place for places in found for place in ([places] if isinstance(places, int) else places)}
+
+
+def _open_cuts(side: Side) -> Iterator[int]:
+    """Where a Slice begins and ends, or a diagonal is, along axes that may be longer than that."""
+    for op in side.active:
+        if op.type not in ("Slice", "Trilu", "EyeLike"):
+            continue
+        shape = op.graph.shape(op.data(0))
+        if op.type == "Slice":
+            ranges = [_setting(side, op, index, name) for index, name in ((1, "starts"), (2, "ends"))]
+            axes = _setting(side, op, 3, "axes") or range(max(map(len, ranges)))
+        else:
+            ranges, axes = [_setting(side, op, 1, "k")], range(-2, 0)
+        if shape is None or not all(isinstance(shape[axis], int) for axis in axes if -len(shape) <= axis < len(shape)):
+            yield from (place for places in ranges for place in places)
+
+
+def _setting(side: Side, op: Op, index: int, name: str) -> list[int]:
+    """Integers that an operator reads, or has as an attribute; none if they are computed."""
+    value = op.input(index)
+    if value is None:
+        stated = op.attribute(name, [])
+        return [stated] if isinstance(stated, int) else list(stated)
+    return list(map(int, side.weight(value).ravel())) if is_made_of_constants(value) else []
