@@ -178,7 +178,7 @@ class Evaluated:
 
     def _made(self) -> Array:
         with np.errstate(all="ignore"):
-            values = self._evaluate()
+            values = np.asarray(self._evaluate())  # numpy makes a scalar of what has no axes
         values.flags.writeable = False  # others get it, too
         return values
 

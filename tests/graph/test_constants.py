@@ -236,6 +236,12 @@ def test_each_reader_gets_an_array_of_its_own():
     assert found.float64().all()
 
 
+def test_a_number_without_axes():
+    """Such as numpy makes a scalar of, which is no array."""
+    found = constant(model("s = Constant <value_float = 2.0> () y = Mul (s, s)"))
+    assert (found.array().tolist(), found.float64().tolist()) == (4.0, 4.0)
+
+
 def test_large_arrays_of_a_moment_ago_are_kept():
     """Of the size that fits; the oldest go first, and what is too large is made each time."""
     recent, made = Recent(most=64), []
