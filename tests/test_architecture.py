@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "explanations": {"reasons"},
     "limits": set(),
     "malloc": set(),
+    "memo": set(),
     "page": {"escape", "version"},
     "reasons": {"escape"},
     "schemas": {"page"},
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "model_io": {"escape"},
     "data": {"model_io"},
     # a model, and what its nodes mean
-    "graph": {"affine", "confined", "limits", "model_io", "reasons", "rounding"},
+    "graph": {"affine", "confined", "limits", "memo", "model_io", "reasons", "rounding"},
     "batchnorm": {"affine", "graph", "reasons"},
     # what operators can do, and when it is done
     "ops": {"affine", "batchnorm", "graph", "reasons", "rounding"},
@@ -60,6 +61,7 @@ MAY_IMPORT = {
         "graph",
         "limits",
         "malloc",
+        "memo",
         "model_io",
         "reasons",
         "page",

@@ -13,6 +13,7 @@ import onnx
 from bnfold.affine import FloatArray
 from bnfold.graph.evaluate import converted
 from bnfold.graph.facts import Array
+from bnfold.memo import Memo
 from bnfold.model_io import Model, ModelError
 from bnfold.rounding import rounded
 
@@ -109,30 +110,6 @@ class Sparse:
         return self.array().astype(np.float64)
 
 
-class Recent:
-    """Large arrays that were computed a moment ago: several questions are asked of one. The oldest go.
-
-    Args:
-        most: Bytes of all together.
-    """
-
-    def __init__(self, most: int = 1 << 26) -> None:
-        self._most = most
-        self._arrays: dict[object, Array] = {}
-
-    def get(self, owner: object, make: Callable[[], Array]) -> Array:
-        """What the owner made, or makes now."""
-        array = self._arrays.pop(owner) if owner in self._arrays else make()
-        if array.nbytes <= self._most:
-            self._arrays[owner] = array
-        while sum(kept.nbytes for kept in self._arrays.values()) > self._most:
-            del self._arrays[next(iter(self._arrays))]
-        return array
-
-    def clear(self) -> None:
-        self._arrays.clear()
-
-
 class Evaluated:
     """The result of an operator on constants, evaluated when asked for.
 
@@ -141,7 +118,7 @@ class Evaluated:
     """
 
     def __init__(
-        self, preview: Array, evaluate: Callable[[], Array], cost: int = 0, recent: Recent | None = None
+        self, preview: Array, evaluate: Callable[[], Array], cost: int = 0, recent: Memo | None = None
     ) -> None:
         self.shape = preview.shape
         self.dtype = preview.dtype
@@ -172,7 +149,7 @@ class Evaluated:
         if self._kept is not None:
             return self._kept
         if self._recent is not None and prod(self.shape) > SMALL:
-            return self._recent.get(self, self._made)
+            return self._recent.get(self, self._made, lambda values: values.nbytes)
         self._kept = self._made()
         return self._kept
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from bnfold.graph.arrays import SMALL, Evaluated, Recent, Sparse, Stored, is_float
+from bnfold.graph.arrays import SMALL, Evaluated, Sparse, Stored, is_float
 from bnfold.graph.evaluate import (
     EVALUATORS,
     MAX_ELEMENTS,
@@ -29,11 +29,13 @@ from bnfold.graph.evaluate import (
 from bnfold.graph.facts import Array, Constant, Dim
 from bnfold.graph.op import Index, Op, Value
 from bnfold.graph.quantization import ZERO_POINT, Dequantized, Grid, Quantized, is_dequantize, is_quantize
+from bnfold.memo import Memo
 from bnfold.model_io.tensors import all_tensors, holds_real_numbers, type_name
 from bnfold.reasons import Refused
 
 _NOT_REAL = "cOSU"  # kinds of numpy's types: complex, and text
 _MOST_TIMES = 16  # a constant of the largest size is computed on the way to another
+_RECENT = 1 << 26  # bytes of large constants that were computed a moment ago: several questions are asked of one
 _MAX_DEPTH = 64  # operators between an initializer and its reader
 
 
@@ -45,7 +47,7 @@ class Constants:
         self._inputs_are_constant = inputs_are_constant
         self._known: dict[Value, Constant | None] = {}
         self._pending: set[Value] = set()
-        self._recent = Recent()
+        self._recent = Memo(_RECENT)
         self.too_large: set[Value] = set()
         training = index.model.proto.training_info  # names initializers that a training step assigns to
         bindings = [binding for info in training for binding in (*info.update_binding, *info.initialization_binding)]

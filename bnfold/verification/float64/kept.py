@@ -1,20 +1,17 @@
-"""What was made once and may be asked for again, as much of it as there is room for."""
+"""What operators made of values, and the values: regions that overlap ask for it again."""
 
 from __future__ import annotations
 
 import itertools
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
 
 import numpy as np
 
+from bnfold.memo import Memo
 from bnfold.verification.float64.carried import Num
 from bnfold.verification.float64.how import Coverage
 from bnfold.verification.float64.kernel import Array
-
-_Made = TypeVar("_Made")
 
 _MOST = 1 << 28  # bytes
 _AROUND = 1500  # bytes of what tells an entry from others and holds its arrays, which may be short
@@ -44,16 +41,14 @@ class Made:
 
 
 class Kept:
-    """Things by what they were made of; those that nobody asked for longest go first.
+    """Arrays, and what operators made of them.
 
     Args:
         most: Bytes of all of them together.
     """
 
     def __init__(self, most: int = _MOST) -> None:
-        self._most = most
-        self._held = 0
-        self._entries: OrderedDict[Hashable, tuple[object, int]] = OrderedDict()
+        self._memo = Memo(most, _AROUND)
 
     @classmethod
     def within(cls, memory: int | None) -> Kept:
@@ -62,23 +57,12 @@ class Kept:
 
     def array(self, key: Hashable, make: Callable[[], Array]) -> Array:
         """The array that belongs to a key, made if it is not there."""
-        return self._get(key, make, lambda array: array.nbytes)
+        return self._memo.get(key, make, lambda array: array.nbytes)
 
     def made(self, key: Hashable, make: Callable[[], Made]) -> Made:
         """What an operator made, likewise."""
-        return self._get(key, make, lambda made: made.nbytes)
+        return self._memo.get(key, make, lambda made: made.nbytes)
 
     def serial(self, array: Array) -> int:
         """The number of an array that is given. As long as it is kept it has the same, and no other has."""
-        return self._get(id(array), lambda: (next(_SERIALS), array), lambda _: array.nbytes)[0]
-
-    def _get(self, key: Hashable, make: Callable[[], _Made], size: Callable[[_Made], int]) -> _Made:
-        if key in self._entries:
-            self._entries.move_to_end(key)
-            return cast("_Made", self._entries[key][0])
-        made = make()
-        self._entries[key] = made, size(made) + _AROUND
-        self._held += self._entries[key][1]
-        while self._held > self._most:
-            self._held -= self._entries.popitem(last=False)[1][1]
-        return made
+        return self._memo.get(id(array), lambda: (next(_SERIALS), array), lambda _: array.nbytes)[0]

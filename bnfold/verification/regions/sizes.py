@@ -27,7 +27,8 @@ def lengths(left: Side, right: Side) -> list[tuple[int, bool]]:
     reads = [(side, read.value) for side in (left, right) for read in side.sizes if read.op.type in _PLACING]
     arrays = [side.weight(value) for side, value in reads if is_made_of_constants(value)]
     places = {int(place) for array in arrays if array.dtype.kind in "iu" for place in array.ravel()[:_MOST_NUMBERS]}
-    places |= (_written(left) ^ _written(right)).union(_open_cuts(left), _open_cuts(right))
+    ours, theirs = set(_cuts(left)), set(_cuts(right))
+    places |= {place for place, is_open in ours | theirs if is_open or (place, is_open) not in ours & theirs}
     far = max((abs(place) for place in places if _NEAR < abs(place) < ENDLESS), default=0)
     return [(far + 1, False), (far, True), (far + 1, True)] if far else []
 
@@ -69,26 +70,21 @@ def _size_numbers(side: Side, op: Op) -> Iterator[float]:
             stack += value.producer.reads()
 
 
-def _written(side: Side) -> set[int]:
-    """The places that a Slice of old versions has as attributes, and the diagonal of an EyeLike."""
-    lists = ("Slice", "starts"), ("Slice", "ends"), ("EyeLike", "k")
-    found = (op.attribute(name) or () for op in side.region.all_ops for kind, name in lists if op.type == kind)
-    return {place for places in found for place in ([places] if isinstance(places, int) else places)}
-
-
-def _open_cuts(side: Side) -> Iterator[int]:
-    """Where a Slice begins and ends, or a diagonal is, along axes that may be longer than that."""
+def _cuts(side: Side) -> Iterator[tuple[int, bool]]:
+    """Where a Slice begins and ends, or a diagonal is; and whether its axes may be longer than is known."""
     for op in side.active:
         if op.type not in ("Slice", "Trilu", "EyeLike"):
             continue
-        shape = op.graph.shape(op.data(0))
         if op.type == "Slice":
-            ranges = [_setting(side, op, index, name) for index, name in ((1, "starts"), (2, "ends"))]
-            axes = _setting(side, op, 3, "axes") or range(max(map(len, ranges)))
+            places = [_setting(side, op, index, name) for index, name in ((1, "starts"), (2, "ends"))]
+            axes = _setting(side, op, 3, "axes") or range(max(map(len, places)))
         else:
-            ranges, axes = [_setting(side, op, 1, "k")], range(-2, 0)
-        if shape is None or not all(isinstance(shape[axis], int) for axis in axes if -len(shape) <= axis < len(shape)):
-            yield from (place for places in ranges for place in places)
+            places, axes = [_setting(side, op, 1, "k")], range(-2, 0)
+        shape = op.graph.shape(op.data(0))
+        is_open = shape is None or any(
+            not isinstance(shape[axis], int) for axis in axes if -len(shape) <= axis < len(shape)
+        )
+        yield from ((place, is_open) for place in itertools.chain.from_iterable(places))
 
 
 def _setting(side: Side, op: Op, index: int, name: str) -> list[int]:
