@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import chain
 from typing import Any, TypeVar
 
@@ -31,6 +32,8 @@ from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 _SECONDS, _A_BYTE = 1.0, 1e-6  # of CPU time: a few hundred times as long as it takes
 _PATIENCE = 60.0  # times that, by the clock, for a machine that is busy
 _MEMORY, _BYTES = 1 << 30, 100  # and for each byte of a model
+
+_FEW_OPERATORS = 1 << 12  # that differ, of which what inference says is kept
 
 _Result = TypeVar("_Result")
 _Nodes = Any  # a repeated field of nodes
@@ -104,28 +107,57 @@ def apart(work: Callable[[], _Result], size: int) -> _Result:
 
 
 def inferred_types(
-    schema: onnx.defs.OpSchema, node: NodeProto, types: Mapping[str, TypeProto], data: Mapping[str, TensorProto]
+    opset: int, node: NodeProto, types: Mapping[str, TypeProto], data: Mapping[str, TensorProto]
 ) -> dict[str, TypeProto]:
-    """What inference says of the outputs of one operator, by name.
+    """What inference says of the outputs of one operator, by name; nobody may write to it.
 
     Args:
-        schema: Its definition.
-        node: The operator.
+        opset: The version of its definition.
+        node: The operator, of the standard domain.
         types: Those of its inputs, no size below zero among them.
         data: Its inputs that are known.
 
     Raises:
-        Exception: The operator does not take what it gets.
+        Exception: The operator does not take what it gets, or there is none of that name.
         Exhausted: Inference ended its process, or took too long.
     """
+    made = _made(opset, _nameless(node, types, data).SerializeToString(deterministic=True))
+    return {name: made[place] for place, name in enumerate(node.output) if place in made}
+
+
+def _nameless(node: NodeProto, types: Mapping[str, TypeProto], data: Mapping[str, TensorProto]) -> ModelProto:
+    """A model of that operator alone, the same for all that are alike: networks repeat a few of them many times."""
+    model = ModelProto()
+    own = model.graph.node.add()
+    own.CopyFrom(node)
+    own.ClearField("name")
+    own.ClearField("doc_string")
+    places = {name: f"x{place}" for place, name in enumerate(node.input) if name}
+    own.input[:] = [places.get(name, "") for name in node.input]
+    own.output[:] = [f"y{place}" if name else "" for place, name in enumerate(node.output)]
+    for name, place in places.items():
+        if name in types:
+            model.graph.input.add(name=place).type.CopyFrom(types[name])
+        if name in data:
+            model.graph.initializer.add().CopyFrom(data[name])
+            model.graph.initializer[-1].name = place
+    return model
+
+
+@lru_cache(_FEW_OPERATORS)
+def _made(opset: int, alone: bytes) -> Mapping[int, TypeProto]:
+    """What inference says of the outputs of the one operator of a model, by their places."""
+    model = parse(alone)
+    node = model.graph.node[0]
+    schema = onnx.defs.get_schema(node.op_type, opset)
+    types = {entry.name: entry.type for entry in model.graph.input}
+    data = {tensor.name: tensor for tensor in model.graph.initializer}
 
     def made() -> dict[str, TypeProto]:
-        return onnx.shape_inference.infer_node_outputs(schema, node, dict(types), dict(data))
+        return onnx.shape_inference.infer_node_outputs(schema, node, types, data)
 
-    alone = ModelProto(graph=GraphProto(node=[node], initializer=data.values()))
-    for name, kind in types.items():
-        alone.graph.input.add(name=name).type.CopyFrom(kind)
-    return made() if is_harmless(alone) else apart(made, alone.ByteSize())
+    found = made() if is_harmless(model) else apart(made, len(alone))
+    return {place: found[name] for place, name in enumerate(node.output) if name in found}
 
 
 def _end_quietly(seconds: float) -> None:

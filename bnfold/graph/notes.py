@@ -128,7 +128,7 @@ def types_made(
     if has_sizes_below_zero(types):
         return {}
     try:
-        return inferred_types(onnx.defs.get_schema(node.op_type, opset), node, types, data)
+        return inferred_types(opset, node, types, data)
     except Exhausted:
         return {}
     except (onnx.defs.SchemaError, onnx.checker.ValidationError):  # unknown, or a type that it does not have: bfloat16

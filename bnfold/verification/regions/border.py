@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -41,6 +41,13 @@ class Frame(NamedTuple):
     def rows(self) -> int:
         """How many samples there are."""
         return min((shape[0] for shape in self.shapes if shape), default=1)
+
+    @property
+    def of_a_sample(self) -> tuple[tuple[int | None, ...], ...]:
+        """The shapes, but for the number of samples."""
+        return tuple(
+            (None if shape[0] == self.rows else shape[0], *shape[1:]) if shape else () for shape in self.shapes
+        )
 
     @property
     def integers(self) -> list[tuple[int, ...]]:
@@ -89,6 +96,15 @@ def frame(scene: Scene, border: Iterable[Value]) -> Frame:
     return Frame(tuple(_shape(scene, value) for value in border), tuple(map(scene.dtype, border)))
 
 
+def says_nothing_new(made: Frame, told: Iterable[Frame]) -> bool:
+    """Whether nothing is left to make up that was not there before: these shapes, or two numbers of such samples.
+
+    What a region makes of its border depends on nothing else.
+    """
+    counts = {other.rows for other in told if other.of_a_sample == made.of_a_sample}
+    return made.rows in counts or len(counts) > 1
+
+
 def made_up(
     graph: Graph,
     scene: Scene,
@@ -126,7 +142,9 @@ def made_up(
         for position, (number, value) in enumerate(border.items()):
             key = (seed, turn, place, number)
             own = kind if kind.only in (None, position) else replace(kind, levels=())
-            make = partial(_values, key, graph, scene, value, shapes[number], own, truths.get(number))
+            draw = (seed, turn, number), shapes[number]  # the same for all kinds: it takes the longest
+            normal = partial(kept.array, draw, partial(_normal, *draw))
+            make = partial(_values, key, graph, scene, value, shapes[number], own, truths.get(number), normal)
             given[number] = kept.array((scene, key, shapes[number], own, truths.get(number)), make)
         yield Trial(given, kind)
 
@@ -146,6 +164,7 @@ def _values(
     shape: tuple[int, ...],
     kind: Kind,
     truth: bool | None,
+    normal: Callable[[], FloatArray],
 ) -> Array:
     random, dtype = np.random.default_rng(seed), scene.dtype(value)
     if dtype == np.object_ and value.producer is None:
@@ -161,7 +180,11 @@ def _values(
         return _drawn(random, np.array(choices), shape).astype(dtype)
     if kind.levels:
         return _drawn(random, np.array(kind.levels), shape)
-    numbers = kind.size * _numbers(random, shape, kind.name)
+    if not kind.size:
+        return np.zeros(shape)
+    numbers = _numbers(random, normal(), kind.name)
+    if kind.size != 1 or kind.places:
+        numbers = kind.size * numbers
     for sample, place in zip(numbers, kind.places, strict=False) if numbers.ndim > 1 else ():
         for axis in range(sample.ndim):
             if place < sample.shape[axis]:
@@ -174,10 +197,15 @@ def _drawn(random: np.random.Generator, some: Array, shape: tuple[int, ...]) -> 
     return random.permutation(np.resize(random.permutation(some), math.prod(shape))).reshape(shape)
 
 
-def _numbers(random: np.random.Generator, shape: tuple[int, ...], kind: str) -> FloatArray:
+def _normal(seed: Sequence[int], shape: tuple[int, ...]) -> FloatArray:
     if math.prod(shape) > _MOST:
         raise MemoryError  # numpy says that in many ways
-    x = random.standard_normal(shape)
+    return np.asarray(np.random.default_rng(seed).standard_normal(shape))
+
+
+def _numbers(random: np.random.Generator, x: FloatArray, kind: str) -> FloatArray:
+    """Of a kind, made of normal ones."""
+    shape = x.shape
     if kind == "coarse":  # whole numbers, and those between two of them
         return np.rint(2 * x) / 2
     if kind == "normal" or not shape:

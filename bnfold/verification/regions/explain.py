@@ -89,13 +89,24 @@ def compared(left: Side, right: Side, given: Given, old: Array) -> tuple[Finding
         if not both.any():
             raise CannotEvaluate("nothing finite comes of it")
         old, new = np.where(both, old, 0.0), np.where(both, new, 0.0)
+    if np.array_equal(old, new):
+        return _equal(given, old, error), coverage
     pair = _Pair(left, right, given, both, old, new)
     return pair.explained(np.zeros(old.shape) if error is None else error), coverage
 
 
 def is_mostly_finite(value: Array) -> bool:
     """Whether what was given suits the operators that made this of it, as negative numbers do not suit a root."""
-    return value.dtype != np.float64 or not value.size or float(np.isfinite(value).mean()) >= 0.5
+    return value.dtype != np.float64 or bool(2 * np.count_nonzero(np.isfinite(value)) >= value.size)
+
+
+def _equal(given: Given, value: FloatArray, error: FloatArray | None) -> Finding:
+    """Of sides that made the same to the last bit: any difference would have shown."""
+    first = float(abs(value.flat[0]) * _LAST_DIGITS + (0.0 if error is None else error.flat[0]))
+    largest = float(max(value.max(), -value.min()))
+    rows = len(value) if value.ndim else 1
+    tells = not (_are_zeros(value.reshape(rows, -1)) | _is_still(given, rows)).all()
+    return Finding(0.0, 0.0, first / (largest or 1.0), tells=tells, shows=largest > 0)
 
 
 @dataclass(frozen=True)
@@ -162,7 +173,7 @@ class _Pair:
     def _worst(self, bound: FloatArray) -> Finding:
         bound = bound if self.both.all() else np.where(self.both, bound, 0.0)
         error = np.abs(self.old - self.new)
-        needed = np.where(error == 0, 0.0, bound) if error.any() else error
+        needed = np.where(error == 0, 0.0, bound)
         return replace(_worst(self.old, error, bound), tells=_tells(self.right, self.given, self.old, needed))
 
 
@@ -184,13 +195,18 @@ def _tells(right: Side, given: Given, old: FloatArray, bound: FloatArray) -> boo
 def _is_still(given: Given, rows: int) -> npt.NDArray[np.bool_]:
     """Which samples are made of zeros alone: what comes of them says nothing of the weights."""
     arrays = [x.reshape(rows, -1) for x in given.values() if x.ndim and len(x) == rows and x.size]
-    return np.logical_and.reduce([~x.any(axis=1) for x in arrays]) if arrays else np.zeros(rows, bool)
+    return np.logical_and.reduce(list(map(_are_zeros, arrays))) if arrays else np.zeros(rows, bool)
+
+
+def _are_zeros(x: Array) -> npt.NDArray[np.bool_]:
+    """Which samples are nothing else; most that are not show it at once."""
+    found = np.asarray(x[:, 0] == 0)
+    found[found] = ~x[found].any(axis=1)
+    return found
 
 
 def _worst(old: FloatArray, error: FloatArray, bound: FloatArray) -> Finding:
     scale = float(np.abs(old).max()) or 1.0
-    if not error.any():
-        return Finding(0.0, 0.0, float(bound.flat[0]) / scale, shows=bool(old.any()))
     with np.errstate(over="ignore"):
         ratio = np.divide(error, bound, out=np.where(error > 0, np.inf, 0.0), where=bound > 0)
     # of what is too far off, what is furthest off: near zero, the ratio says more of the bound than of the error

@@ -18,12 +18,12 @@ from bnfold.verification.float64.how import Coverage, How
 from bnfold.verification.float64.kept import Kept
 from bnfold.verification.float64.kernel import Array, as_real
 from bnfold.verification.regions.blame import changed_operators, culprit
-from bnfold.verification.regions.border import frame, made_up
+from bnfold.verification.regions.border import Frame, frame, made_up, says_nothing_new
 from bnfold.verification.regions.exercise import rivals
 from bnfold.verification.regions.explain import Finding, NotTaken, compared, is_mostly_finite
 from bnfold.verification.regions.extract import evidence
 from bnfold.verification.regions.hints import grids, is_uniform
-from bnfold.verification.regions.numbering import Numbering
+from bnfold.verification.regions.numbering import Number, Numbering
 from bnfold.verification.regions.obligations import Obligation, Wanted, kinds, lengths, unmet, wanted
 from bnfold.verification.regions.positions import fewer
 from bnfold.verification.regions.precision import narrowed
@@ -204,12 +204,16 @@ class Judge:
         problem, refused, saw_all = "", "", False
         one_is_enough, owed = is_uniform(left, right), wanted(left, right)
         rest, asked, is_open = deque(scenes or self._scenes), set[Scene](), False
+        told = list[Frame]()
         while rest:
             scene = rest.popleft()
             if not scenes and saw_all and (one_is_enough or not scene.is_small) and scene not in asked:
                 break
             try:
-                found, given, now = self._found(left, right, scene, owed, seen, tries)
+                made = _frame(left, right, scene)
+                if not scenes and saw_all and seen.tells and not seen.idle and says_nothing_new(made, told):
+                    continue
+                found, given, now = self._found(left, right, scene, made, owed, seen, tries)
             except OutOfTime:
                 raise
             except CannotEvaluate as error:
@@ -225,6 +229,7 @@ class Judge:
                     rest = deque([stated, *(other for other in rest if other is not stated)])
                 asked.add(stated)
                 continue
+            told.append(made)
             saw_all |= not (now.left.blind or now.right.blind)
             seen = replace(now, left=replace(now.left, blind=False), right=replace(now.right, blind=False))
             if result.outcome is Outcome.NOT_EVALUATED or found.ratio > result.error:
@@ -243,13 +248,18 @@ class Judge:
         return next((other for other in self._scenes if other.inputs == scene.stated.inputs), scene.stated)
 
     def _found(
-        self, left: Side, right: Side, scene: Scene, owed: Mapping[Obligation, Wanted], seen: Seen, tries: int
+        self,
+        left: Side,
+        right: Side,
+        scene: Scene,
+        made: Frame,
+        owed: Mapping[Obligation, Wanted],
+        seen: Seen,
+        tries: int,
     ) -> tuple[Finding, Given, Seen]:
         """The first trial in which the sides differ, else the worst of them; with the values at the border for it."""
-        border = {number: value for side in (right, left) for value, number in side.region.border.items()}
+        border = _border(left, right)
         worst: tuple[Finding, Given] | None = None
-        made = frame(scene, border.values())
-        made = made._replace(shapes=fewer(left.region, right.region, made.shapes))
         filled = frozenset(number for number, shape in zip(border, made.shapes, strict=True) if 0 not in shape)
         is_blind = seen.left.blind or len(filled) < len(border)
         seen = replace(seen, filled=seen.filled | filled, left=replace(seen.left, blind=is_blind))
@@ -284,6 +294,15 @@ class Judge:
             seen = replace(seen, idle=tuple(rival for rival in seen.idle if not rival.matters(given)))
         assert worst is not None
         return *worst, seen
+
+
+def _border(left: Side, right: Side) -> dict[Number, Value]:
+    return {number: value for side in (right, left) for value, number in side.region.border.items()}
+
+
+def _frame(left: Side, right: Side, scene: Scene) -> Frame:
+    made = frame(scene, _border(left, right).values())
+    return made._replace(shapes=fewer(left.region, right.region, made.shapes))
 
 
 def _key(left: Region, right: Region, tries: int) -> object:
