@@ -24,9 +24,9 @@ from bnfold.verification.regions.scenes import Scene
 Array = npt.NDArray[Any]
 LARGE = 100.0
 _MOST = 1 << 40  # entries of one value
+_MANY = 1 << 12  # entries, of which some are large, and some of either sign
 _CYCLE = 4  # kinds of samples, the last of which is zero
 STILL = _CYCLE - 1  # so many samples, and one of the usual ones is zero
-_DECADES = 1.5  # by which the sizes of channels go up and down
 _TRUTHS = 4  # trials where a condition is to be made up
 _WORD = "word"
 
@@ -142,7 +142,8 @@ def made_up(
         for position, (number, value) in enumerate(border.items()):
             key = (seed, turn, place, number)
             own = kind if kind.only in (None, position) else replace(kind, levels=())
-            draw = (seed, turn, number), shapes[number]  # the same for all kinds: it takes the longest
+            asks = 0 if math.prod(shapes[number]) > _MANY else place  # many are drawn once for all kinds: it takes long
+            draw = (seed, turn, asks, number, 1), shapes[number]
             normal = partial(kept.array, draw, partial(_normal, *draw))
             make = partial(_values, key, graph, scene, value, shapes[number], own, truths.get(number), normal)
             given[number] = kept.array((scene, key, shapes[number], own, truths.get(number)), make)
@@ -182,7 +183,7 @@ def _values(
         return _drawn(random, np.array(kind.levels), shape)
     if not kind.size:
         return np.zeros(shape)
-    numbers = _numbers(random, normal(), kind.name)
+    numbers = _numbers(normal(), kind.name)
     if kind.size != 1 or kind.places:
         numbers = kind.size * numbers
     for sample, place in zip(numbers, kind.places, strict=False) if numbers.ndim > 1 else ():
@@ -203,18 +204,15 @@ def _normal(seed: Sequence[int], shape: tuple[int, ...]) -> FloatArray:
     return np.asarray(np.random.default_rng(seed).standard_normal(shape))
 
 
-def _numbers(random: np.random.Generator, x: FloatArray, kind: str) -> FloatArray:
+def _numbers(x: FloatArray, kind: str) -> FloatArray:
     """Of a kind, made of normal ones."""
     shape = x.shape
     if kind == "coarse":  # whole numbers, and those between two of them
         return np.rint(2 * x) / 2
     if kind == "normal" or not shape:
         return x
-    large = LARGE * x
-    for axis in {1, len(shape) - 1} - {0, len(shape)}:
-        sizes = [1] * len(shape)
-        sizes[axis] = shape[axis]
-        large *= 10 ** random.uniform(-_DECADES, _DECADES, sizes)
+    power = x * x
+    large = LARGE * x * power * power  # over many decades: in some place, one number outweighs all others of a sum
     if kind == "mixed":
         large[::_CYCLE] = x[::_CYCLE]
         large[2::_CYCLE] = LARGE * x[2::_CYCLE]
