@@ -20,6 +20,10 @@ ELSE = {
     "chooses from a table": "g = Cast <to = 7> (x) t = Constant <value_floats = [1.0, 2.0, 3.0]> () b = Gather (t, g)",
 }
 
+OVERRULED = """n (float[N, 4] x) => (float[N, 4] y) <float k = {0.7}, bool no = {0}, bool yes = {1}>
+    {m = ReduceMax <keepdims = 0> (x) g = Greater (m, k) p = Greater (x, k) n = Neg (x) @}"""
+CHOICE = "then_branch = t () => (float[N, 4] a) {a = Neg (x)}, else_branch = e () => (float[N, 4] b) {b = Mul (x, x)}"
+
 RIGHT = [
     pytest.param(
         "n (float[N, 8] x) => (float[N, 8] y) <float k = {1e6}> {r = Relu (x) @}",
@@ -132,6 +136,23 @@ RIGHT = [
             "else_branch = e () => (float[N, 4] b) {b = Neg (x)}>",
         ),
         id="a condition is negated under its name, and the branches change places",
+    ),
+    *(
+        pytest.param(OVERRULED, parts, id=f"{what} that is overruled, of {type_}")
+        for what, type_, parts in (
+            ("an And", "a Where", ("c = And (p, no) y = Where (c, n, x)", "y = Identity (x)")),
+            ("an Or", "a Where", ("c = Or (p, yes) y = Where (c, n, x)", "y = Neg (x)")),
+            ("an And", "an If", (f"c = And (g, no) y = If (c) <{CHOICE}>", "y = Mul (x, x)")),
+            ("an Or", "an If", (f"d = Or (yes, g) c = Not (d) y = If (c) <{CHOICE}>", "y = Mul (x, x)")),
+        )
+    ),
+    pytest.param(
+        "n (float[2, N] x) => (float[2, N] y) <int64 o = {1}, int64 big = {300}> {s = Shape (x) k = Gather (s, o) @}",
+        (
+            f"c = Greater (k, big) y = If (c) <{BRANCHES}>",
+            f"c = LessOrEqual (k, big) d = Not (c) y = If (d) <{BRANCHES}>",
+        ),
+        id="a condition on an open size is negated twice",
     ),
     *(
         pytest.param(UNREACHED.format(1), ("b = Exp (x)", part), id=f"a branch that is never taken {what}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from bnfold.verification.regions.side import COMPARING, Side, is_made_of_constan
 ENDLESS = 1 << 30
 """Integers from here on stand for the end of an axis."""
 _PLACING = COMPARING | {"Slice", "Trilu", "Min", "Max", "Mod", "Clip", "Range", "ReverseSequence", "LSTM", "GRU", "RNN"}
+_CONDITIONS = frozenset({"If", "Not", "And", "Or", "Cast", "Squeeze", "Reshape"})
 _NEAR = 4  # places up to here are met anyway
 _MET = 32  # steps of sizes up to here, too
 _MOST_NUMBERS = 32  # of a constant
@@ -35,16 +36,37 @@ def lengths(left: Side, right: Side) -> list[tuple[int, bool]]:
 
 def compared_sizes(left: Side, right: Side) -> list[tuple[int, bool]]:
     """The declared sizes, and some beyond the numbers that sizes are held against, unless those are met anyway."""
+    return _beyond((side, op) for side in (left, right) for op in side.compared | side.counting)
+
+
+def telling_sizes(left: Side, right: Side) -> list[tuple[int, bool]]:
+    """Those of them that are needed: both sides can be forced into a branch that none of them takes."""
+    return _beyond((side, op) for side in (left, right) for op in side.compared if not _decides(op))
+
+
+def _beyond(compared: Iterable[tuple[Side, Op]]) -> list[tuple[int, bool]]:
     found: set[tuple[int, bool]] = set()
-    for side in (left, right):
-        for op in side.compared:
-            near = _MET if op.type in ("Div", "Mod") else _NEAR
-            far = {number for number in map(int, _size_numbers(side, op)) if near < number < ENDLESS}
-            if far or _is_of_two_sizes(op):
-                # a size may be held against a number, or places up to a size
-                beyond = far | {number + 2 for number in far}
-                found |= {(1, False), *itertools.product(beyond, (False, True))}
+    for side, op in compared:
+        near = _MET if op.type in ("Div", "Mod") else _NEAR
+        far = {number for number in map(int, _size_numbers(side, op)) if near < number < ENDLESS}
+        if far or _is_of_two_sizes(op):
+            # a size may be held against a number, or places up to a size
+            beyond = far | {number + 2 for number in far}
+            found |= {(1, False), *itertools.product(beyond, (False, True))}
     return sorted(found)
+
+
+def _decides(op: Op) -> bool:
+    """Whether it says which branch is taken, and nothing else."""
+    uses = [use.op for value in op.outputs if value is not None and not value.is_output for use in value.readers]
+    return op.type == "If" or (bool(uses) and all(use.type in _CONDITIONS and _decides(use) for use in uses))
+
+
+def turns(left: Side, right: Side) -> list[int]:
+    """The largest number that the number of an iteration is held against, and those beyond it."""
+    counting = ((side, op) for side in (left, right) for op in side.counting)
+    far = [int(number) for side, op in counting for number in _size_numbers(side, op) if number < ENDLESS]
+    return [max(far) + 1, max(far) + 2] if max(far, default=0) > _NEAR else []
 
 
 def _is_of_two_sizes(op: Op) -> bool:

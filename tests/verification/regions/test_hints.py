@@ -103,6 +103,7 @@ def side_of(text, *, compares=True):
         frozenset(),
         frozenset(),
         compared,
+        frozenset(),
         {},
         How(),
     )
