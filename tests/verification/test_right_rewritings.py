@@ -7,6 +7,13 @@ from verification.helpers import parsed
 from bnfold.verification import Verdict, verify
 
 MATRIX = {"w": np.arange(12, dtype=np.float32).reshape(4, 3) / 7}
+BIAS = np.arange(32, dtype=np.float32) / 32
+CELL = {
+    "input_w": np.sin(np.arange(64, dtype=np.float32)).reshape(1, 16, 4),
+    "state_w": np.cos(np.arange(64, dtype=np.float32)).reshape(1, 16, 4),
+    "two_b": BIAS.reshape(1, 32),
+    "one_b": np.concatenate([BIAS[:16] + BIAS[16:], np.zeros(16, np.float32)]).reshape(1, 32),
+}
 
 BRANCHES = "then_branch = t () => (float[2, N] a) {a = Neg (x)}, else_branch = e () => (float[2, N] b) {b = Mul (x, x)}"
 
@@ -137,6 +144,11 @@ RIGHT = [
         ),
         id="a condition is negated under its name, and the branches change places",
     ),
+    pytest.param(
+        "n (float[6, N, 4] x) => (float[6, 1, N, 4] y) {@}",
+        tuple(f"y = LSTM <hidden_size = 4> (x, input_w, state_w, {bias})" for bias in ("two_b", "one_b")),
+        id="two biases of an LSTM are added up",
+    ),
     *(
         pytest.param(OVERRULED, parts, id=f"{what} that is overruled, of {type_}")
         for what, type_, parts in (
@@ -189,7 +201,7 @@ def test_a_name_is_no_excuse(before, after):
 @pytest.mark.parametrize(("frame", "nodes"), RIGHT)
 def test_right_rewritings_are_equal(frame, nodes):
     """Region by region, with nothing left out."""
-    before, after = (parsed(frame.replace("@", part), 17, MATRIX if "w)" in part else {}) for part in nodes)
+    before, after = (parsed(frame.replace("@", part), 17, CELL | MATRIX) for part in nodes)
     result = verify(before, after, run=False)
     assert result.verdict is Verdict.EQUIVALENT
     assert result.complete

@@ -257,6 +257,26 @@ def test_random_operators_are_not_one():
     assert verify(before, after).verdict is not Verdict.EQUIVALENT
 
 
+@pytest.mark.parametrize(
+    ("before", "wrong"),
+    [
+        ('y = StringNormalizer <case_change_action = "LOWER"> (a)', "y = Identity (a)"),
+        ("y = StringConcat (a, b)", "y = StringConcat (b, a)"),
+        (
+            'c, d = StringSplit <delimiter = ","> (a) y = Cast <to = 8> (d)',
+            "c, d = StringSplit (a) y = Cast <to = 8> (d)",
+        ),
+    ],
+    ids=["case", "order", "parts"],
+)
+def test_texts_are_of_several_kinds(before, wrong):
+    """In capitals and not, of several words, and others at the same place of another input."""
+    model = "n (string[N] a, string[N] b) => (string[N] y) {@}"
+    first, second, same = (parsed(model.replace("@", part), 20) for part in (before, wrong, before))
+    assert not verify(first, second, run=False).passed
+    assert verify(first, same, run=False).verdict is Verdict.EQUIVALENT
+
+
 @pytest.mark.parametrize(("value", "verdict"), [(4, Verdict.EQUIVALENT), (5, Verdict.DIFFERENT)])
 def test_texts_are_looked_up(value, verdict):
     """No text that is made up is in a dictionary: its own keys are tried."""

@@ -91,7 +91,8 @@ def _is_selective(read: Read) -> bool:
 
 def _reads(side: Side) -> Iterator[tuple[Read, Array]]:
     for read in side.alone:
-        is_told = (read.op.type in UNIFORM or read.op.type in KERNELS) and not _is_hidden(read.op)
+        is_bias = read.op.type in ("LSTM", "GRU", "RNN") and read.index == 3
+        is_told = is_bias or ((read.op.type in UNIFORM or read.op.type in KERNELS) and not _is_hidden(read.op))
         if not is_told and is_made_of_constants(read.value):
             yield read, side.weight(read.value)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from bnfold.verification.regions import hints, sizes, untried
 from bnfold.verification.regions.border import LARGE, STILL, Frame, Kind
+from bnfold.verification.regions.scenes import SHORT
 from bnfold.verification.regions.side import Side
 from bnfold.verification.regions.untried import Seen
 
@@ -141,7 +142,7 @@ OBLIGATIONS = (
     Obligation("labels", _winners, hints.winners),
     Obligation("texts", _texts, hints.words),
     _far("sizes", sizes.compared_sizes, sizes.telling_sizes),
-    _far("places", sizes.lengths, sizes.lengths),
+    _far("places", sizes.lengths, sizes.telling_lengths),
     Obligation(
         "iterations",
         _integers,
@@ -157,7 +158,9 @@ OBLIGATIONS = (
     ),
     Obligation(
         "constants",
-        lengths=lambda left, right, seen: [(len(rival.other), False) for rival in seen.idle if rival.other.ndim],
+        lengths=lambda left, right, seen: [
+            (max(len(rival.other), SHORT + 1), False) for rival in seen.idle if rival.other.ndim
+        ],
         unmet=lambda left, right, seen: ", ".join(sorted(set(map(str, seen.idle)))),
         says="{} differs, and nothing that was tried tells",
     ),

@@ -33,6 +33,9 @@ _MOST_DECLARED = 3
 _NONE = False, 0
 _LONGEST, _MOST_STRETCHED = 4096, 1 << 21  # positions, and entries in the inputs
 
+SHORT = 5
+"""Up to here, a length that is asked for is meant to be just that."""
+
 
 class Scene:
     """The shape of every value, for one choice of the shapes of the inputs.
@@ -206,9 +209,9 @@ def taken(stage: Sequence[Scene]) -> Mapping[str, Shape] | None:
 def stretched(graph: Graph, base: Scene, length: int, *, samples: bool = False) -> list[Scene]:
     """The same shapes, but at least so long wherever the model leaves it open; none if that is more than can be tried.
 
-    A table of positions is read up to the length of the input. The number of samples stays what it is, wherever it
-    stands; with ``samples`` it alone does not, and becomes just that. Where all axes together make too much of it, one
-    is as long after the other. Where nothing is open, the shapes are the same.
+    A table of positions is read up to the length of the input. What is short is meant to be just that. The number of
+    samples stays what it is, wherever it stands; with ``samples`` it alone does not, and becomes just that. Where all
+    axes together make too much of it, one is as long after the other. Where nothing is open, the shapes are the same.
     """
     counts = {port.shape[0] for port in base.ports if port.shape} - {None}
     free = {  # axes that are as long as each other have a name in common, or at least their place
@@ -222,7 +225,9 @@ def stretched(graph: Graph, base: Scene, length: int, *, samples: bool = False) 
     def scene(some: Container[str | int]) -> Scene:
         inputs = {
             name: tuple(
-                (length if samples else max(size, length)) if free.get((name, axis)) in some else size
+                (length if samples or 0 < length <= SHORT else max(size, length))
+                if free.get((name, axis)) in some
+                else size
                 for axis, size in enumerate(shape)
             )
             for name, shape in base.inputs.items()

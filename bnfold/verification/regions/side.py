@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -161,7 +162,15 @@ def compared_sizes(region: Region, numbering: Numbering) -> frozenset[Op]:
         reads = [value for value in (op.inputs[:1] if op.type == "If" else op.inputs) if value is not None]
         return all(value in numbering.constants for value in reads) and not all(map(is_made_of_constants, reads))
 
-    return frozenset(filter(is_of_sizes, _bending(region)))
+    squeezing = (op for op in region.all_ops if op.type == "Squeeze" and _is_open(op))
+    return frozenset(itertools.chain(filter(is_of_sizes, _bending(region)), squeezing))
+
+
+def _is_open(squeeze: Op) -> bool:
+    """Whether it is the sizes of an input that say which axes go."""
+    shape = squeeze.graph.shape(squeeze.data(0))
+    is_stated = squeeze.input(1) is not None or squeeze.attribute("axes") is not None
+    return not is_stated and not (shape is not None and all(isinstance(size, int) for size in shape))
 
 
 def _bending(region: Region) -> Iterator[Op]:
