@@ -149,6 +149,21 @@ RIGHT = [
         tuple(f"y = LSTM <hidden_size = 4> (x, input_w, state_w, {bias})" for bias in ("two_b", "one_b")),
         id="two biases of an LSTM are added up",
     ),
+    pytest.param(
+        "n (float[6, N, 4] x) => (float[6, 1, N, 4] y) {@}",
+        tuple(
+            f"y = LSTM <hidden_size = 4{usual}> (x, input_w, state_w, one_b)"
+            for usual in ("", ', activations = ["Sigmoid", "Tanh", "Tanh"]')
+        ),
+        id="the activations of an LSTM are the usual ones",
+    ),
+    pytest.param(
+        """n (float[N, 3, H, W] x) => (float[N, 3, P, Q] y) <int64[8] pads = {0, 0, -1, 1, 0, 0, 1, -2},
+           int64[8] rest = {0, 0, 0, 1, 0, 0, 1, 0}, int64[2] from = {1, 0}, int64[2] to = {1099511627776, -2},
+           int64[2] axes = {2, 3}> {@ y = Relu (r)}""",
+        ("r = Pad (x, pads)", "s = Slice (x, from, to, axes) r = Pad (s, rest)"),
+        id="a Pad that takes away",
+    ),
     *(
         pytest.param(OVERRULED, parts, id=f"{what} that is overruled, of {type_}")
         for what, type_, parts in (

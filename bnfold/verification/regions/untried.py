@@ -141,7 +141,8 @@ def _settings(side: Side, met: Coverage, other: Side) -> dict[str, Counter[tuple
     for op in side.region.all_ops:
         if op in met.referred and op.type not in UNIFORM:
             known = [known_attributes(twin) for twin in other.region.all_ops if twin.type == op.type]
-            attributes = effective_attributes(op).items()
+            # of recurrent operators, onnx.reference is left those with the usual activations
+            attributes = (item for item in effective_attributes(op).items() if item[0] != "activations")
             common = (item for item in attributes if all(not names or item[0] in names for names in known))
             found.setdefault(op.type, Counter()).update(common)
     return found
