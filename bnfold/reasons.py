@@ -94,3 +94,6 @@ class Refused(Exception):
         self.reason = reason
         self.facts = facts
         self.towards = ""
+
+    def __str__(self) -> str:
+        return str(Refusal(self.reason, self.facts))

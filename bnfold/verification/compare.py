@@ -14,7 +14,7 @@ from bnfold.graph.ports import Port, invalid, lost_defaults, matched_outputs, mi
 from bnfold.graph.sizes import sized
 from bnfold.limits import Deadline, Limits
 from bnfold.model_io import Model, ModelError, ModelLike, load
-from bnfold.reasons import Refusal, Refused
+from bnfold.reasons import Refused
 from bnfold.verification.conclusion import conclusion
 from bnfold.verification.evidence import Evidence, refuse_occupied, write
 from bnfold.verification.float64.evaluate import CannotEvaluate, OutOfTime
@@ -244,7 +244,7 @@ def _regions(
             found.sizes = taken(stage)
             return found
         except Refused as refused:  # an attribute of a wrong type, say
-            return Comparison(problem=str(Refusal(refused.reason, refused.facts)))
+            return Comparison(problem=str(refused))
 
     try:
         return confined(compared, limits, progress)

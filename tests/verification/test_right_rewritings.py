@@ -7,6 +7,13 @@ from verification.helpers import parsed
 from bnfold.verification import Verdict, verify
 
 MATRIX = {"w": np.arange(12, dtype=np.float32).reshape(4, 3) / 7}
+BIAS = np.arange(32, dtype=np.float32) / 32
+CELL = {
+    "input_w": np.sin(np.arange(64, dtype=np.float32)).reshape(1, 16, 4),
+    "state_w": np.cos(np.arange(64, dtype=np.float32)).reshape(1, 16, 4),
+    "two_b": BIAS.reshape(1, 32),
+    "one_b": np.concatenate([BIAS[:16] + BIAS[16:], np.zeros(16, np.float32)]).reshape(1, 32),
+}
 
 BRANCHES = "then_branch = t () => (float[2, N] a) {a = Neg (x)}, else_branch = e () => (float[2, N] b) {b = Mul (x, x)}"
 
@@ -19,6 +26,10 @@ ELSE = {
     "compares": "k = Constant <value_float = 77.0> () g = Greater (x, k) b = Cast <to = 1> (g)",
     "chooses from a table": "g = Cast <to = 7> (x) t = Constant <value_floats = [1.0, 2.0, 3.0]> () b = Gather (t, g)",
 }
+
+OVERRULED = """n (float[N, 4] x) => (float[N, 4] y) <float k = {0.7}, bool no = {0}, bool yes = {1}>
+    {m = ReduceMax <keepdims = 0> (x) g = Greater (m, k) p = Greater (x, k) n = Neg (x) @}"""
+CHOICE = "then_branch = t () => (float[N, 4] a) {a = Neg (x)}, else_branch = e () => (float[N, 4] b) {b = Mul (x, x)}"
 
 RIGHT = [
     pytest.param(
@@ -133,6 +144,43 @@ RIGHT = [
         ),
         id="a condition is negated under its name, and the branches change places",
     ),
+    pytest.param(
+        "n (float[6, N, 4] x) => (float[6, 1, N, 4] y) {@}",
+        tuple(f"y = LSTM <hidden_size = 4> (x, input_w, state_w, {bias})" for bias in ("two_b", "one_b")),
+        id="two biases of an LSTM are added up",
+    ),
+    pytest.param(
+        "n (float[6, N, 4] x) => (float[6, 1, N, 4] y) {@}",
+        tuple(
+            f"y = LSTM <hidden_size = 4{usual}> (x, input_w, state_w, one_b)"
+            for usual in ("", ', activations = ["Sigmoid", "Tanh", "Tanh"]')
+        ),
+        id="the activations of an LSTM are the usual ones",
+    ),
+    pytest.param(
+        """n (float[N, 3, H, W] x) => (float[N, 3, P, Q] y) <int64[8] pads = {0, 0, -1, 1, 0, 0, 1, -2},
+           int64[8] rest = {0, 0, 0, 1, 0, 0, 1, 0}, int64[2] from = {1, 0}, int64[2] to = {1099511627776, -2},
+           int64[2] axes = {2, 3}> {@ y = Relu (r)}""",
+        ("r = Pad (x, pads)", "s = Slice (x, from, to, axes) r = Pad (s, rest)"),
+        id="a Pad that takes away",
+    ),
+    *(
+        pytest.param(OVERRULED, parts, id=f"{what} that is overruled, of {type_}")
+        for what, type_, parts in (
+            ("an And", "a Where", ("c = And (p, no) y = Where (c, n, x)", "y = Identity (x)")),
+            ("an Or", "a Where", ("c = Or (p, yes) y = Where (c, n, x)", "y = Neg (x)")),
+            ("an And", "an If", (f"c = And (g, no) y = If (c) <{CHOICE}>", "y = Mul (x, x)")),
+            ("an Or", "an If", (f"d = Or (yes, g) c = Not (d) y = If (c) <{CHOICE}>", "y = Mul (x, x)")),
+        )
+    ),
+    pytest.param(
+        "n (float[2, N] x) => (float[2, N] y) <int64 o = {1}, int64 big = {300}> {s = Shape (x) k = Gather (s, o) @}",
+        (
+            f"c = Greater (k, big) y = If (c) <{BRANCHES}>",
+            f"c = LessOrEqual (k, big) d = Not (c) y = If (d) <{BRANCHES}>",
+        ),
+        id="a condition on an open size is negated twice",
+    ),
     *(
         pytest.param(UNREACHED.format(1), ("b = Exp (x)", part), id=f"a branch that is never taken {what}")
         for what, part in ELSE.items()
@@ -168,7 +216,7 @@ def test_a_name_is_no_excuse(before, after):
 @pytest.mark.parametrize(("frame", "nodes"), RIGHT)
 def test_right_rewritings_are_equal(frame, nodes):
     """Region by region, with nothing left out."""
-    before, after = (parsed(frame.replace("@", part), 17, MATRIX if "w)" in part else {}) for part in nodes)
+    before, after = (parsed(frame.replace("@", part), 17, CELL | MATRIX) for part in nodes)
     result = verify(before, after, run=False)
     assert result.verdict is Verdict.EQUIVALENT
     assert result.complete

@@ -95,6 +95,27 @@ CASES = [
             ("ramp of places", BY_PLACE, "~d = Sub (~f, place) ~k = Relu (~d)"),
         )
     ),
+    *(
+        Rewriting(
+            f"{what} of {size}, the same on both sides",
+            model.replace("@", f"~k = Constant <value_int = {size}> () ~c = Equal (~h, ~k) @"),
+            "~g = Identity (gain)",
+            "~g = Identity (other)",
+            "~w = Add (other, other) ~g = Div (~w, other)",
+            tensors=FAR,
+        )
+        for size in (1, 2, 3)
+        for what, model in (
+            ("a batch", BY_BATCH),
+            ("a length", BY_BATCH.replace("[N, 8]", "[2, N, 8]").replace("start = 0, end = 1", "start = 1, end = 2")),
+        )
+    ),
+    Rewriting(
+        "a batch of one is an axis that goes",
+        "n (float[N, 1, 8] x) => (float[A, B] y) {@}",
+        *("y = Squeeze (x, axis)", "y = Squeeze (x)", "~a = Identity (x) y = Squeeze (~a, axis)"),
+        tensors=FAR,
+    ),
     Rewriting(
         "batch cut at three",
         """n (float[N, 3] x) => (float[M, 3] y) <int64[1] o = {0}, int64[1] end = {@}>

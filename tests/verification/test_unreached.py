@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from verification.helpers import Rewriting, parsed
+from verification.helpers import Rewriting, assert_told_apart, parsed
 
 from bnfold.verification import Verdict, verify
 
@@ -24,7 +24,25 @@ NUMBERS |= {
     "double_weight": np.linspace(1, 3, 8, dtype=np.float32),
 }
 NUMBERS |= {"part": np.array([6, 5, 6, 6])}
+NUMBERS |= {"late": np.int64(70), "tenth": np.float32(0.1), "away": np.array([2000]), "last": np.array([2**40])}
+NUMBERS |= {
+    "too_far": np.int64(5000),
+    "rows": np.array([1]),
+    "columns": np.array([2]),
+    "limit": np.float32(50),
+    "beyond": np.float32(60),
+}
+
 BATCH = "~c = Cast <to = 1> (~e) ~m = Mul (x, ~c) y = Add (x, ~m)"
+TURNS = """n (float[N, L] x, int64 m) => (float[N, L] y) {{ ~h = Shape (x) ~l = Gather (~h, one)
+    y, ~t = Loop ({}, "", x, zero) <body = b (int64 i, bool c, float[N, L] s, float t) =>
+        (bool d, float[N, L] z, float u) {{ d = Identity (c) @ z = Add (s, p) }}> }}"""
+LATE = "{} f = Cast <to = 1> (e) p = Mul (f, {}) u = Identity (t)"
+COUNTED = "r = Round (t) p = Mul (r, tenth) q = Constant <value_float = {}> () {} u = Add (t, k)"
+SKIPPED = """n (float[N, 8] x) => (float[N, 8] y) {
+    @ ~s, ~m, ~i, ~o = com.microsoft.SkipLayerNormalization (~w, x, weight) y = Relu (~s) }"""
+TWO_CUTS = """n (float[N, A, B] x) => (float[N, P, Q] y) {
+    ~a = Slice (x, start, away, rows) ~b = Slice (~a, away, last, columns) @ y = Concat <axis = 2> (~a, ~c) }"""
 DEAD = "~d = Relu (~s) y = Add (x, ~d)"
 
 
@@ -153,6 +171,27 @@ CASES = [
         "~c = ConstantOfShape (batch) y = Add (x, ~c)",
         "~h = Shape (x) ~c = ConstantOfShape (~h) y = Sub (x, ~c)",
     ),
+    *(
+        case(
+            f"a late iteration of {trips}, by {what}",
+            TURNS.format(trips),
+            *(LATE.format(made, factor) for factor in ("tenth", "half")),
+            LATE.format(f"j = Identity (i) {made.replace('(i', '(j')}", "tenth"),
+        )
+        for trips in ("m", "~l")
+        for what, made in {
+            "a comparison": "e = Greater (i, late)",
+            "a bound": "n = Min (i, late) e = Sub (i, n)",
+            "a quotient": "e = Div (i, late)",
+        }.items()
+    ),
+    case(
+        "what is rounded when it is carried on",
+        TURNS.format("m"),
+        COUNTED.format(0.5, "k = Identity (q)"),
+        COUNTED.format(0.50001, "k = Identity (q)"),
+        COUNTED.format(0.25, "k = Add (q, q)"),
+    ),
 ]
 
 
@@ -163,6 +202,52 @@ def test_what_is_out_of_reach_is_tried(case):
     assert verify(*case.rightly(), run=False).verdict is Verdict.EQUIVALENT
 
 
+def test_one_axis_is_long_after_the_other():
+    """Where all of them together would be too much."""
+    parts = "~c = Mul (~b, two)", "~k = Add (two, half) ~c = Mul (~b, ~k)", "~c = Add (~b, ~b)"
+    assert_told_apart(case("", TWO_CUTS, *parts))
+
+
+def test_what_is_too_far_is_said():
+    """No input is made that long, so nobody knows what is done there."""
+    frame = "~h = Shape (x) ~l = Gather (~h, one) ~c = Greater (~l, too_far) {} y = Where (~c, ~t, x)"
+    pair = case("", LONG, *(frame.format(f"~t = {made}") for made in ("Mul (x, two)", "Mul (x, half)", "Add (x, x)")))
+    for before, after in (pair.wrongly(), pair.rightly()):
+        result = verify(before, after, run=False)
+        assert result.verdict is Verdict.NOT_VERIFIED
+        assert any("calls for inputs of 5000" in reason for reason in result.reasons)
+
+
+@pytest.mark.parametrize(
+    ("model", "before", "wrong", "right"),
+    [
+        (SKIPPED, "~w = Clip (x, half, limit)", "~w = Clip (x, half, two)", "~v = Min (x, limit) ~w = Max (~v, half)"),
+        (
+            SKIPPED,
+            "~b = Greater (x, limit) ~w = Where (~b, half, x)",
+            "~b = Greater (x, beyond) ~w = Where (~b, half, x)",
+            "~b = Less (limit, x) ~w = Where (~b, half, x)",
+        ),
+    ],
+    ids=["bound", "threshold"],
+)
+def test_a_few_runs_do_not_do(model, before, wrong, right):
+    """Beside an operator that only runtimes have, a number that is held against data counts nevertheless."""
+    pair = case("", model, before, wrong, right)
+    assert verify(*pair.wrongly()).verdict is not Verdict.EQUIVALENT
+    assert verify(*pair.rightly()).verdict is Verdict.EQUIVALENT
+
+
+def test_a_default_may_be_given_in_another_size():
+    """Nobody tries one, so what goes by its size is not known to be the same."""
+    model = """n (float[2, 4] x, float[K] w) => (float[2, 4] y) <float[2] w = {1, 2}, int64 three = {3}> {
+        k = Size (w) c = Greater (k, three) v = If (c) <then_branch = t () => (float[2, 4] a) {@},
+            else_branch = e () => (float[2, 4] b) {b = Exp (x)}> y = Relu (v) }"""
+    pair = Rewriting("", model, "a = Neg (x)", "a = Abs (x)", "a = Neg (x)")
+    assert verify(*pair.wrongly()).verdict is Verdict.NOT_VERIFIED
+    assert verify(*pair.rightly()).verdict is Verdict.EQUIVALENT
+
+
 def test_random_operators_are_not_one():
     """Two of them drop different entries."""
     before = parsed(
@@ -170,6 +255,26 @@ def test_random_operators_are_not_one():
     )
     after = parsed(PLAIN.replace("@", "a = Dropout (x, ratio, yes) y = Add (a, a)"), 17, NUMBERS)
     assert verify(before, after).verdict is not Verdict.EQUIVALENT
+
+
+@pytest.mark.parametrize(
+    ("before", "wrong"),
+    [
+        ('y = StringNormalizer <case_change_action = "LOWER"> (a)', "y = Identity (a)"),
+        ("y = StringConcat (a, b)", "y = StringConcat (b, a)"),
+        (
+            'c, d = StringSplit <delimiter = ","> (a) y = Cast <to = 8> (d)',
+            "c, d = StringSplit (a) y = Cast <to = 8> (d)",
+        ),
+    ],
+    ids=["case", "order", "parts"],
+)
+def test_texts_are_of_several_kinds(before, wrong):
+    """In capitals and not, of several words, and others at the same place of another input."""
+    model = "n (string[N] a, string[N] b) => (string[N] y) {@}"
+    first, second, same = (parsed(model.replace("@", part), 20) for part in (before, wrong, before))
+    assert not verify(first, second, run=False).passed
+    assert verify(first, same, run=False).verdict is Verdict.EQUIVALENT
 
 
 @pytest.mark.parametrize(("value", "verdict"), [(4, Verdict.EQUIVALENT), (5, Verdict.DIFFERENT)])

@@ -313,12 +313,14 @@ class _Run:
         try:
             if self._nest > _MOST_ITERATIONS:
                 raise NotComputed(f"more than {_MOST_ITERATIONS} iterations")
-            return repeat(op, inputs, partial(self._iterate, values=values))
+            return repeat(op, inputs, partial(self._iterate, values=values, is_counted=op.type == "Loop"))
         finally:
             self._nest = around
 
-    def _iterate(self, scope: Scope, given: Sequence[Num], values: Known) -> list[Num]:
+    def _iterate(self, scope: Scope, given: Sequence[Num], values: Known, *, is_counted: bool) -> list[Num]:
         self._iterations += 1
+        if is_counted:
+            self.coverage |= Coverage(turns=int(given[0].value))
         if self._iterations > _MOST_ITERATIONS:
             raise NotComputed(f"more than {_MOST_ITERATIONS} iterations")
         return self._run_body(scope, given, values)

@@ -46,6 +46,7 @@ class Coverage:
         estimated: Those without a rule for their error, which had one.
         tied: Comparisons of numbers that were equal, and not off.
         blind: Whether a part of some weight met nothing but padding.
+        turns: The largest number of an iteration of a Loop.
     """
 
     taken: frozenset[tuple[Op, str]] = frozenset()
@@ -53,6 +54,7 @@ class Coverage:
     estimated: frozenset[str] = frozenset()
     tied: frozenset[Op] = frozenset()
     blind: bool = False
+    turns: int = 0
 
     def __or__(self, other: Coverage) -> Coverage:
         return Coverage(
@@ -61,6 +63,7 @@ class Coverage:
             self.estimated | other.estimated,
             self.tied | other.tied,
             self.blind or other.blind,
+            max(self.turns, other.turns),
         )
 
 

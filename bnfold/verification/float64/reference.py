@@ -31,6 +31,17 @@ def refuse_passed_over(op: Op, inputs: Sequence[Any]) -> None:
         raise NotComputed("sequence lengths")
 
 
+def cropped(op: Op, inputs: Sequence[Any]) -> Sequence[Any]:
+    """The inputs of a Pad that takes something away, which onnx.reference knows nothing of: that is gone already."""
+    if op.type != "Pad" or op.opset < 11 or op.attribute("mode", b"constant") != b"constant" or min(inputs[1]) >= 0:
+        return inputs
+    x, pads, *others = inputs
+    axes = others[1] if len(others) > 1 and others[1] is not None else range(np.ndim(x))
+    for axis, low, high in zip(axes, *np.minimum(pads, 0).reshape(2, -1), strict=True):
+        x = np.swapaxes(np.swapaxes(x, 0, axis)[-low : x.shape[axis] + high], 0, axis)
+    return [x, np.maximum(pads, 0), *others]
+
+
 def one_node(op: Op, inputs: Sequence[Any]) -> ReferenceEvaluator:
     from onnx.reference import ReferenceEvaluator  # noqa: PLC0415 -- takes long, and most networks do without
 

@@ -13,7 +13,7 @@ from bnfold.graph import Op, Sparse, Value
 from bnfold.model_io import Model
 from bnfold.verification.float64.carried import Num, Rounding
 from bnfold.verification.float64.kernel import Array, as_real
-from bnfold.verification.float64.reference import one_node, refuse_passed_over
+from bnfold.verification.float64.reference import cropped, one_node, refuse_passed_over
 
 if TYPE_CHECKING:
     from onnx.reference import ReferenceEvaluator
@@ -74,6 +74,7 @@ class Store:
     def reference(self, op: Op, inputs: Sequence[Any]) -> Sequence[Any]:
         """What ONNX's reference implementation makes of it."""
         refuse_passed_over(op, inputs)
+        inputs = cropped(op, inputs)
         key = (op, tuple(str(getattr(value, "dtype", "")) for value in inputs))
         if key not in self._references:
             self._references[key] = one_node(op, inputs)

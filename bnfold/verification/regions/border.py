@@ -28,7 +28,7 @@ _MANY = 1 << 12  # entries, of which some are large, and some of either sign
 _CYCLE = 4  # kinds of samples, the last of which is zero
 STILL = _CYCLE - 1  # so many samples, and one of the usual ones is zero
 _TRUTHS = 4  # trials where a condition is to be made up
-_WORD = "word"
+_WORDS = "word", "Another Word", "a1,b2;c3;d"
 
 
 class Frame(NamedTuple):
@@ -169,7 +169,7 @@ def _values(
 ) -> Array:
     random, dtype = np.random.default_rng(seed), scene.dtype(value)
     if dtype == np.object_ and value.producer is None:
-        return _drawn(random, np.array(kind.words or [_WORD], object), shape)
+        return _drawn(random, np.array(kind.words or _WORDS, object), shape)
     if truth is not None:
         return np.full(shape, truth)
     if dtype == np.bool_:

@@ -6,19 +6,24 @@ side's constant in the place of its own, the difference was not exercised, and t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from bnfold.graph import Op
 from bnfold.verification.float64.carried import distance
 from bnfold.verification.float64.evaluate import CannotEvaluate
 from bnfold.verification.float64.kernel import Array
 from bnfold.verification.float64.kernels import KERNELS
+from bnfold.verification.regions.hiding import hides
 from bnfold.verification.regions.hints import ROUNDED, UNIFORM, stray_rows
 from bnfold.verification.regions.side import COMPARING, Given, Read, Side, is_made_of_constants
 
 _LOOKING_UP = frozenset({"Gather", "GatherElements", "GatherND"})
+_LAST_DIGITS = 1e-12  # of a number, that are noise
+_SELECTIVE = _LOOKING_UP | COMPARING | {"Clip", "Max", "Min"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +50,12 @@ class Rival:
             return True
         if made.dtype != swapped.dtype or made.dtype == np.object_:
             return made.dtype != swapped.dtype or not np.array_equal(made, swapped)
+        if error is not None:
+            error = error + _LAST_DIGITS * (error + np.where(np.isfinite(made), np.abs(made), 0))
         return bool((distance(made, swapped) > (0.0 if error is None else error)).any())
 
     def __str__(self) -> str:
-        return f"input {self.read.index} of {self.read.op.type}"
+        return str(self.read)
 
 
 def rivals(left: Side, right: Side) -> list[Rival]:
@@ -68,10 +75,31 @@ def rivals(left: Side, right: Side) -> list[Rival]:
     return found + [rival for read, array in theirs for rival in _unmatched(right, read, array)]
 
 
+def exchanged(left: Side, right: Side) -> str:
+    """Bounds, thresholds and tables of which AFTER has others in the same places: only some data tells them apart."""
+    sides = ([(read, side.weight(read.value)) for read in side.alone if _is_selective(read)] for side in (left, right))
+    pairs = itertools.product(*sides)
+    found = {
+        str(ours[0]) for ours, theirs in pairs if _are_counterparts(ours, theirs) and not _are_same(ours[1], theirs[1])
+    }
+    return ", ".join(sorted(found))
+
+
+def _is_selective(read: Read) -> bool:
+    return read.op.type in _SELECTIVE and is_made_of_constants(read.value)
+
+
 def _reads(side: Side) -> Iterator[tuple[Read, Array]]:
     for read in side.alone:
-        if read.op.type not in UNIFORM and read.op.type not in KERNELS and is_made_of_constants(read.value):
+        is_bias = read.op.type in ("LSTM", "GRU", "RNN") and read.index == 3
+        is_told = is_bias or ((read.op.type in UNIFORM or read.op.type in KERNELS) and not _is_hidden(read.op))
+        if not is_told and is_made_of_constants(read.value):
             yield read, side.weight(read.value)
+
+
+def _is_hidden(op: Op) -> bool:
+    """Whether what it makes may be carried on to a later iteration, of which a step is all that is left."""
+    return op.scope.parent is not None and any(map(hides, op.scope.live_ops()))
 
 
 def _are_same(ours: Array, theirs: Array) -> bool:

@@ -220,7 +220,8 @@ def words(left: Side, right: Side) -> list[str]:
     ]
     tensors = (value.tensor for value in (*left.region.constants, *right.region.constants) if value.tensor is not None)
     texts += [text for tensor in tensors if tensor.data_type == onnx.TensorProto.STRING for text in tensor.string_data]
-    return list(dict.fromkeys(text.decode(errors="replace") for text in texts))
+    plain = [text.decode(errors="replace") for text in texts]
+    return list(dict.fromkeys([*plain, *map(str.swapcase, plain)]))
 
 
 def _single_numbers(side: Side) -> Iterator[Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,7 +20,7 @@ from bnfold.verification.float64.kept import Kept
 from bnfold.verification.float64.kernel import Array, as_real
 from bnfold.verification.regions.blame import changed_operators, culprit
 from bnfold.verification.regions.border import Frame, frame, made_up, says_nothing_new
-from bnfold.verification.regions.exercise import rivals
+from bnfold.verification.regions.exercise import exchanged, rivals
 from bnfold.verification.regions.explain import Finding, NotTaken, compared, is_mostly_finite
 from bnfold.verification.regions.extract import evidence
 from bnfold.verification.regions.hints import grids, is_uniform
@@ -35,6 +36,8 @@ from bnfold.verification.regions.side import (
     active_operators,
     changed_weights,
     compared_sizes,
+    counting_operators,
+    is_settled,
     lone_reads,
     retuned_operators,
 )
@@ -138,7 +141,8 @@ class Judge:
         # where the declared shapes are fixed, a condition that reads nothing but shapes is one, too
         fixed = numbering.constants if self._has_fixed_shapes else set[Value]()
         ifs = [op for op in region.all_ops if op.type == "If"]
-        decided = (op for op in ifs if op.data(0) in fixed or op.graph.constant(op.data(0)) is not None)
+        known = ((op, op.data(0)) for op in ifs)
+        decided = (op for op, c in known if c in fixed or op.graph.constant(c) is not None or is_settled(c.producer))
         return Side(
             evaluator,
             region,
@@ -149,6 +153,7 @@ class Judge:
             retuned_operators(region, other),
             frozenset(decided),
             compared_sizes(region, numbering),
+            counting_operators(region, numbering),
             {op: numbering.numbers.get(op.data(0)) for op in ifs},
             how,
         )
@@ -163,10 +168,22 @@ class Judge:
             outcome=Outcome.NOT_EVALUATED,
         )
         try:
-            return self._judged(left, right, result, tries)
-        except (CannotEvaluate, Refused) as error:  # a node that does not fit its inputs
-            self.is_late |= isinstance(error, OutOfTime)
+            result = self._judged(left, right, result, tries)
+        except OutOfTime as error:
+            self.is_late = True
             return replace(result, detail=str(error))
+        except (CannotEvaluate, Refused) as error:  # a node that does not fit its inputs
+            result = replace(result, detail=str(error))
+        if result.outcome is Outcome.NOT_EVALUATED and (why := self._unseen(left, right)):
+            return replace(result, outcome=Outcome.NOT_EXERCISED, detail=f"{why} ({result.detail})")
+        return result
+
+    def _unseen(self, left: Side, right: Side) -> str:
+        """What a few runs say nothing of, where nothing but runs can tell two regions apart."""
+        defaults = (value for value in left.region.border if value.tensor is not None)
+        if unsized := [repr(value.name) for value in defaults if self._scenes[-1].shape(value) is None]:
+            return f"{unsized[0]} may be given in any size"
+        return f"{what} differs" if (what := exchanged(left, right)) else ""
 
     def _judged(self, left: Side, right: Side, result: RegionResult, tries: int) -> RegionResult:
         if narrow := narrowed((self._graph, left.region), (self._after_graph, right.region)):
@@ -175,11 +192,11 @@ class Judge:
         result, seen = self._tried(left, right, result, Seen(idle=tuple(rivals(left, right))), tries)
         if result.outcome is Outcome.EQUAL and untaken(left, right, seen):
             result, seen = self._tried(left, right, result, seen, _TRIES)
+        result, seen = self._tried_longer(left, right, result, seen, tries)
         if result.outcome is Outcome.EQUAL and (sides := forced(left, right, seen)):
             left, right = sides
             result, seen = self._tried(left, right, result, seen, _TRIES)
-        if result.outcome is Outcome.EQUAL and (longer := self._longer(lengths(left, right, seen))):
-            result, seen = self._tried(left, right, result, seen, tries, longer)
+            result, seen = self._tried_longer(left, right, result, seen, tries)
         if result.outcome is not Outcome.EQUAL:
             return result
         if why := unmet(left, right, replace(seen, is_exact=not result.difference)):
@@ -191,11 +208,19 @@ class Judge:
             result = replace(result, detail=f"{result.detail}, " * bool(result.detail) + f"error of {names} estimated")
         return result
 
-    def _longer(self, asked: Sequence[tuple[int, bool]]) -> Sequence[Scene]:
-        """The declared shapes, but as long as obligations ask for, or with as many samples."""
-        declared = self._scenes[-1]
-        longer = (stretched(self._graph, declared, length, samples=samples) for length, samples in asked)
-        return list(dict.fromkeys(scene or declared for scene in longer))
+    def _tried_longer(
+        self, left: Side, right: Side, result: RegionResult, seen: Seen, tries: int
+    ) -> tuple[RegionResult, Seen]:
+        """The same where inputs are as long as obligations ask for."""
+        asked = lengths(left, right, seen) if result.outcome is Outcome.EQUAL else []
+        longer = {length: self._longer(*length) for length in asked}
+        seen = replace(seen, beyond=frozenset(length for length, made in longer.items() if not made))
+        scenes = list(dict.fromkeys(itertools.chain(*longer.values())))
+        return self._tried(left, right, result, seen, tries, scenes) if scenes else (result, seen)
+
+    def _longer(self, length: int, samples: bool) -> Sequence[Scene]:
+        """The declared shapes, but as long as obligations ask for; the smallest ones, but with as many samples."""
+        return stretched(self._graph, self._scenes[0 if samples else -1], length, samples=samples)
 
     def _tried(
         self, left: Side, right: Side, result: RegionResult, seen: Seen, tries: int, scenes: Sequence[Scene] = ()

@@ -15,6 +15,7 @@ import numpy as np
 
 from bnfold.verification.regions import hints, sizes, untried
 from bnfold.verification.regions.border import LARGE, STILL, Frame, Kind
+from bnfold.verification.regions.scenes import SHORT
 from bnfold.verification.regions.side import Side
 from bnfold.verification.regions.untried import Seen
 
@@ -25,6 +26,7 @@ _LONG = 512, 1024, 2048
 _BESIDE = 1.0, -2.0  # numbers beside what is none
 
 Wanted = Sequence[Any]
+Lengths = Callable[[Side, Side], Sequence[tuple[int, bool]]]
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,17 @@ def _in_turn(things: Wanted, frame: Frame) -> Iterator[Wanted]:
     return (things[k : k + step] for k in range(0, len(things), step))
 
 
+def _far(name: str, asked: Lengths, needed: Lengths) -> Obligation:
+    """A row that is met by inputs of some length; and, where these are needed, by nothing else."""
+
+    def unmet(left: Side, right: Side, seen: Seen) -> str:
+        far = seen.beyond.intersection(needed(left, right)) if seen.beyond else ()
+        return str(min(length for length, _ in far)) if far else ""
+
+    says = "something is held against a number that calls for inputs of {}, and these are too large to be tried"
+    return Obligation(name, lengths=lambda left, right, _: asked(left, right), unmet=unmet, says=says)
+
+
 OBLIGATIONS = (
     Obligation("weights", _usual, is_daring=False),
     Obligation("samples", _alone, hints.meeting, is_daring=False),
@@ -128,8 +141,15 @@ OBLIGATIONS = (
     Obligation("no numbers", lambda _, wanted: [Kind("normal", levels=(k, *_BESIDE)) for k in wanted], hints.odd),
     Obligation("labels", _winners, hints.winners),
     Obligation("texts", _texts, hints.words),
-    Obligation("sizes", lengths=lambda left, right, _: sizes.compared_sizes(left, right)),
-    Obligation("places", lengths=lambda left, right, _: sizes.lengths(left, right)),
+    _far("sizes", sizes.compared_sizes, sizes.telling_sizes),
+    _far("places", sizes.lengths, sizes.telling_lengths),
+    Obligation(
+        "iterations",
+        _integers,
+        sizes.turns,
+        unmet=untried.unturned,
+        says="the number of an iteration is held against {}, and no Loop that was tried came so far",
+    ),
     Obligation(
         "elements",
         lengths=lambda left, right, seen: ((size, False) for size in _LONG if untried.unfilled(left, right, seen)),
@@ -138,7 +158,9 @@ OBLIGATIONS = (
     ),
     Obligation(
         "constants",
-        lengths=lambda left, right, seen: [(len(rival.other), False) for rival in seen.idle if rival.other.ndim],
+        lengths=lambda left, right, seen: [
+            (max(len(rival.other), SHORT + 1), False) for rival in seen.idle if rival.other.ndim
+        ],
         unmet=lambda left, right, seen: ", ".join(sorted(set(map(str, seen.idle)))),
         says="{} differs, and nothing that was tried tells",
     ),

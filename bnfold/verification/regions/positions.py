@@ -70,7 +70,7 @@ def _fixed(region: Region, rank: int) -> Iterator[int]:
     constants = frozenset(region.constants)
     for op in region.ops:
         fixed = [axis for value in op.inputs if value in constants for axis in _varying(value)]
-        shape = op.graph.shape(op.data(0)) if op.inputs else None
+        shape = None if (first := op.input(0)) is None else op.graph.shape(first)
         if op.opset < _BROADCASTS or op.attribute("output_shape"):
             raise _Varies
         if op.type in _EACH:

@@ -7,7 +7,7 @@ so that padding and strides that do not divide are met.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
@@ -32,6 +32,9 @@ _FEW_ROWS, _MANY = 3, 30_000  # samples where the inputs have so many entries
 _MOST_DECLARED = 3
 _NONE = False, 0
 _LONGEST, _MOST_STRETCHED = 4096, 1 << 21  # positions, and entries in the inputs
+
+SHORT = 5
+"""Up to here, a length that is asked for is meant to be just that."""
 
 
 class Scene:
@@ -203,29 +206,43 @@ def taken(stage: Sequence[Scene]) -> Mapping[str, Shape] | None:
     return next(fit, None) if len(declared) > 1 else None
 
 
-def stretched(graph: Graph, declared: Scene, length: int, *, samples: bool = False) -> Scene | None:
-    """The declared shapes, but at least so long wherever the model leaves it open; None if there is nothing to change.
+def stretched(graph: Graph, base: Scene, length: int, *, samples: bool = False) -> list[Scene]:
+    """The same shapes, but at least so long wherever the model leaves it open; none if that is more than can be tried.
 
-    A table of positions is read up to the length of the input. The number of samples stays what it is, wherever it
-    stands; with ``samples`` it alone does not, and becomes just that.
+    A table of positions is read up to the length of the input. What is short is meant to be just that. The number of
+    samples stays what it is, wherever it stands; with ``samples`` it alone does not, and becomes just that. Where all
+    axes together make too much of it, one is as long after the other. Where nothing is open, the shapes are the same.
     """
-    counts = {port.shape[0] for port in declared.ports if port.shape} - {None}
-    inputs = {
-        port.name: tuple(
-            size
-            if isinstance(dim, int) or (axis > 0 and dim not in counts) == samples
-            else length
-            if samples
-            else max(size, length)
-            for axis, (dim, size) in enumerate(zip(port.shape, declared.inputs[port.name], strict=True))
-        )
-        for port in declared.ports
-        if port.shape is not None and port.name in declared.inputs
+    counts = {port.shape[0] for port in base.ports if port.shape} - {None}
+    free = {  # axes that are as long as each other have a name in common, or at least their place
+        (port.name, axis): axis if dim is None else dim
+        for port in base.ports
+        if port.name in base.inputs
+        for axis, dim in enumerate(port.shape or ())
+        if not isinstance(dim, int) and (axis == 0 or dim in counts) == samples
     }
-    inputs = {**declared.inputs, **inputs}
-    if length > _LONGEST or inputs == declared.inputs or sum(map(math.prod, inputs.values())) > _MOST_STRETCHED:
-        return None
-    return Scene(graph, inputs, declared.ports, is_small=False, deadline=declared.deadline)
+
+    def scene(some: Container[str | int]) -> Scene:
+        inputs = {
+            name: tuple(
+                (length if samples or 0 < length <= SHORT else max(size, length))
+                if free.get((name, axis)) in some
+                else size
+                for axis, size in enumerate(shape)
+            )
+            for name, shape in base.inputs.items()
+        }
+        return Scene(graph, inputs, base.ports, is_small=base.is_small, deadline=base.deadline)
+
+    every = frozenset(free.values())
+    if (whole := scene(every)).inputs == base.inputs:
+        return [base]
+    alone = [whole] if _is_bearable(whole) else [scene({name}) for name in sorted(every, key=str)]
+    return alone if length <= _LONGEST and all(map(_is_bearable, alone)) else []
+
+
+def _is_bearable(scene: Scene) -> bool:
+    return sum(map(math.prod, scene.inputs.values())) <= _MOST_STRETCHED
 
 
 def _smaller(model: Model, declared: Mapping[str, Shape], *, few: bool) -> Iterator[dict[str, Shape]]:

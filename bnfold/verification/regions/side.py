@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -27,6 +28,7 @@ Given = Mapping[Number, Array]
 COMPARING = ORDERING | {"Equal"}
 # What these make of sizes changes its course at some of them.
 _BENDING = COMPARING | {"If", "Relu", "Clip", "Max", "Min", "Sign", "Abs", "Div", "Mod"}
+_OVERRULING = {"And": False, "Or": True}
 _BIAS_STEP = 1.0  # of the bias of a quantised operator: it is in units of products of scales, which are rounded too
 _ON_THE_WAY = 4.0  # roundings of a BatchNormalization's parameter until it is in a weight: of v + eps, √, s / √ and s W
 
@@ -38,6 +40,9 @@ class Read:
     op: Op
     index: int
     value: Value
+
+    def __str__(self) -> str:
+        return f"input {self.index} of {self.op.type}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Side:
         retuned: Its operators with floating-point attributes that no operator of the other side has.
         decided: Its Ifs that take the same branch whatever the inputs hold.
         compared: Its comparisons of sizes, and what else may go by them otherwise where they are small: an If, a Relu.
+        counting: The same of what goes by the number of an iteration.
         conditions: The number of what each of its Ifs goes by.
         how: How its operators are evaluated.
     """
@@ -67,6 +73,7 @@ class Side:
     retuned: frozenset[Op]
     decided: frozenset[Op]
     compared: frozenset[Op]
+    counting: frozenset[Op]
     conditions: Mapping[Op, Number | None]
     how: How
 
@@ -155,8 +162,35 @@ def compared_sizes(region: Region, numbering: Numbering) -> frozenset[Op]:
         reads = [value for value in (op.inputs[:1] if op.type == "If" else op.inputs) if value is not None]
         return all(value in numbering.constants for value in reads) and not all(map(is_made_of_constants, reads))
 
-    bending = (op for op in region.all_ops if op.type in _BENDING or cast_type(op) == np.bool_)
-    return frozenset(filter(is_of_sizes, bending))
+    squeezing = (op for op in region.all_ops if op.type == "Squeeze" and _is_open(op))
+    return frozenset(itertools.chain(filter(is_of_sizes, _bending(region)), squeezing))
+
+
+def _is_open(squeeze: Op) -> bool:
+    """Whether it is the sizes of an input that say which axes go."""
+    shape = squeeze.graph.shape(squeeze.data(0))
+    is_stated = squeeze.input(1) is not None or squeeze.attribute("axes") is not None
+    return not is_stated and not (shape is not None and all(isinstance(size, int) for size in shape))
+
+
+def _bending(region: Region) -> Iterator[Op]:
+    return (op for op in region.all_ops if op.type in _BENDING or cast_type(op) == np.bool_)
+
+
+def counting_operators(region: Region, numbering: Numbering) -> frozenset[Op]:
+    """What goes by the number of an iteration, in Loops that may have any number of them."""
+    counted = set[Value]()
+
+    def is_counted(op: Op) -> bool:
+        reads = {value for value in (op.inputs[:1] if op.type == "If" else op.inputs) if value is not None}
+        return not reads.isdisjoint(counted) and reads <= counted | numbering.constants
+
+    for op in region.all_ops:
+        if op.type == "Loop" and ((trips := op.input(0)) is None or op.graph.constant(trips) is None):
+            counted.update(op.bodies[0].own(entry.name) for entry in op.bodies[0].proto.input[:1])
+        elif counted and is_counted(op):
+            counted.update(value for value in op.outputs if value is not None)
+    return frozenset(filter(is_counted, _bending(region)))
 
 
 def lone_reads(
@@ -180,9 +214,28 @@ def _constant_reads(region: Region, numbering: Numbering, *, sizes: bool) -> lis
     return [
         Read(op, index, value)
         for op in region.all_ops
+        if not _is_overruled(op)
         for index, value in enumerate(op.inputs)
         if value is not None and value in numbering.constants and _is_size(op, index, value, numbering) == sizes
     ]
+
+
+def _is_overruled(op: Op) -> bool:
+    """Whether an And with what is never true, or an Or with what always is, makes nothing of what it says."""
+    uses = [use for value in op.outputs if value is not None and not value.is_output for use in value.readers]
+    return bool(uses) and all(_overrules(use.op, 1 - use.index) for use in uses)
+
+
+def _overrules(op: Op, index: int) -> bool:
+    known = op.graph.constant(op.data(index)) if op.type in _OVERRULING else None
+    return known is not None and bool((known.array() == _OVERRULING[op.type]).all())
+
+
+def is_settled(op: Op | None) -> bool:
+    """Whether an And with what is never true, or an Or with what always is, decides what it makes."""
+    if op is not None and op.type == "Not":
+        return is_settled(op.data(0).producer)
+    return op is not None and any(_overrules(op, index) for index in range(len(op.inputs)))
 
 
 def _is_size(op: Op, index: int, value: Value, numbering: Numbering) -> bool:

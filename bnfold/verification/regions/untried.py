@@ -14,6 +14,7 @@ from bnfold.verification.regions.hints import UNIFORM
 from bnfold.verification.regions.numbering import Number, effective_attributes, known_attributes
 from bnfold.verification.regions.regions import named
 from bnfold.verification.regions.side import Side
+from bnfold.verification.regions.sizes import turns
 
 _BRANCHES = ("then_branch", "else_branch")
 
@@ -32,6 +33,7 @@ class Seen:
         filled: Values at the border that had elements.
         is_exact: Whether the sides were equal to the last bit.
         tried: What trials were for, by the names of obligations.
+        beyond: Of the lengths that obligations ask for, those that are more than can be tried.
     """
 
     left: Coverage = NOTHING
@@ -43,6 +45,7 @@ class Seen:
     filled: frozenset[Number] = frozenset()
     is_exact: bool = True
     tried: tuple[str, ...] = ()
+    beyond: frozenset[tuple[int, bool]] = frozenset()
 
 
 def unfilled(left: Side, right: Side, seen: Seen) -> str:
@@ -70,6 +73,11 @@ def untaken(left: Side, right: Side, seen: Seen) -> str:
     """A branch that was not taken."""
     branches = [*_untaken(left, seen.left), *_untaken(right, seen.right)]
     return next((f"{branch} of If {op.label!r}" for op, branch in branches), "")
+
+
+def unturned(left: Side, right: Side, seen: Seen) -> str:
+    """A number of an iteration that no Loop came to, and that others are held against."""
+    return "".join(f"{most - 1}" for most in turns(left, right)[:1] if min(seen.left.turns, seen.right.turns) < most)
 
 
 def untied(left: Side, right: Side, seen: Seen) -> str:
@@ -133,7 +141,8 @@ def _settings(side: Side, met: Coverage, other: Side) -> dict[str, Counter[tuple
     for op in side.region.all_ops:
         if op in met.referred and op.type not in UNIFORM:
             known = [known_attributes(twin) for twin in other.region.all_ops if twin.type == op.type]
-            attributes = effective_attributes(op).items()
+            # of recurrent operators, onnx.reference is left those with the usual activations
+            attributes = (item for item in effective_attributes(op).items() if item[0] != "activations")
             common = (item for item in attributes if all(not names or item[0] in names for names in known))
             found.setdefault(op.type, Counter()).update(common)
     return found

@@ -56,13 +56,13 @@ def test_whether_samples_meet(line, meet):
 @pytest.mark.parametrize(
     ("line", "sizes"),
     [
-        ("y = Less (height, many)", [(1, False), (200, False), (200, True), (202, False), (202, True)]),
-        ("y = Less (height, few)", []),
-        ("y = Equal (height, width)", [(1, False)]),
+        ("y = Less (height, many)", [(0, False), (200, False), (200, True), (202, False), (202, True)]),
+        ("y = Less (height, few)", [(0, False), (1, False), (1, True), (2, False), (2, True)]),
+        ("y = Equal (height, width)", [(0, False)]),
     ],
 )
 def test_sizes_that_are_compared_are_tried(line, sizes):
-    """What a size is held against, unless every model is tried so far; two sizes are held against each other as 1."""
+    """What a size is held against, unless every model is tried so far; two sizes are met as declared."""
     text = "<int64[1] many = {200}, int64[1] few = {1}>"
     text = f"n (int64[1] height, int64[1] width) => (bool[1] y) {text} {{ {line} }}"
     side, idle = side_of(text), side_of(text, compares=False)
@@ -103,6 +103,7 @@ def side_of(text, *, compares=True):
         frozenset(),
         frozenset(),
         compared,
+        frozenset(),
         {},
         How(),
     )
