@@ -5,10 +5,11 @@ import os
 import signal
 import sys
 
+import numpy as np
 import onnx
 import onnx.shape_inference
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 from onnx.helper import make_node, make_tensor_type_proto
 
 from bnfold.confined import Exhausted
@@ -113,6 +114,23 @@ def test_a_usual_operator_needs_no_process(monkeypatch):
     size = make_tensor_type_proto(TensorProto.INT64, [1])
     kinds = types_made(make_node("Concat", ["a", "b"], ["y"], axis=0), 17, {"a": size, "b": size}, {})
     assert kinds["y"].tensor_type.shape.dim[0].dim_value == 2
+
+
+def test_operators_that_are_alike_are_inferred_once(monkeypatch):
+    """Under other names, too; with another attribute, another type or another number they are others."""
+    asked = []
+    infer = onnx.shape_inference.infer_node_outputs
+    monkeypatch.setattr(onnx.shape_inference, "infer_node_outputs", lambda *given: asked.append(1) or infer(*given))
+    inference._made.cache_clear()
+
+    def found(x="x", y="y", shape=(2, 6), target=(3, 4), **attributes):
+        node = make_node("Reshape", [x, "t"], [y], name=x, **attributes)
+        types = {x: make_tensor_type_proto(1, shape), "t": make_tensor_type_proto(7, [len(target)])}
+        data = {"t": numpy_helper.from_array(np.array(target))}
+        return [dim.dim_value for dim in types_made(node, 17, types, data)[y].tensor_type.shape.dim]
+
+    assert [found(), found("a", "b"), len(asked)] == [[3, 4], [3, 4], 1]
+    assert [found(target=(4, 3)), found(shape=(4, 3)), found(allowzero=1), len(asked)] == [[4, 3], [3, 4], [3, 4], 4]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is no copy of the process")

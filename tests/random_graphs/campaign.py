@@ -44,10 +44,11 @@ def examine(seed: int, statistics: Statistics) -> Fault | None:
 def campaign(seeds: range) -> tuple[Statistics, list[Fault]]:
     """All graphs of some seeds."""
     statistics = Statistics()
-    return statistics, list(_faults(seeds, statistics))
+    return statistics, list(faults_of(seeds, statistics))
 
 
-def _faults(seeds: range, statistics: Statistics) -> Iterator[Fault]:
+def faults_of(seeds: range, statistics: Statistics) -> Iterator[Fault]:
+    """The graphs that came out wrong, as they come; all are counted."""
     for seed in seeds:
         if fault := examine(seed, statistics):
             yield fault

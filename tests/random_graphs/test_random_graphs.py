@@ -1,4 +1,4 @@
-"""Thousands of whole random graphs: folded, they compute the same, and everything around them stays as it was.
+"""A thousand whole random graphs and more: folded, they compute the same, and everything around them stays as it was.
 
 A fault is told with its seed; `python benchmarks/random_graphs.py --shrink SEED` prints a small model that shows it.
 """
@@ -6,6 +6,7 @@ A fault is told with its seed; `python benchmarks/random_graphs.py --shrink SEED
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
 
 import pytest
@@ -13,13 +14,15 @@ import pytest
 from bnfold.ops import RULES, linear
 from bnfold.ops.rule import passes
 from random_graphs.builder import Unfit
-from random_graphs.campaign import Fault, campaign, parallel
+from random_graphs.campaign import Fault, faults_of, parallel
 from random_graphs.extremes import extreme_model
 from random_graphs.generate import random_case
 from random_graphs.properties import check_numbers
 from random_graphs.tally import Statistics
 
-SEEDS = range(2500)
+COUNT = 1250
+FIRST = COUNT * sys.version_info.minor  # each Python has graphs of its own, and CI has two
+SEEDS = range(FIRST, FIRST + COUNT)
 EXTREMES = range(200)
 Result = tuple[Statistics, list[Fault]]
 
@@ -30,10 +33,10 @@ def result() -> Result:
 
 
 def test_the_generator_makes_enough_usable_graphs(result: Result) -> None:
-    """At least 2,000 graphs are valid, can be evaluated, and most of them fold somewhere."""
+    """Most graphs are valid, can be evaluated, and most of them fold somewhere."""
     statistics, _ = result
     print(statistics)
-    assert statistics.graphs >= 2000
+    assert statistics.graphs >= 0.8 * COUNT
     assert statistics.changed >= 0.6 * statistics.graphs
     assert statistics.outcomes["affine", "cleared"]
 
@@ -72,12 +75,10 @@ def test_a_seed_always_gives_the_same_model() -> None:
 def test_a_rule_that_lets_too_much_pass_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were Relu to pass every affine, a few dozen graphs would show it."""
     monkeypatch.setitem(RULES, "Relu", passes(lambda op, affine: affine))
-    _, faults = campaign(range(60))
-    assert any("is off by" in what for fault in faults for what in fault.what)
+    assert any("is off by" in what for fault in faults_of(range(60), Statistics()) for what in fault.what)
 
 
 def test_a_forgotten_condition_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Were a Conv to absorb shifts although it pads with zeros, some hundred graphs would show it."""
     monkeypatch.setattr(linear, "is_padded", lambda op, kernel: False)
-    _, faults = campaign(range(200))
-    assert any("is off by" in what for fault in faults for what in fault.what)
+    assert any("is off by" in what for fault in faults_of(range(200), Statistics()) for what in fault.what)

@@ -1,12 +1,13 @@
 """What is made up for the borders of regions."""
 
 import numpy as np
+import pytest
 from verification.helpers import parsed
 
 from bnfold.graph import Graph
 from bnfold.model_io import load
 from bnfold.verification.float64.kept import Kept
-from bnfold.verification.regions.border import Kind, frame, made_up
+from bnfold.verification.regions.border import Frame, Kind, frame, made_up, says_nothing_new
 from bnfold.verification.regions.scenes import Scene
 
 KINDS = [Kind("mixed"), Kind("normal")]
@@ -26,3 +27,35 @@ def test_a_value_is_made_up_once_for_all_regions():
     for one, two in zip(alone, both, strict=True):
         assert one.given[1] is two.given[1]
         assert not np.array_equal(two.given[0], two.given[1])
+
+
+@pytest.mark.parametrize(
+    ("shapes", "told", "is_old"),
+    [
+        pytest.param([(4, 8, 7)], [[(4, 8, 7)]], True, id="the-same"),
+        pytest.param([(4, 8, 7)], [[(4, 8, 9)]], False, id="another-size"),
+        pytest.param([(3, 8, 7)], [[(4, 8, 7)]], False, id="another-number-of-samples"),
+        pytest.param([(3, 8, 7)], [[(4, 8, 7)], [(5, 8, 7)]], True, id="a-third-number"),
+        pytest.param([(3, 8, 7)], [[(4, 8, 7)], [(5, 8, 9)]], False, id="one-of-another-size"),
+        pytest.param([(3, 8), (6, 8)], [[(4, 8), (8, 8)], [(5, 8), (10, 8)]], False, id="what-grows-with-it"),
+        pytest.param([(3, 8), ()], [[(4, 8), ()], [(5, 8), ()]], True, id="a-number"),
+    ],
+)
+def test_what_says_nothing_new(shapes, told, is_old):
+    """A region knows nothing but the shapes at its border and what stands there."""
+
+    def made(some):
+        return Frame(tuple(some), (None,) * len(some))
+
+    assert says_nothing_new(made(shapes), map(made, told)) == is_old
+
+
+def test_many_numbers_are_drawn_once_for_all_kinds():
+    """It takes longer than all else; few are drawn anew, since of one alone, one sign would be all that is tried."""
+    graph = Graph(load(parsed("n (float[1, 5000] a, float b) => (float[1, 5000] y) { y = Add (a, b) }")))
+    scene = Scene(graph, {"a": (1, 5000), "b": ()}, is_small=False)
+    border = dict(enumerate(graph.main.values[name] for name in "ab"))
+    made = frame(scene, border.values())
+    first, second = made_up(graph, scene, border, made, [Kind("normal"), Kind("normal")], 0, 1, Kept())
+    assert np.array_equal(first.given[0], second.given[0])
+    assert first.given[1] != second.given[1]
