@@ -33,6 +33,7 @@ _EXHAUSTED = (
     *("bad_alloc", "memoryerror", "cannot allocate memory", "can't start new thread", "temporarily unavailable"),
     *("memory allocation still failed", "pthread_create failed"),  # OpenBLAS, which then interrupts the process
     "failed to map segment",  # of a library
+    *("no space left", "disk quota exceeded", "file too large"),
 )
 _LARGE = 1 << 30  # bytes of weights; what one session frees, the next one may not find
 

@@ -56,6 +56,8 @@ def test_a_large_model_has_a_process_for_itself(tmp_path, monkeypatch):
             True,
         ),
         ((-signal.SIGABRT, "what():  Resource temporarily unavailable"), True),
+        ((1, "OSError: [Errno 28] No space left on device"), True),
+        ((1, "OSError: [Errno 27] File too large"), True),
         ((1, "RuntimeError: something else"), False),
         ((-signal.SIGSEGV, ""), False),
     ],
