@@ -97,7 +97,7 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, error, trace)
 
     def file_of(self, source: object, model: Model) -> Path:
         """A file with the model that ``source`` stands for.

@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -76,6 +77,17 @@ def test_a_lack_of_anything_is_told_from_a_crash(end, is_exhausted, monkeypatch)
         ((run,),) = child.run([Job(Path("model.onnx"), [{"x": np.ones(1, np.float32)}])])
     assert run.error
     assert run.is_exhausted is is_exhausted
+
+
+def test_a_full_folder_is_named(monkeypatch):
+    """Where feeds find no room."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match=tempfile.gettempdir()), Runner(Limits()) as child:
+        child.run([Job(Path("model.onnx"), [{"x": np.ones(1, np.float32)}])])
 
 
 def test_a_small_limit_of_memory_is_beside_what_the_process_holds():
