@@ -9,7 +9,7 @@ from onnx import TensorProto
 
 from bnfold.model_io import Model
 from bnfold.model_io.payload import exact_chunks
-from bnfold.model_io.protobuf import copied, serialize
+from bnfold.model_io.protobuf import copied, encoded, serialize
 from bnfold.model_io.tensors import DATA_FIELDS, all_tensors
 
 
@@ -48,7 +48,7 @@ def _content(model: Model, tensor: TensorProto) -> bytes:
     payload = model.payload(tensor)
     if payload is not None:
         return b"".join(exact_chunks(payload))
-    return tensor.raw_data if tensor.HasField("raw_data") else tensor.SerializeToString(deterministic=True)
+    return tensor.raw_data if tensor.HasField("raw_data") else encoded(tensor, deterministic=True)
 
 
 def _how_far(left: bytes, right: bytes, tensor: TensorProto) -> str:

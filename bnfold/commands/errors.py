@@ -55,7 +55,8 @@ def failed(model: str, error: Exception, output: object = None) -> Failed:
 
     line, code = explained(error)
     places = [model, os.path.abspath(model), *([str(output)] if output else [])]
-    if not any(line.startswith(place) for place in places) and not (isinstance(error, OSError) and error.filename):
+    named = [form for place in places for form in (place, escape.line(place), escape.line(f"{place}:"))]
+    if not line.startswith(tuple(named)) and not (isinstance(error, OSError) and error.filename):
         line = f"{model}: {line}"
     trace(error)
     return Failed(model, line, code)

@@ -72,7 +72,7 @@ class Dataset:
     def where(self, number: int, *, max_samples: int | None = None, seed: int | None = None) -> str:
         """For messages: the origin and the row of the sample that ``batches`` gives as the one of this number."""
         if max_samples is not None:
-            number = int(self._selection(0, None, max_samples, seed).within(0, len(self))[number])
+            number = self._selection(0, None, max_samples, seed)[number]
         for source in self._sources[:-1]:
             if number < source.rows:
                 return f"{source.origin}, row {number}"

@@ -29,6 +29,9 @@ Feed = dict[str, Array]
 Indices = npt.NDArray[np.int64]
 
 
+_MOST = 1 << 40  # samples, which no disk holds
+
+
 class DataError(ModelError):
     """Data cannot be used. Its text is one line that names the file and says what is wrong."""
 
@@ -41,13 +44,23 @@ class Selection:
         self.stop = stop
         self._chosen = chosen
 
-    def within(self, low: int, high: int) -> Indices:
-        """The wanted samples from ``low`` up to ``high``, counted from ``low``."""
+    def within(self, low: int, high: int, size: int) -> Iterator[Indices]:
+        """The wanted samples from ``low`` up to ``high``, counted from ``low``, at most ``size`` at a time.
+
+        Never all of them: how many there are may be a file's word, and a lie.
+        """
         if self._chosen is not None:
             first, last = np.searchsorted(self._chosen, (low, high))
-            return self._chosen[first:last] - low
+            for at in range(first, last, size):
+                yield self._chosen[at : min(at + size, last)] - low
+            return
         stop = high if self.stop is None else min(high, self.stop)
-        return np.arange(max(low, self.start), max(low, stop), dtype=np.int64) - low
+        for at in range(max(low, self.start), stop, size):
+            yield np.arange(at, min(at + size, stop), dtype=np.int64) - low
+
+    def __getitem__(self, number: int) -> int:
+        """The sample that is the one of this number among those that are wanted."""
+        return self.start + number if self._chosen is None else int(self._chosen[number])
 
     def ends_before(self, sample: int) -> bool:
         return self.stop is not None and sample >= self.stop
@@ -82,10 +95,10 @@ class ArrayFile:
         self.rows = _rows({self._name: self._array()}, self.origin)
 
     def pick(self, selection: Selection, offset: int, size: int) -> Iterator[Feed]:
-        wanted = selection.within(offset, offset + self.rows)
-        array = self._array() if wanted.size else np.empty(0)
-        for at in range(0, wanted.size, size):
-            part = rows_of({self._name: array}, wanted[at : at + size])  # an index array copies: nothing stays mapped
+        array: Array | None = None
+        for wanted in selection.within(offset, offset + self.rows, size):
+            array = self._array() if array is None else array
+            part = rows_of({self._name: array}, wanted)  # an index array copies: nothing stays mapped
             yield {self._name: usable(part[self._name], self.origin)}
 
     def _array(self) -> Array:
@@ -108,11 +121,11 @@ class Arrays:
         self.rows = _rows({name: feed[name] for name in names}, self.origin)
 
     def pick(self, selection: Selection, offset: int, size: int) -> Iterator[Feed]:
-        wanted = selection.within(offset, offset + self.rows)
-        feed = self._read() if wanted.size else {}
-        for at in range(0, wanted.size, size):
+        feed: Feed = {}
+        for wanted in selection.within(offset, offset + self.rows, size):
+            feed = feed or self._read()
             arrays = {name: usable(feed[name], self.origin) for name in self._names}
-            yield _taken(arrays, wanted[at : at + size])
+            yield _taken(arrays, wanted)
 
 
 class Script:
@@ -137,9 +150,8 @@ class Script:
         at = offset
         for feed in self._feeds():
             rows = _rows(feed, self.origin)
-            wanted = selection.within(at, at + rows)
-            for first in range(0, wanted.size, size):
-                yield _taken(feed, wanted[first : first + size])
+            for wanted in selection.within(at, at + rows, size):
+                yield _taken(feed, wanted)
             at += rows
             if selection.ends_before(at):
                 return
@@ -249,7 +261,19 @@ def _is_known(dtype: np.dtype[Any]) -> bool:
         return False
 
 
-def _rows(feed: Feed, origin: str) -> int:
-    if not (rows := count_of(feed)):
+def refuse_odd(rows: int, origin: str) -> None:
+    """Refuses what has no samples, or says that it has more than there can be.
+
+    Raises:
+        DataError: It is odd.
+    """
+    if not rows:
         raise DataError(f"{origin}: has no samples")
+    if rows > _MOST:
+        raise DataError(f"{origin}: says that it has {rows} samples")
+
+
+def _rows(feed: Feed, origin: str) -> int:
+    rows = count_of(feed)
+    refuse_odd(rows, origin)
     return rows

@@ -17,7 +17,7 @@ from typing import IO
 
 import numpy as np
 
-from bnfold.data.sources import Array, DataError, Feed, Indices, Selection, reading, usable
+from bnfold.data.sources import Array, DataError, Feed, Indices, Selection, reading, refuse_odd, usable
 
 _SKIPPED = 1 << 22  # bytes at a time
 _SUFFIX = ".npy"
@@ -53,21 +53,21 @@ class ZippedArrays:
         lengths = {header.shape[0] for header in self._headers.values() if header.shape}
         self._is_whole = len(lengths) != 1
         self.rows = 1 if self._is_whole else lengths.pop()
-        if not self.rows:
-            raise DataError(f"{path}: has no samples")
+        refuse_odd(self.rows, self.origin)
 
     def pick(self, selection: Selection, offset: int, size: int) -> Iterator[Feed]:
         """The selected samples, at most ``size`` at a time; ``offset`` is the number of this source's first."""
-        wanted = selection.within(offset, offset + self.rows)
-        if not wanted.size:
-            return
         with ExitStack() as stack:
-            archive = stack.enter_context(self._opened())
-            members = {name: self._member(archive, stack, name) for name in self._names}
-            for at in range(0, wanted.size, size):
+            members: dict[str, _Rows | _Whole] = {}
+            for wanted in selection.within(offset, offset + self.rows, size):
+                members = members or self._members(stack)
                 with reading(self._path):
-                    feed = {name: member.take(wanted[at : at + size]) for name, member in members.items()}
+                    feed = {name: member.take(wanted) for name, member in members.items()}
                 yield {name: usable(array, self.origin) for name, array in feed.items()}
+
+    def _members(self, stack: ExitStack) -> dict[str, _Rows | _Whole]:
+        archive = stack.enter_context(self._opened())
+        return {name: self._member(archive, stack, name) for name in self._names}
 
     def _member(self, archive: zipfile.ZipFile, stack: ExitStack, name: str) -> _Rows | _Whole:
         header = self._headers[name]

@@ -11,7 +11,7 @@ from onnx import NodeProto
 
 from bnfold.graph.inference import apart
 from bnfold.model_io import Model
-from bnfold.model_io.protobuf import parse
+from bnfold.model_io.protobuf import encoded, parse, size_of
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 from bnfold.model_io.validate import check_model
 from bnfold.reasons import Reason, Refused
@@ -44,11 +44,11 @@ def inlined(model: Model, *, but: Sequence[tuple[str, str]] = (), convert_versio
             whole = onnx.inliner.inline_selected_functions(model.proto, list(but), exclude=True)
         else:
             whole = onnx.inliner.inline_local_functions(model.proto, convert_version=convert_version)
-        return bytes(whole.SerializeToString())
+        return encoded(whole)
 
     copy = model.copy()
     try:
-        copy.proto = parse(apart(made, copy.proto.ByteSize() + nodes * _A_NODE))
+        copy.proto = parse(apart(made, size_of(copy.proto) + nodes * _A_NODE))
         check_model(copy.proto, copy.payload)  # it loses the output of a function that is one of its inputs
     except Exception as error:  # it has many, for each way in which a model can be invalid
         raise Refused(Reason.NOT_INLINED, detail="ONNX's inliner cannot do it") from error
@@ -100,7 +100,7 @@ def _key(domain: str, name: str, overload: str) -> _Key:
 
 
 def _size(nodes: Iterable[NodeProto]) -> int:
-    return sum(1 + node.ByteSize() // _BYTES for node in _all(nodes))
+    return sum(1 + size_of(node) // _BYTES for node in _all(nodes))
 
 
 def _all(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:

@@ -26,7 +26,7 @@ from onnx.helper import make_function, make_node, make_opsetid
 from bnfold.confined import Exhausted, confined
 from bnfold.graph.harmless import FOLLOWED, graphs, is_harmless, sizes_are_few
 from bnfold.limits import Limits
-from bnfold.model_io.protobuf import copied, parse
+from bnfold.model_io.protobuf import copied, encoded, parse
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 
 _SECONDS, _A_BYTE = 1.0, 1e-6  # of CPU time: a few hundred times as long as it takes
@@ -88,7 +88,7 @@ class Inferable:
         return onnx.shape_inference.infer_shapes(self.data, strict_mode=strict, data_prop=self.follows)
 
     def _apart(self, strict: bool) -> ModelProto:
-        return parse(apart(lambda: bytes(self._here(strict).SerializeToString()), len(self.data)))
+        return parse(apart(lambda: encoded(self._here(strict)), len(self.data)))
 
 
 def apart(work: Callable[[], _Result], size: int) -> _Result:
@@ -121,7 +121,7 @@ def inferred_types(
         Exception: The operator does not take what it gets, or there is none of that name.
         Exhausted: Inference ended its process, or took too long.
     """
-    made = _made(opset, _nameless(node, types, data).SerializeToString(deterministic=True))
+    made = _made(opset, encoded(_nameless(node, types, data), deterministic=True))
     return {name: made[place] for place, name in enumerate(node.output) if place in made}
 
 
@@ -182,7 +182,7 @@ def inferable(model: ModelProto) -> Inferable:
             for dim in entry.type.tensor_type.shape.dim:
                 if dim.dim_value < 0:
                     dim.Clear()
-    data = bytes((_guarded(model) if _has_slices(model) else model).SerializeToString())
+    data = encoded(_guarded(model) if _has_slices(model) else model)
     return Inferable(data, sizes_are_few(model.graph), is_harmless(model))
 
 

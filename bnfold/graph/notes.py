@@ -28,13 +28,20 @@ Note = tuple[str, int, Shape]
 
 
 def take_notes(graph: GraphProto, notes: Sequence[Note]) -> bool:
-    """Writes them down; whether there were any."""
+    """Writes them down; whether any is news, as inference may pass over what stands there already."""
     infos = {info.name: info for info in graph.value_info} if notes else {}
+    is_news = False
     for name, elem_type, shape in notes:
         info = infos.get(name) or graph.value_info.add(name=name)
         infos[name] = info
+        is_news |= _stable(shape_of(info.type)) != _stable(shape)
         info.type.CopyFrom(make_tensor_type_proto(elem_type, shape))
-    return bool(notes)
+    return is_news
+
+
+def _stable(shape: Shape | None) -> Shape | None:
+    """What it says, apart from names that inference makes up anew each time."""
+    return shape and tuple(dim if knowledge(dim) > 1 else None for dim in shape)
 
 
 def channel_notes(graph: GraphProto, types: Types) -> Iterator[Note]:

@@ -24,7 +24,7 @@ from bnfold.graph.harmless import graphs
 from bnfold.graph.inference import inferable
 from bnfold.graph.notes import channel_notes, reshape_notes, take_notes
 from bnfold.graph.op import Index, Op, Value
-from bnfold.model_io.protobuf import parse
+from bnfold.model_io.protobuf import encoded, parse
 from bnfold.model_io.tensors import STANDARD_DOMAINS, type_name
 from bnfold.reasons import Refused
 
@@ -43,7 +43,7 @@ class Shapes:
     def __init__(self, index: Index, constants: Constants) -> None:
         self._index = index
         self._constants = constants
-        self._snapshot = index.model.proto.SerializeToString()
+        self._snapshot = encoded(index.model.proto)
         self._inferred: list[dict[str, TypeProto]] | None = None  # one for each graph, in the order of its scopes
         self._alike: dict[Value, Value] = {}
         self._is_refined = False
@@ -78,7 +78,7 @@ class Shapes:
             if entry.name in shapes:
                 elem_type = entry.type.tensor_type.elem_type
                 entry.type.CopyFrom(onnx.helper.make_tensor_type_proto(elem_type, shapes[entry.name]))
-        self._snapshot = model.SerializeToString()
+        self._snapshot = encoded(model)
         self._inferred, self._is_refined = None, False
         self._constants.ask_again()
 
@@ -219,7 +219,7 @@ def _types(graph: GraphProto, shared: dict[bytes, TypeProto]) -> dict[str, TypeP
     """The types of a graph's values. Few are different, and one of its own would keep all that was inferred."""
     types = {}
     for entry in chain(graph.value_info, graph.input, graph.output):
-        key = entry.type.SerializeToString()
+        key = encoded(entry.type)
         if key not in shared:
             shared[key] = TypeProto.FromString(key)
         types[entry.name] = shared[key]

@@ -17,7 +17,7 @@ from bnfold.model_io.error import ModelError
 from bnfold.model_io.external import DataFiles, ExternalRange, external_range
 from bnfold.model_io.forms import ModelLike, plain
 from bnfold.model_io.payload import File, Memory, Payload, Range, Source, exact_chunks
-from bnfold.model_io.protobuf import copied, parse, serialize
+from bnfold.model_io.protobuf import copied, parse, serialize, size_of
 from bnfold.model_io.tensors import DATA_FIELDS, all_tensors, is_external, is_packed
 from bnfold.model_io.validate import check_model
 from bnfold.model_io.wire import Piece, Splicer
@@ -87,7 +87,7 @@ class Model:
         """About how many bytes it takes, data files included."""
         graph = self.proto.graph
         parts = chain(graph.node, graph.initializer, graph.sparse_initializer, graph.value_info, self.proto.functions)
-        own = sum(int(part.ByteSize()) for part in parts)  # one by one: of a whole it makes all bytes to count them
+        own = sum(size_of(part) for part in parts)  # one by one: of a whole it makes all bytes to count them
         payloads = map(self.payload, all_tensors(self.proto))
         return own + sum(payload.nbytes for payload in payloads if payload is not None)
 

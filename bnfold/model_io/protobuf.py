@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import onnx
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.message import DecodeError, EncodeError, Message
 
 from bnfold.model_io.error import ModelError
 from bnfold.model_io.tensors import all_tensors
@@ -35,8 +35,29 @@ def copied(proto: onnx.ModelProto) -> onnx.ModelProto:
     Raises:
         MemoryError: there was not enough.
     """
+    return parse(encoded(proto))
+
+
+def encoded(message: Message, *, deterministic: bool = False) -> bytes:
+    """A message, serialised; where memory ends, protobuf says only that it failed.
+
+    Raises:
+        MemoryError: there was not enough.
+    """
     try:
-        return parse(proto.SerializeToString())
+        return bytes(message.SerializeToString(deterministic=deterministic))
+    except EncodeError as error:
+        raise MemoryError(str(error)) from error
+
+
+def size_of(message: Message) -> int:
+    """How many bytes that would be; protobuf makes them all to count them.
+
+    Raises:
+        MemoryError: there was not enough.
+    """
+    try:
+        return int(message.ByteSize())
     except EncodeError as error:
         raise MemoryError(str(error)) from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -24,6 +25,7 @@ _SUFFIXES = (".data", ".json", ".onnx", ".lock")  # in this order: without its l
 # kind, inode, size, time of modification and name of a data file
 _NOTED = re.compile(rb"(new|old) (\d{1,20}) (\d{1,20}) (\d{1,20}) ([^/\0]+-[0-9a-f]{16}\.data)")
 _MOST_NOTED = 1 << 20
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Temporary:
@@ -87,6 +89,10 @@ def temporary_folder(parent: str | os.PathLike[str] | None = None) -> Iterator[P
     try:
         (outer / "files").mkdir()
         yield outer / "files"
+    except OSError as error:
+        if error.errno in _FULL and not error.filename:  # a write does not say where it was to go
+            error.filename = str(root)
+        raise
     finally:
         _remove_folder(outer)
         lock.close()

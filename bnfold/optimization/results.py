@@ -264,7 +264,7 @@ class Failed(Result):
     @property
     def _told(self) -> str:
         """The error, which may begin with the path itself."""
-        return self.error.removeprefix(f"{self.source}: ").removeprefix(f"{escape.line(self.source)}: ")
+        return self.error.removeprefix(f"{self.source}: ").removeprefix(escape.line(f"{self.source}: "))
 
 
 @dataclass(frozen=True)

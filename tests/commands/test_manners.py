@@ -146,6 +146,16 @@ def test_a_path_once(args, run, model, monkeypatch):
         assert line.count(".onnx") == 1
 
 
+@pytest.mark.parametrize("form", ["text", "markdown"])
+@pytest.mark.parametrize("name", ["a\x1b[31mb\nc.onnx", f"folder/{'x' * 230}.onnx"], ids=["escaped", "shortened"])
+def test_a_path_that_is_not_shown_as_it_is_once(name, form, run, tmp_path, monkeypatch):
+    """Nor twice because its two forms differ."""
+    monkeypatch.chdir(tmp_path)
+    result = run("check", name, "--format", form)
+    for text in filter(None, (result.stdout, result.stderr)):
+        assert text.count(".onnx") == 1
+
+
 def test_one_of_a_kind_is_one(run, model):
     """And not a plural."""
     folded = model.with_name("folded.onnx")

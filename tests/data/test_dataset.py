@@ -211,3 +211,22 @@ def test_what_is_wrong_with_a_zipped_array_is_one_line(tmp_path):
     np.savez(path, x=np.array([{}], object))
     with pytest.raises(DataError, match="pickled objects, which are not read"):
         open_data([path], ["x"])
+
+
+@pytest.mark.parametrize("options", [{}, {"max_samples": 8}])
+def test_samples_of_nothing_are_not_counted_out(options, tmp_path):
+    """As many as a head says, which costs no byte of the file."""
+    zipped(tmp_path / "x.npz", {"x": ((1 << 40, 0), 0)})
+    with zipfile.ZipFile(tmp_path / "x.npz") as archive:
+        archive.extract("x.npy", tmp_path)
+    for name in ("x.npy", "x.npz"):
+        dataset = open_data([tmp_path / name], ["x"])
+        assert peak(lambda dataset=dataset: next(dataset.batches(8, **options))) < 16
+        assert dataset.where(7, **options).startswith(f"{tmp_path / name}, row ")
+
+
+def test_more_samples_than_there_can_be(tmp_path):
+    """Are told as what a file says."""
+    zipped(tmp_path / "x.npz", {"x": (((1 << 40) + 1, 0), 0)})
+    with pytest.raises(DataError, match="says that it has 1099511627777 samples"):
+        open_data([tmp_path / "x.npz"], ["x"])

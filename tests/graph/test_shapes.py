@@ -121,3 +121,18 @@ def test_sizes_below_zero():
     assert shape is not None
     assert shape[1] == 4
     assert not mistyped(load(model))
+
+
+def test_what_inference_passes_over_is_noted_once(monkeypatch):
+    """Of an output it says anew what it finds; that a norm beside it has four channels is no news the second time."""
+    rounds: list[onnx.ModelProto] = []
+    infer = shapes._infer
+    monkeypatch.setattr(shapes, "_infer", lambda model: rounds.append(model) or infer(model))
+    model = model_of(
+        HEADER
+        + """g (float[2, 8] x, int64[1] k) => (float[N, C] y, float[A, B] a) <float[4] p = {1, 1, 1, 1}>
+        { a, b = TopK <axis = 1> (x, k)  y = BatchNormalization (a, p, p, p, p) }"""
+    )
+    graph = Graph(load(model))
+    assert graph.shape(graph.main.values["a"]) is not None
+    assert len(rounds) == 2

@@ -166,3 +166,10 @@ def test_waiting_for_others_ends(tmp_path, monkeypatch):
         assert not second
     with locks.alone(tmp_path) as third:
         assert third
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_folder_is_named(error, tmp_path):
+    """A write that fails does not say where."""
+    with pytest.raises(OSError, match=str(tmp_path)), temporary_folder(tmp_path):
+        raise OSError(error, os.strerror(error))

@@ -13,7 +13,13 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
+from bnfold.graph import Graph
+from bnfold.model_io import load
 from bnfold.verification import Verdict, verify
+from bnfold.verification.float64.evaluate import Evaluator
+from bnfold.verification.float64.how import How
+from bnfold.verification.regions.regions import Region
+from bnfold.verification.regions.side import Side, active_operators
 
 Array = npt.NDArray[Any]
 TYPES = ("float16", "float32", "float64")
@@ -226,3 +232,25 @@ def parsed(body: str, opset: int = 17, tensors: Mapping[str, Array] | None = Non
     used = {name: array for name, array in (tensors or {}).items() if re.search(rf"\b{name}\b", body)}
     model.graph.initializer.extend(numpy_helper.from_array(np.asarray(array), name) for name, array in used.items())
     return model
+
+
+def side_of(text: str, *, compares: bool = True) -> Side:
+    """A model of text as a side of which nothing is changed, whose comparisons are, or are not, of sizes."""
+    graph = Graph(load(parsed(text)))
+    ops, inputs = tuple(graph.main.live_ops()), [value.name for value in graph.model.proto.graph.input]
+    region = Region(graph.main.values["y"], ops, {graph.main.values[name]: 0 for name in inputs}, ())
+    compared = frozenset(op for op in ops if compares and op.type in ("Less", "Equal"))
+    return Side(
+        Evaluator(graph.model),
+        region,
+        active_operators(region),
+        (),
+        (),
+        (),
+        frozenset(),
+        frozenset(),
+        compared,
+        frozenset(),
+        {},
+        How(),
+    )

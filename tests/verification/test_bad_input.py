@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from onnx import TensorProto, helper
 
 import bnfold
 from bnfold.commands import program
+from bnfold.model_io import load
 from bnfold.verification import Verdict, verify
 from bnfold.verification.running import admission
 
@@ -204,6 +206,26 @@ def test_what_may_be_unknown_is_asked_for(made, monkeypatch):
         assert run(model, model).exit_code == 0
     monkeypatch.setattr(admission, "_answer", lambda *_: pytest.fail("it was asked"))
     assert run(made(), made()).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BlockingIOError("no more processes"),
+        subprocess.TimeoutExpired("probe", 1),
+        subprocess.CalledProcessError(1, "probe"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_where_onnx_runtime_does_not_answer_the_models_are_admitted(error, made, monkeypatch):
+    """Whatever it is that it lacks: running them will tell."""
+
+    def failing(*_, **__):
+        raise error
+
+    monkeypatch.setattr(subprocess, "run", failing)
+    providers = ["CPUExecutionProvider"]
+    assert admission.admitted({"BEFORE": load(made(ai_onnx=22))}, providers) == tuple(providers)
 
 
 def test_optimize_is_not_strict(tmp_path):

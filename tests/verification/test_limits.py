@@ -202,9 +202,15 @@ def test_where_no_process_can_be_started(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("said", "is_exhausted"), [("pthread_create failed, error code: 11", True), ("no kernel", False)]
+    ("said", "is_exhausted"),
+    [
+        ("pthread_create failed, error code: 11", True),
+        ("state.so: failed to map segment from shared object", True),
+        ("[Errno 12] Cannot allocate memory", True),
+        ("no kernel", False),
+    ],
 )
-def test_a_session_whose_threads_cannot_be_started(said, is_exhausted):
+def test_a_session_for_which_there_is_too_little(said, is_exhausted):
     """Says nothing of the model."""
     assert child._failed(RuntimeError(said))["is_exhausted"] == is_exhausted
 

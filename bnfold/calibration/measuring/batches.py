@@ -20,7 +20,7 @@ import numpy.typing as npt
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.images import are_images
 from bnfold.calibration.running.program import Batch
-from bnfold.calibration.running.scratch import created
+from bnfold.calibration.running.scratch import created, save
 from bnfold.data import DataError, Dataset, Feed, lengths, open_data, rows_of
 from bnfold.data.sources import Script
 from bnfold.graph import Graph, Shape
@@ -296,6 +296,5 @@ def _rows(feed: Feed) -> int:
 def _write(feed: Feed, rows: int, number: int, folder: Path) -> Batch:
     files = {name: str(folder / f"data-{number}-{index}.npy") for index, name in enumerate(feed)}
     for name, array in feed.items():
-        with created(Path(files[name])) as file:
-            np.save(file, array, allow_pickle=False)
+        save(Path(files[name]), array)
     return Batch(number, files, rows)

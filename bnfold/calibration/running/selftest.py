@@ -14,6 +14,7 @@ import onnxruntime as ort
 from onnx import TensorProto, ValueInfoProto, helper
 
 from bnfold.calibration.error import CalibrationError
+from bnfold.model_io.protobuf import encoded
 
 _TOLERANCE = 1e-5
 _OPSETS: tuple[tuple[int, int, dict[str, Any]], ...] = ((9, 5, {}), (15, 3, {"training_mode": 1}))
@@ -53,4 +54,4 @@ def _graph(opset: int, outputs: int, attributes: dict[str, Any]) -> ort.Inferenc
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
     options = ort.SessionOptions()
     options.log_severity_level = 3
-    return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return ort.InferenceSession(encoded(model), options, providers=["CPUExecutionProvider"])

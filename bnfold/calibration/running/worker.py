@@ -20,7 +20,7 @@ import onnxruntime as ort
 
 from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.running.program import Batch, Cache, Described, Measured, Outcome, Program, Reading
-from bnfold.calibration.running.scratch import created
+from bnfold.calibration.running.scratch import save
 from bnfold.calibration.running.selftest import check_runtime
 
 _NO_MEMORY = ("bad_alloc", "Failed to allocate memory", "Unable to allocate")
@@ -132,8 +132,7 @@ def _put(cache: Cache, batch: Batch, name: str, value: ort.OrtValue) -> int:
             return 0
     target = path(cache, batch, name)
     partial = target.with_name(f"{target.name}.{secrets.token_hex(8)}")  # on machines that share the folder
-    with created(partial) as file:
-        np.save(file, value.numpy(), allow_pickle=False)
+    save(partial, value.numpy())
     partial.replace(target)  # whole or not at all: a task may run twice, and be killed
     return size
 

@@ -13,6 +13,7 @@ from onnx import helper
 
 from bnfold.graph import Graph, Op, Value
 from bnfold.model_io import to_proto
+from bnfold.model_io.protobuf import encoded
 from bnfold.verification.evidence import Evidence
 from bnfold.verification.float64.evaluate import CannotEvaluate
 from bnfold.verification.float64.kernel import as_real
@@ -109,7 +110,7 @@ def _extracted(graph: Graph, side: Side, ports: Mapping[Number, _Port], output: 
         onnx.checker.check_model(whole_proto, full_check=True)
     except Exception as error:  # it has several; of values in different scopes, two may have the same name
         raise CannotEvaluate(f"alone it is no valid model: {' '.join(str(error).split())[:200]}") from error
-    return bytes(whole_proto.SerializeToString())
+    return encoded(whole_proto)
 
 
 def _handed(port: _Port, source: str, target: str) -> onnx.NodeProto:

@@ -13,6 +13,7 @@ import onnx
 
 from bnfold.affine import FloatArray
 from bnfold.graph import Op, cast_type
+from bnfold.model_io.protobuf import encoded
 from bnfold.verification.float64.kernel import Array
 from bnfold.verification.float64.rules import is_continuous
 from bnfold.verification.regions.numbering import Number, Numbering
@@ -95,7 +96,7 @@ def _windows(side: Side) -> Counter[tuple[bytes, object]]:
             node = onnx.NodeProto(op_type=op.type)
             node.attribute.extend(attribute for attribute in op.node.attribute if attribute.name != "kernel_shape")
             kernel = op.attribute("kernel_shape") or (op.graph.shape(op.data(1)) or ())[2:]
-            windows[node.SerializeToString(deterministic=True), tuple(kernel)] += 1
+            windows[encoded(node, deterministic=True), tuple(kernel)] += 1
     return windows
 
 

@@ -16,6 +16,7 @@ import onnx.defs
 
 from bnfold.graph import Graph, Op, Scope, Shape, Value
 from bnfold.model_io import Model
+from bnfold.model_io.protobuf import encoded
 from bnfold.model_io.tensors import attribute_graphs
 from bnfold.verification.float64.kernels import RANDOM
 
@@ -206,7 +207,7 @@ class Numbering:
     @cached_property
     def _functions(self) -> bytes:
         """What the functions say that could not be written out where they are called."""
-        texts = sorted(bytes(f.SerializeToString(deterministic=True)) for f in self.graph.model.proto.functions)
+        texts = sorted(encoded(f, deterministic=True) for f in self.graph.model.proto.functions)
         return hashlib.sha256(b"\0".join(texts)).digest()
 
     def _attributes(self, op: Op, version: int) -> Iterator[Hashable]:
@@ -298,5 +299,4 @@ def _serialized(attribute: onnx.AttributeProto) -> bytes:
     plain = onnx.AttributeProto()
     plain.CopyFrom(attribute)
     plain.ClearField("doc_string")
-    data: bytes = plain.SerializeToString(deterministic=True)
-    return data
+    return encoded(plain, deterministic=True)

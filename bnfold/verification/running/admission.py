@@ -16,6 +16,7 @@ import onnx
 from bnfold import telemetry
 from bnfold.graph.ports import InterfaceError, invalid, mistyped
 from bnfold.model_io import Model
+from bnfold.model_io.protobuf import encoded
 from bnfold.model_io.tensors import STANDARD_DOMAINS, bodies
 from bnfold.verification.running.runner import CPU
 
@@ -97,7 +98,7 @@ def _hollow(model: Model) -> bytes:
     ports = [onnx.helper.make_value_info(name, value) for name in ("x", "y")]
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "hollow", ports[:1], ports[1:])
     hollow = onnx.ModelProto(ir_version=model.proto.ir_version, opset_import=model.proto.opset_import, graph=graph)
-    return bytes(hollow.SerializeToString())
+    return encoded(hollow)
 
 
 def _versions(model: Model) -> str:

@@ -1,5 +1,5 @@
-"""Runs models in a process of its own: ``python child.py FOLDER``. Imports nothing of this package, to start fast;
-only what ONNX Runtime cannot run is evaluated by it.
+"""Runs models in a process of its own: ``python child.py FOLDER``. Imports next to nothing of this package, to start
+fast; only what ONNX Runtime cannot run is evaluated by it.
 
 The folder holds ``jobs.json`` and the feeds; every result is a file in it, written when it is there, so that a crash
 takes nothing with it but the job at work. Numbers of tensors tell feeds and results from each other. Standard input
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-_EXHAUSTED = ("bad_alloc", "Failed to allocate memory", "Unable to allocate", "pthread_create failed")
+_EXHAUSTED = (
+    *("bad_alloc", "failed to allocate memory", "unable to allocate", "cannot allocate memory"),
+    *("pthread_create failed", "failed to map segment"),  # of a library
+)
 Run = Callable[[Mapping[str, Array]], list[Any]]
 
 
@@ -29,8 +31,14 @@ def main(folder: Path) -> None:
     """Works through the jobs that have no result yet, or does one of them."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     plan = json.loads((folder / "jobs.json").read_text())
-    if plan["memory"]:
-        resource.setrlimit(resource.RLIMIT_DATA, (plan["memory"], plan["memory"]))
+    sys.path.insert(0, plan["package"])
+    from bnfold.limits import held_to  # noqa: PLC0415 -- known from here on
+
+    with held_to(plan["memory"]):
+        _work_through(plan, folder)
+
+
+def _work_through(plan: Mapping[str, Any], folder: Path) -> None:
     for number, job in enumerate(plan["jobs"]):
         report = folder / f"job{number}.json"
         if not report.exists():
@@ -86,7 +94,6 @@ def _session(job: Mapping[str, Any]) -> tuple[list[str], Run]:
 
 
 def _whole(job: Mapping[str, Any]) -> tuple[list[str], Run]:
-    sys.path.insert(0, job["package"])
     from bnfold.verification.float64.whole import Whole  # noqa: PLC0415 -- see above
 
     whole = Whole(Path(job["model"]))
@@ -126,7 +133,7 @@ def _flat(name: str, value: Any) -> list[tuple[str, Array]]:
 
 
 def _failed(error: Exception) -> dict[str, Any]:
-    is_exhausted = isinstance(error, MemoryError) or any(words in str(error) for words in _EXHAUSTED)
+    is_exhausted = isinstance(error, MemoryError) or any(words in str(error).lower() for words in _EXHAUSTED)
     return {"error": _text(error), "is_exhausted": is_exhausted}
 
 

@@ -29,7 +29,12 @@ Feed = Mapping[str, Array]
 
 CHILD = Path(__file__).with_name("child.py")
 _PACKAGE = CHILD.parents[2]
-_EXHAUSTED = ("bad_alloc", "MemoryError", "cannot allocate memory", "can't start new thread")
+_EXHAUSTED = (
+    *("bad_alloc", "memoryerror", "cannot allocate memory", "can't start new thread", "temporarily unavailable"),
+    *("memory allocation still failed", "pthread_create failed"),  # OpenBLAS, which then interrupts the process
+    "failed to map segment",  # of a library
+    *("no space left", "disk quota exceeded", "file too large"),
+)
 _LARGE = 1 << 30  # bytes of weights; what one session frees, the next one may not find
 
 CPU = ("CPUExecutionProvider",)
@@ -92,7 +97,7 @@ class Runner:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, error, trace)
 
     def file_of(self, source: object, model: Model) -> Path:
         """A file with the model that ``source`` stands for.
@@ -126,6 +131,7 @@ class Runner:
         plan = {
             "memory": self._limits.allowed if all(job.providers == CPU for job in jobs) else self._limits.memory,
             "one_at_a_time": self._one_at_a_time,
+            "package": str(_PACKAGE.parent),
             "jobs": [self._described(job) for job in jobs],
         }
         (folder / "jobs.json").write_text(json.dumps(plan))
@@ -151,7 +157,6 @@ class Runner:
             "threads": job.threads,
             "providers": list(job.providers),
             "float64": job.float64,
-            "package": str(_PACKAGE.parent),
             "first": job.first,
         }
 
@@ -186,7 +191,7 @@ def _spawn(folder: Path, seconds: float, environment: Mapping[str, str]) -> tupl
     if done.returncode == 0:
         return "", False
     said = done.stderr.decode(errors="replace")
-    is_exhausted = done.returncode == -signal.SIGKILL or any(words in said for words in _EXHAUSTED)
+    is_exhausted = done.returncode == -signal.SIGKILL or any(words in said.lower() for words in _EXHAUSTED)
     if done.returncode < 0:
         return f"the runtime crashed ({signal.Signals(-done.returncode).name})", is_exhausted
     return f"the runtime ended with code {done.returncode}: {''.join(said.strip().splitlines()[-1:])}", is_exhausted

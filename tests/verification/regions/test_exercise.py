@@ -1,11 +1,15 @@
 """What is known to differ, and counts only where the data says so: found, or not claimed to be equal."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
-from verification.helpers import Rewriting, parsed
+from verification.helpers import Rewriting, parsed, side_of
 
 from bnfold.verification import Outcome, Verdict, verify
+from bnfold.verification.regions.exercise import Rival
+from bnfold.verification.regions.side import Read
 
 RANDOM = np.random.default_rng(0)
 LABELS, OFF, LATER = (np.arange(1000) for _ in range(3))
@@ -203,3 +207,13 @@ def test_a_region_says_what_was_tried():
     pair = (parsed(model.format(500, end)) for end in ("y = Identity (a)", "b = Identity (a) y = Min (b, top)"))
     (region,) = verify(*pair, run=False).regions
     assert region.tried == ("weights", "samples", "bounds")
+
+
+@pytest.mark.parametrize(("steps", "matters"), [(0.5, False), (2, True)])
+def test_what_rounding_explains_does_not_matter(steps, matters):
+    """The other side's constant shows where it moves the end of the region by more than a rounding of weights would."""
+    side = side_of("n (float[3] x) => (float[3] y) <float[3] w = {1, 1, 1}> { y = Mul (x, w) }")
+    (op,) = side.region.ops
+    weight = op.input(1)
+    rival = Rival(replace(side, changed=(weight,)), Read(op, 1, weight), np.ones(3) + steps * 2**-24)
+    assert rival.matters({0: np.ones(3)}) == matters

@@ -1,15 +1,9 @@
 """What operators call for."""
 
 import pytest
-from verification.helpers import parsed
+from verification.helpers import side_of
 
-from bnfold.graph import Graph
-from bnfold.model_io import load
-from bnfold.verification.float64.evaluate import Evaluator
-from bnfold.verification.float64.how import How
 from bnfold.verification.regions.hints import meeting
-from bnfold.verification.regions.regions import Region
-from bnfold.verification.regions.side import Side, active_operators
 from bnfold.verification.regions.sizes import compared_sizes
 
 CONSTANTS = """
@@ -85,25 +79,3 @@ def test_what_reads_data(line, active):
     """The others make the same of constants at every size, and so call for nothing."""
     side = side_of(f"n (float[4, 6, 8] x) => (float[A, B, C] y) {CONSTANTS} {{ {line} }}")
     assert [op.type for op in side.active] == active
-
-
-def side_of(text, *, compares=True):
-    """A model as a side whose comparisons are, or are not, of sizes."""
-    graph = Graph(load(parsed(text)))
-    ops, inputs = tuple(graph.main.live_ops()), [value.name for value in graph.model.proto.graph.input]
-    region = Region(graph.main.values["y"], ops, {graph.main.values[name]: 0 for name in inputs}, ())
-    compared = frozenset(op for op in ops if compares and op.type in ("Less", "Equal"))
-    return Side(
-        Evaluator(graph.model),
-        region,
-        active_operators(region),
-        (),
-        (),
-        (),
-        frozenset(),
-        frozenset(),
-        compared,
-        frozenset(),
-        {},
-        How(),
-    )

@@ -1,14 +1,18 @@
 """The child processes that models run in."""
 
+import errno
 import os
 import select
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
+import pytest
 
 from bnfold.model_io import load, temporary_folder
 from bnfold.verification.running import runner
@@ -36,6 +40,65 @@ def test_a_large_model_has_a_process_for_itself(tmp_path, monkeypatch):
         assert len(starts) == processes
 
 
+@pytest.mark.parametrize(
+    ("end", "is_exhausted"),
+    [
+        (OSError(errno.EAGAIN, os.strerror(errno.EAGAIN)), True),
+        (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), True),
+        ((-signal.SIGKILL, ""), True),
+        ((-signal.SIGABRT, "terminate called after throwing an instance of 'std::bad_alloc'"), True),
+        ((1, "MemoryError"), True),
+        ((1, "OSError: [Errno 12] Cannot allocate memory"), True),
+        ((1, "RuntimeError: can't start new thread"), True),
+        ((1, "OpenBLAS error: Memory allocation still failed after 10 retries, giving up."), True),
+        ((1, "ImportError: state.so: failed to map segment from shared object"), True),
+        (
+            (-signal.SIGINT, "OpenBLAS blas_thread_init: pthread_create failed for thread 1 of 2\nKeyboardInterrupt"),
+            True,
+        ),
+        ((-signal.SIGABRT, "what():  Resource temporarily unavailable"), True),
+        ((1, "OSError: [Errno 28] No space left on device"), True),
+        ((1, "OSError: [Errno 27] File too large"), True),
+        ((1, "RuntimeError: something else"), False),
+        ((-signal.SIGSEGV, ""), False),
+    ],
+    ids=str,
+)
+def test_a_lack_of_anything_is_told_from_a_crash(end, is_exhausted, monkeypatch):
+    """Where no process or thread starts, or memory ran out, nothing is known of the model."""
+
+    def ended(command, **_):
+        if isinstance(end, OSError):
+            raise end
+        return subprocess.CompletedProcess(command, end[0], stderr=end[1].encode())
+
+    monkeypatch.setattr(subprocess, "run", ended)
+    with Runner(Limits()) as child:
+        ((run,),) = child.run([Job(Path("model.onnx"), [{"x": np.ones(1, np.float32)}])])
+    assert run.error
+    assert run.is_exhausted is is_exhausted
+
+
+def test_a_full_folder_is_named(monkeypatch):
+    """Where feeds find no room."""
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match=tempfile.gettempdir()), Runner(Limits()) as child:
+        child.run([Job(Path("model.onnx"), [{"x": np.ones(1, np.float32)}])])
+
+
+def test_a_small_limit_of_memory_is_beside_what_the_process_holds():
+    """Less than 128 MB counts as 128 MB, and the runtime can be loaded."""
+    with Runner(Limits(memory=1)) as child:
+        path = child.write(load(onnx.parser.parse_model(SMALL)))
+        ((run,),) = child.run([Job(path, [{"x": np.full(1, -2, np.float32)}])])
+    assert run.arrays["y"].tolist() == [2]
+
+
+SMALL = '<ir_version: 8, opset_import: ["": 17]> n (float[1] x) => (float[1] y) { y = Neg (x) }'
 ENDLESS = """<ir_version: 8, opset_import: ["": 17]> n (float[1] x) => (float[1] y) {
     trips = Constant<value_int=1000000000000>()
     true = Constant<value = bool {1}>()
