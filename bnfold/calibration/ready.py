@@ -110,8 +110,8 @@ def _root(op: Op) -> Scope:
 
 def _is_by_sample(graph: Graph, op: Op) -> bool:
     """Whether a training-mode node stands behind a Reshape that makes a batch of one of several samples."""
-    reshape = op.data(0).producer
-    shape = graph.shape(op.data(0))
+    x = op.input(0)
+    reshape, shape = (x.producer, graph.shape(x)) if x is not None else (None, None)
     if reshape is None or reshape.type != "Reshape" or not shape or len(shape) < _LEAST_RANK or shape[0] != 1:
         return False
     if any(value is not None and value.readers for value in op.outputs[1:]) or not _has_one_type(graph, op):

@@ -233,7 +233,9 @@ class Subject:
         return [value for value in op.outputs[: 1 if op in self._numbered else None] if value is not None]
 
     def _form(self, target: Target) -> Form:
-        described = self.values[target.x.name]
+        described = self.values.get(target.x.name)
+        if described is None:
+            raise CalibrationError(f"{target.name}: its input is no tensor")
         if len(described.shape) < 2 or described.shape[1] != target.channels:
             raise CalibrationError(
                 f"{target.name}: has statistics of {target.channels} channels, its input is {list(described.shape)}"

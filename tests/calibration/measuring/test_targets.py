@@ -435,3 +435,24 @@ def test_patterns_that_cannot_be_meant(patterns, message, here):
     """A pattern that matches nothing is a mistake, and so is a text in place of a list."""
     with pytest.raises(CalibrationError, match=message):
         calibrate(three(), X, executor=here, **patterns)
+
+
+@pytest.mark.parametrize("verb", [calibrate, drift])
+def test_what_normalises_no_tensor_is_refused(verb, here):
+    """But a sequence."""
+    model = bn_model()
+    model.graph.node.insert(0, helper.make_node("SequenceEmpty", [], ["none"]))
+    model.graph.node[1].input[0] = "none"
+    with pytest.raises(CalibrationError, match="bn: its input is no tensor"):
+        verb(model, X, executor=here)
+
+
+def test_what_normalises_nothing_is_left_alone(here):
+    """A BatchNormalization in training mode whose input is omitted, beside one that has it."""
+    model = bn_model()
+    nothing = helper.make_node(
+        "BatchNormalization", ["", "gamma", "beta", "mean", "var"], ["odd"], "odd", training_mode=1
+    )
+    model.graph.node.append(nothing)
+    (layer,) = calibrate(model, X, executor=here).layers
+    np.testing.assert_allclose((layer.mean, layer.var), moments(X), rtol=1e-6, atol=1e-6)
