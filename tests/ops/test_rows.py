@@ -123,7 +123,7 @@ MORE = "weights where both have"
 REFUSED = {
     "bias-meets-padding": (
         images(second="y = Conv <pads = [1, 1, 1, 1]> (p, {w2: 4, 6, 3, 3})"),
-        "SHIFT_MEETS_PADDING",
+        "zero padding would not receive the shift",
     ),
     "more-weights": (images("p = Conv (x, {w1: 2, 4, 1, 1})", "y = Conv (p, {w2: 4, 2, 3, 3})"), MORE),
     "more-positions": (
@@ -146,7 +146,7 @@ REFUSED = {
         ),
         "depends on the input's size",
     ),
-    "weight-is-computed": (images(second="y = Conv (p, p)"), "NOT_CONSTANT"),
+    "weight-is-computed": (images(second="y = Conv (p, p)"), "is computed from an input"),
     "larger-matrix": (matrices("p = MatMul (x, {w1: 5, 2})", "y = MatMul (p, {w2: 2, 8})"), MORE),
     "larger-addend": (matrices("p = Gemm (x, {w1: 5, 3}, {b1: 4, 1})", "y = MatMul (p, {w2: 3, 7})"), MORE),
     "turned": (matrices(second="y = Gemm <transA = 1> (p, {w2: 4, 3})"), "do not fit"),
@@ -159,7 +159,7 @@ REFUSED = {
         "another orientation",
     ),
     "batched": (matrices("p = MatMul (x, {w1: 5, 8})", "y = MatMul (p, {w2: 2, 8, 3})"), "do not fit"),
-    "matrix-is-computed": (matrices(second="y = Gemm (p, p)"), "NOT_CONSTANT"),
+    "matrix-is-computed": (matrices(second="y = Gemm (p, p)"), "is computed from an input"),
 }
 
 
