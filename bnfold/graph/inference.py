@@ -33,7 +33,7 @@ _SECONDS, _A_BYTE = 1.0, 1e-6  # of CPU time: a few hundred times as long as it 
 _PATIENCE = 60.0  # times that, by the clock, for a machine that is busy
 _MEMORY, _BYTES = 1 << 30, 100  # and for each byte of a model
 
-_FEW_OPERATORS = 1 << 12  # that differ, of which what inference says is kept
+_FEW, _SHORT = 1 << 12, 1 << 12  # operators of which what inference says is kept, and bytes of one of them
 
 _Result = TypeVar("_Result")
 _Nodes = Any  # a repeated field of nodes
@@ -121,7 +121,8 @@ def inferred_types(
         Exception: The operator does not take what it gets, or there is none of that name.
         Exhausted: Inference ended its process, or took too long.
     """
-    made = _made(opset, encoded(_nameless(node, types, data), deterministic=True))
+    alone = encoded(_nameless(node, types, data), deterministic=True)
+    made = (_made if len(alone) <= _SHORT else _made.__wrapped__)(opset, alone)
     return {name: made[place] for place, name in enumerate(node.output) if place in made}
 
 
@@ -144,7 +145,7 @@ def _nameless(node: NodeProto, types: Mapping[str, TypeProto], data: Mapping[str
     return model
 
 
-@lru_cache(_FEW_OPERATORS)
+@lru_cache(_FEW)
 def _made(opset: int, alone: bytes) -> Mapping[int, TypeProto]:
     """What inference says of the outputs of the one operator of a model, by their places."""
     model = parse(alone)
