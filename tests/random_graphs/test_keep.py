@@ -9,7 +9,7 @@ from random_graphs.builder import Unfit
 from random_graphs.generate import random_case
 from random_graphs.properties import Discarded, check, usable
 
-SEEDS = range(600)
+SEEDS = range(300)
 
 
 def test_any_node_can_be_kept() -> None:

@@ -20,7 +20,7 @@ from random_graphs.properties import check_numbers
 from random_graphs.tally import Statistics
 
 SEEDS = range(1500)
-EXTREMES = range(200)
+EXTREMES = range(120)
 Result = tuple[Statistics, list[Fault]]
 
 
