@@ -106,17 +106,18 @@ def test_ci_runs_what_the_readme_tells_to_run(ci_readme):
 
 @pytest.mark.parametrize("wrong", [0, 1])
 def test_ci_runs_pythons_side_by_side(ci_readme, tmp_path, capfd, wrong):
-    """The output of each is in one piece, and one that fails is seen whichever it is."""
+    """The output of each is in one piece, one that fails is seen whichever it is, and the first alone does all."""
     pythons = [str(tmp_path / name) for name in ("first", "second")]
     for number, python in enumerate(pythons):
         failing = "exit 3" if number == wrong else "exit 0"
-        script = f'[ "$1" = -m ] && {{ mkdir -p "$3/bin"; printf "echo {number}; {failing}" > "$3/bin/block"; }}\n'
+        block = f"echo {number}; echo \\$PYTEST_ADDOPTS; {failing}"
+        script = f'[ "$1" = -m ] && {{ mkdir -p "$3/bin"; printf "{block}" > "$3/bin/block"; }}\n'
         Path(python).write_text(f"#!/bin/bash\n{script}")
         Path(python).chmod(0o755)
     (tmp_path / "README.md").write_text("```sh\nbash $VIRTUAL_ENV/bin/block\n```\n")
     assert ci_readme.side_by_side(pythons, tmp_path) == 3
     out = capfd.readouterr().out.splitlines()
-    assert [line for line in out if line in {"0", "1"}] == ["0", "1"]
+    assert [line for line in out if line in {"0", "1", ci_readme.ONCE}] == ["0", "1", ci_readme.ONCE]
     ends = ["all done", "all done"]
     ends[wrong] = "exit status 3"
     assert out[-2:] == [f"--- {python}: {end}" for python, end in zip(pythons, ends, strict=True)]
