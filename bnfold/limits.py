@@ -9,6 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LEAST = 1 << 27  # bytes: with less than that, nothing can be said at all
+_LACKS = (  # in small letters; of C++, Python and numpy, ONNX Runtime, the system, OpenBLAS, and who loads libraries
+    *("bad_alloc", "memoryerror", "unable to allocate", "failed to allocate memory", "cannot allocate memory"),
+    *("can't start new thread", "resource temporarily unavailable", "pthread_create failed"),
+    *("memory allocation still failed", "failed to map segment"),
+)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,11 @@ class Limits:
     def allowed(self) -> int | None:
         """The limit of memory, None where it is not known what there is."""
         return self.memory or _available()
+
+
+def tells_of_a_lack(text: str) -> bool:
+    """Whether a message says that there was too little memory, or that no process or thread could be started."""
+    return any(words in text.lower() for words in _LACKS)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ class Memo:
     """Things by what they were made of; those that nobody asked for longest go first.
 
     Args:
-        most: Bytes of all of them together.
+        most: Bytes of all of them together; what is larger is not kept.
         around: Bytes of what tells an entry from others and holds its arrays, which may be short.
     """
 
@@ -28,8 +28,10 @@ class Memo:
             self._entries.move_to_end(key)
             return cast("_Made", self._entries[key][0])
         made = make()
-        self._entries[key] = made, size(made) + self._around
-        self._held += self._entries[key][1]
+        if (taken := size(made) + self._around) > self._most:
+            return made
+        self._entries[key] = made, taken
+        self._held += taken
         while self._held > self._most:
             self._held -= self._entries.popitem(last=False)[1][1]
         return made

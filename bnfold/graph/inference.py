@@ -122,8 +122,8 @@ def inferred_types(
         Exhausted: Inference ended its process, or took too long.
     """
     alone = encoded(_nameless(node, types, data), deterministic=True)
-    made = (_made if len(alone) <= _SHORT else _made.__wrapped__)(opset, alone)
-    return {name: made[place] for place, name in enumerate(node.output) if place in made}
+    found = (_inferred if len(alone) <= _SHORT else _inferred.__wrapped__)(opset, alone)
+    return {name: found[place] for place, name in enumerate(node.output) if place in found}
 
 
 def _nameless(node: NodeProto, types: Mapping[str, TypeProto], data: Mapping[str, TensorProto]) -> ModelProto:
@@ -146,7 +146,7 @@ def _nameless(node: NodeProto, types: Mapping[str, TypeProto], data: Mapping[str
 
 
 @lru_cache(_FEW)
-def _made(opset: int, alone: bytes) -> Mapping[int, TypeProto]:
+def _inferred(opset: int, alone: bytes) -> Mapping[int, TypeProto]:
     """What inference says of the outputs of the one operator of a model, by their places."""
     model = parse(alone)
     node = model.graph.node[0]

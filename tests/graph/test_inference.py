@@ -121,7 +121,7 @@ def test_operators_that_are_alike_are_inferred_once(monkeypatch):
     asked = []
     infer = onnx.shape_inference.infer_node_outputs
     monkeypatch.setattr(onnx.shape_inference, "infer_node_outputs", lambda *given: asked.append(1) or infer(*given))
-    inference._made.cache_clear()
+    inference._inferred.cache_clear()
 
     def found(x="x", y="y", shape=(2, 6), target=(3, 4), **attributes):
         node = make_node("Reshape", [x, "t"], [y], name=x, **attributes)

@@ -76,6 +76,17 @@ RIGHT = [
         id="a Transpose that comes later",
     ),
     pytest.param(
+        """n (float[N, 2, 2] x) => (float[N, 1, 3] y)
+           <int64[3] rows = {0, 1, -1}, int64[2] flat = {-1, 4}, int64[1] three = {3}>
+           {t = Transpose <perm = [0, 2, 1]> (x) r = Reshape (t, rows) @}""",
+        (
+            "y = MatMul (r, w)",
+            """f = Reshape (t, flat) m = MatMul (f, w)
+               s = Shape <end = 2> (r) k = Concat <axis = 0> (s, three) y = Reshape (m, k)""",
+        ),
+        id="AFTER alone reads what both read a Reshape of",
+    ),
+    pytest.param(
         "n (float[N, 4] x) => (float[N, 8] y) {@ a = Relu (r) y = Concat <axis = -1> (a, a)}",
         ("s = Sigmoid (x) r = Mul (x, s)", "r = com.microsoft.QuickGelu <alpha = 1.0> (x)"),
         id="an axis of what only BEFORE knows the shape of",

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
-from verification.helpers import Rewriting, assert_told_apart
+from verification.helpers import Rewriting, assert_told_apart, parsed
+
+from bnfold.verification import Verdict, verify
 
 RANDOM = np.random.default_rng(0)
 TABLE = RANDOM.standard_normal((3000, 4)).astype(np.float32)
@@ -242,3 +244,14 @@ def test_sizes_that_are_equal_as_declared_alone():
         float g = {-1.5}> { s = Shape (x) h = Gather (s, two) w = Gather (s, last) c = Equal (h, w) @
         ~b = Mul (x, x) ~r = Where (c, ~a, ~b) y = Relu (~r) }"""
     assert_told_apart(Rewriting("", model, "~a = Mul (x, f)", "~a = Mul (x, g)", "~a = Neg (x)"))
+
+
+def test_a_row_by_the_number_of_samples():
+    """Two numbers of samples of the same shape tell enough, unless a constant that differs waits for another."""
+    by_count = """n (float[N, 3, 200, 200] x) => (float[N, 3, 1, 1] y) <int64 zero = {0}> {
+        g = GlobalAveragePool (x) s = Shape (g) n = Gather (s, zero) t = Gather (table, n)
+        m = Mul (g, t) y = Softmax <axis = 1> (m) }"""
+    rows = np.arange(1, 9, dtype=np.float32)
+    others = np.where(np.arange(8) == 3, 9, rows)
+    pair = (parsed(by_count, tensors={"table": table}) for table in (rows, others))
+    assert verify(*pair, run=False).verdict is Verdict.DIFFERENT

@@ -22,8 +22,8 @@ from bnfold.calibration.error import CalibrationError
 from bnfold.calibration.running.program import Batch, Cache, Described, Measured, Outcome, Program, Reading
 from bnfold.calibration.running.scratch import save
 from bnfold.calibration.running.selftest import check_runtime
+from bnfold.limits import tells_of_a_lack
 
-_NO_MEMORY = ("bad_alloc", "Failed to allocate memory", "Unable to allocate")
 _FATAL = 4  # what is less is raised, and ONNX Runtime would print it too
 
 
@@ -165,7 +165,7 @@ def path(cache: Cache, batch: Batch, name: str) -> Path:
 
 def _told(what: str, error: Exception) -> Exception:
     text = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
+    if isinstance(error, MemoryError) or tells_of_a_lack(text):
         return MemoryError(text)
     return CalibrationError(f"{what}: {_short(text)}")
 

@@ -280,7 +280,7 @@ class _Alignment:
             if result.outcome is not Outcome.DIFFERENT:
                 return first
             self._found.doubted.add(left.name)
-            unfit = dependent_border(self._before, regions[0])
+            unfit = dependent_border(self._before, *regions)
             if unfit is None and self._in_vain < _PATIENCE:
                 unfit = confined_border(regions[0])
             if unfit is None or len(opened) >= _OPENINGS:

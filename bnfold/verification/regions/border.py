@@ -142,8 +142,8 @@ def made_up(
         for position, (number, value) in enumerate(border.items()):
             key = (seed, turn, place, number)
             own = kind if kind.only in (None, position) else replace(kind, levels=())
-            asks = 0 if math.prod(shapes[number]) > _MANY else place  # many are drawn once for all kinds: it takes long
-            draw = (seed, turn, asks, number, 1), shapes[number]
+            is_shared = math.prod(shapes[number]) > _MANY  # many are drawn once for all kinds: nothing takes as long
+            draw = (seed, turn, 0 if is_shared else place, number, 1), shapes[number]
             normal = partial(kept.array, draw, partial(_normal, *draw))
             make = partial(_values, key, graph, scene, value, shapes[number], own, truths.get(number), normal)
             given[number] = kept.array((scene, key, shapes[number], own, truths.get(number)), make)

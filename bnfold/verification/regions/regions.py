@@ -124,12 +124,12 @@ def balanced(
         opened.add(max(uneven, key=lambda number: before.order[before.values[number]]))
 
 
-def dependent_border(numbering: Numbering, region: Region) -> Number | None:
-    """The latest value at the border that is made of another value at the border, None if there is none."""
-    for value in sorted(region.border, key=lambda value: numbering.order[value], reverse=True):
-        others = region.border.keys() - {value}
-        if value.producer is not None and _reaches(value, others):
-            return region.border[value]
+def dependent_border(before: Numbering, *sides: Region) -> Number | None:
+    """The latest value at a border that is made of another value at a border, of either side; None if there is none."""
+    border = {before.values[number] for side in sides for number in side.border.values() if number in before.values}
+    for value in sorted(border, key=lambda value: before.order[value], reverse=True):
+        if value.producer is not None and _reaches(value, border - {value}):
+            return before.numbers[value]
     return None
 
 

@@ -15,7 +15,7 @@ from bnfold.verification.regions.side import COMPARING, Side, is_made_of_constan
 ENDLESS = 1 << 30
 """Integers from here on stand for the end of an axis."""
 _PLACING = COMPARING | {"Slice", "Trilu", "Min", "Max", "Mod", "Clip", "Range", "ReverseSequence", "LSTM", "GRU", "RNN"}
-AS_DECLARED = 0, False
+_AS_DECLARED = 0, False
 _PICKING = frozenset({"Cast", "Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape"})
 _COMPUTING = _PICKING | {"Add", "Sub", "Neg"}
 _CONDITIONS = frozenset({"If", "Not", "And", "Or", "Cast", "Squeeze", "Reshape"})
@@ -73,9 +73,9 @@ def _beyond(compared: Iterable[tuple[Side, Op]]) -> list[tuple[int, bool]]:
         if far or _is_of_two_sizes(op):
             # a size may be held against a number, or places up to a size
             beyond = far | {number + 2 for number in far}
-            found |= {AS_DECLARED, *itertools.product(beyond, (False, True))}
+            found |= {_AS_DECLARED, *itertools.product(beyond, (False, True))}
         if short := _short(side, op):
-            found |= {AS_DECLARED, *itertools.product(short, (False, True))}
+            found |= {_AS_DECLARED, *itertools.product(short, (False, True))}
     return sorted(found)
 
 

@@ -77,7 +77,8 @@ def untaken(left: Side, right: Side, seen: Seen) -> str:
 
 def unturned(left: Side, right: Side, seen: Seen) -> str:
     """A number of an iteration that no Loop came to, and that others are held against."""
-    return "".join(f"{most - 1}" for most in turns(left, right)[:1] if min(seen.left.turns, seen.right.turns) < most)
+    asked = turns(left, right)
+    return f"{asked[0] - 1}" if asked and min(seen.left.turns, seen.right.turns) < asked[0] else ""
 
 
 def untied(left: Side, right: Side, seen: Seen) -> str:

@@ -20,10 +20,6 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-_EXHAUSTED = (
-    *("bad_alloc", "failed to allocate memory", "unable to allocate", "cannot allocate memory"),
-    *("pthread_create failed", "failed to map segment"),  # of a library
-)
 Run = Callable[[Mapping[str, Array]], list[Any]]
 
 
@@ -133,8 +129,9 @@ def _flat(name: str, value: Any) -> list[tuple[str, Array]]:
 
 
 def _failed(error: Exception) -> dict[str, Any]:
-    is_exhausted = isinstance(error, MemoryError) or any(words in str(error).lower() for words in _EXHAUSTED)
-    return {"error": _text(error), "is_exhausted": is_exhausted}
+    from bnfold.limits import tells_of_a_lack  # noqa: PLC0415 -- see above
+
+    return {"error": _text(error), "is_exhausted": isinstance(error, MemoryError) or tells_of_a_lack(str(error))}
 
 
 def _text(error: Exception) -> str:

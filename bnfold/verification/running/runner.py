@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from bnfold import malloc, telemetry
 from bnfold.confined import not_started
-from bnfold.limits import Deadline, Limits
+from bnfold.limits import Deadline, Limits, tells_of_a_lack
 from bnfold.model_io import Model, staged, temporary_folder
 from bnfold.model_io.tensors import all_tensors
 
@@ -29,12 +29,7 @@ Feed = Mapping[str, Array]
 
 CHILD = Path(__file__).with_name("child.py")
 _PACKAGE = CHILD.parents[2]
-_EXHAUSTED = (
-    *("bad_alloc", "memoryerror", "cannot allocate memory", "can't start new thread", "temporarily unavailable"),
-    *("memory allocation still failed", "pthread_create failed"),  # OpenBLAS, which then interrupts the process
-    "failed to map segment",  # of a library
-    *("no space left", "disk quota exceeded", "file too large"),
-)
+_NO_ROOM = "no space left", "disk quota exceeded", "file too large"
 _LARGE = 1 << 30  # bytes of weights; what one session frees, the next one may not find
 
 CPU = ("CPUExecutionProvider",)
@@ -191,7 +186,8 @@ def _spawn(folder: Path, seconds: float, environment: Mapping[str, str]) -> tupl
     if done.returncode == 0:
         return "", False
     said = done.stderr.decode(errors="replace")
-    is_exhausted = done.returncode == -signal.SIGKILL or any(words in said.lower() for words in _EXHAUSTED)
+    has_no_room = any(words in said.lower() for words in _NO_ROOM)
+    is_exhausted = done.returncode == -signal.SIGKILL or has_no_room or tells_of_a_lack(said)
     if done.returncode < 0:
         return f"the runtime crashed ({signal.Signals(-done.returncode).name})", is_exhausted
     return f"the runtime ended with code {done.returncode}: {''.join(said.strip().splitlines()[-1:])}", is_exhausted

@@ -59,3 +59,14 @@ def test_many_numbers_are_drawn_once_for_all_kinds():
     first, second = made_up(graph, scene, border, made, [Kind("normal"), Kind("normal")], 0, 1, Kept())
     assert np.array_equal(first.given[0], second.given[0])
     assert first.given[1] != second.given[1]
+
+
+def test_large_numbers_are_over_decades():
+    """So that in some place one outweighs all others of a sum, and shows what its weight alone is."""
+    graph = Graph(load(parsed("n (float[4, 3000] a) => (float[4, 3000] y) { y = Relu (a) }")))
+    scene, border = Scene(graph, {"a": (4, 3000)}, is_small=False), {0: graph.main.values["a"]}
+    (trial,) = made_up(graph, scene, border, frame(scene, border.values()), [Kind("mixed")], 0, 1, Kept())
+    normal, large, _, still = np.abs(trial.given[0])
+    assert normal.max() / np.median(normal) < 10
+    assert large.max() / np.median(large) > 1000
+    assert not still.any()
