@@ -236,7 +236,7 @@ class Judge:
                 break
             try:
                 made = _frame(left, right, scene)
-                if not (scenes or seen.idle) and says_nothing_new(made, told):
+                if not scenes and saw_all and seen.tells and not seen.idle and says_nothing_new(made, told):
                     continue
                 found, given, now = self._found(left, right, scene, made, owed, seen, tries)
             except OutOfTime:

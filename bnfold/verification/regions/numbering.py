@@ -144,10 +144,7 @@ class Numbering:
 
     def note_constant(self, op: Op) -> None:
         """Finds out whether an op's outputs depend on what any input holds, and not on its shape or type alone."""
-        reads = list(op.reads())
-        if op.type in _TYPE_ONLY:
-            reads = reads[: _TYPE_ONLY[op.type]]
-        if op.type not in RANDOM and all(value in self.constants for value in reads):
+        if op.type not in RANDOM and all(value in self.constants for value in read_for_data(op)):
             self.constants.update(value for value in op.outputs if value is not None)
 
     def _enter(self, scope: Scope, outside: Hashable) -> None:
@@ -226,6 +223,11 @@ class Numbering:
         """As it is known of the first value that has this number: what one model knows of it, the other may not."""
         graph, first = self._table.firsts[self.numbers[value]]
         return graph.shape(first)
+
+
+def read_for_data(op: Op) -> list[Value]:
+    """What an op reads for more than its shape or type."""
+    return list(op.reads())[: _TYPE_ONLY.get(op.type)]
 
 
 def _roles(op: Op) -> list[str]:

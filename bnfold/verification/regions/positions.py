@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 from bnfold.graph import Op, Value
+from bnfold.model_io.tensors import STANDARD_DOMAINS
+from bnfold.verification.float64.gaussian import GAUSSIAN
 from bnfold.verification.float64.kernels import is_training
 from bnfold.verification.regions.hints import MOVING
 from bnfold.verification.regions.regions import Region
@@ -17,13 +19,13 @@ from bnfold.verification.regions.regions import Region
 Shape = tuple[int, ...]
 
 _ENOUGH = 256  # positions, along all axes together
-_BROADCASTS = 7  # from this opset on axes are counted from the last
+_BROADCASTS = 7  # from this opset of ONNX on axes are counted from the last
 _EACH = frozenset(  # of numbers, one by one
     {
-        *("Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Erf"),
+        *("Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log"),
         *("Identity", "Cast"),
         *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh"),
-        *("Softplus", "Softsign", "Gelu", "Mish"),
+        *("Softplus", "Softsign", "Mish", *GAUSSIAN),
     }
 )
 _ALONG_LAST = frozenset({"LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "Softmax"})
@@ -71,7 +73,8 @@ def _fixed(region: Region, rank: int) -> Iterator[int]:
     for op in region.ops:
         fixed = [axis for value in op.inputs if value in constants for axis in _varying(value)]
         shape = None if (first := op.input(0)) is None else op.graph.shape(first)
-        if op.opset < _BROADCASTS or op.attribute("output_shape"):
+        is_old = op.node.domain in STANDARD_DOMAINS and op.opset < _BROADCASTS
+        if is_old or op.attribute("output_shape"):
             raise _Varies
         if op.type in _EACH:
             yield from fixed

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from bnfold.graph import Graph, Op, Scope, Value
 from bnfold.verification.float64.control import body as body_of
-from bnfold.verification.regions.numbering import Number, Numbering
+from bnfold.verification.regions.numbering import Number, Numbering, read_for_data
 
 # What comes of these does not take every value.
 _CONFINING = frozenset(
@@ -34,6 +34,12 @@ class Region:
     ops: tuple[Op, ...]
     border: dict[Value, Number]
     constants: tuple[Value, ...]
+
+    @cached_property
+    def data(self) -> set[Number]:
+        """Of the border, what is read for more than its shape."""
+        read = {value for op in self.ops for value in read_for_data(op)}
+        return {number for value, number in self.border.items() if value in read}
 
     @cached_property
     def all_ops(self) -> tuple[Op, ...]:
@@ -93,7 +99,8 @@ def balanced(
     """The regions of two values that should be equal, cut at the same values.
 
     A value that only one side reads is no border: if ``b`` is made of ``a``, and one side starts from ``a`` and the
-    other from ``b``, then only ``a`` can be chosen freely. The latest such value is opened until the borders agree.
+    other from ``b``, then only ``a`` can be chosen freely. The latest such value is opened until the borders agree, but
+    for what is read for its shape alone: it may hold anything.
 
     Args:
         before: The numbers of one model.
@@ -116,7 +123,7 @@ def balanced(
         right = cut(after, replacement, lambda value: is_border(value, after))
         uneven = {
             number
-            for number in set(left.border.values()) ^ set(right.border.values())
+            for number in left.data ^ right.data
             if all(number in side.values and side.values[number].producer is not None for side in (before, after))
         }
         if not uneven:

@@ -22,8 +22,7 @@ Array = npt.NDArray[Any]
 DISTRIBUTIONS = ("normal", "uniform", "spikes", "large", "constant")
 _GUESSES = (224, 64, 32, 256, 128, 16, 8, 4, 1, 80, 40)  # for an axis that nothing is known of
 _LONG, _MOST_LONG = (1024, 16_000), 100_000  # which may be that of a sound, while the inputs have so many entries
-_BATCHES = (2, 1, 3)
-_LARGE = 1 << 16  # entries of a sample
+_BATCHES = (2, 1)
 _MOST_CANDIDATES = 26
 
 
@@ -98,7 +97,7 @@ class Generator:
         unknown = list(dict.fromkeys(dim for shape in self._given.values() for dim in shape if isinstance(dim, str)))
         batch = {shape[0] for shape in self._given.values() if shape and isinstance(shape[0], str)}
         others = [dim for dim in unknown if dim not in batch]
-        guesses = itertools.product(self._guesses(len(others)), _BATCHES[: 2 if batch else 1])
+        guesses = itertools.product(self._guesses(len(others)), _BATCHES if batch else (1,))
         for guess, size in itertools.islice(guesses, _MOST_CANDIDATES):
             shapes = self._sized(dict(zip(others, guess, strict=True)) | dict.fromkeys(batch, size))
             if not set(guess) & set(_LONG) or _entries(shapes) <= _MOST_LONG:
@@ -111,11 +110,12 @@ class Generator:
         return next(open_, next(iter(self._given), "NAME"))
 
     def batch_variants(self, shapes: Mapping[str, Sequence[int]]) -> Iterator[dict[str, tuple[int, ...]]]:
-        """The same shapes with other batch sizes, if it is open; one alone if samples are large."""
+        """The same shapes with other batch sizes, if it is open."""
         batch = {name for name, shape in self._given.items() if shape and isinstance(shape[0], str)}
-        others = _BATCHES[1:] if sum(math.prod(shape[1:]) for shape in shapes.values()) < _LARGE else _BATCHES[1:2]
-        for size in others if batch else ():
-            yield {name: (size, *shape[1:]) if name in batch else tuple(shape) for name, shape in shapes.items()}
+        for size in _BATCHES[1:]:
+            other = {name: (size, *shape[1:]) if name in batch else tuple(shape) for name, shape in shapes.items()}
+            if other != shapes:
+                yield other
 
     def sample(self, shapes: Mapping[str, Sequence[int]], distribution: str, *, salt: int = 0) -> Sample:
         """Inputs of these shapes.

@@ -48,6 +48,13 @@ def shapes(line, given, other=None, opset=17):
         pytest.param("y = MatMul (x, m)", [(1, 3000, 8)], [(1, 256, 8)], id="matrix"),
         pytest.param("y = Softmax <axis = -1> (x)", [(1, 3000, 8)], [(1, 256, 8)], id="softmax"),
         pytest.param("y = Conv <pads = [1, 1, 1, 1]> (x, w)", [(2, 8, 90, 91)], [(2, 8, 16, 16)], id="conv"),
+        pytest.param("y = com.microsoft.BiasGelu (x, a)", [(1, 3000, 8)], [(1, 256, 8)], id="fused"),
+        pytest.param(
+            'y = com.microsoft.FusedConv <activation = "Relu", pads = [1, 1, 1, 1]> (x, w)',
+            [(2, 8, 90, 91)],
+            [(2, 8, 16, 16)],
+            id="fused-conv",
+        ),
         pytest.param("y = Conv <strides = [2, 3]> (x, w)", [(2, 8, 90, 91)], [(2, 8, 18, 19)], id="what-is-left-over"),
         pytest.param("y = Conv <dilations = [9, 9]> (x, w)", [(2, 8, 90, 91)], [(2, 8, 41, 41)], id="wide"),
         pytest.param("y = Conv <dilations = [44, 44]> (x, w)", [(2, 8, 90, 91)], [(2, 8, 90, 91)], id="all-of-it"),
