@@ -326,8 +326,10 @@ def _border(left: Side, right: Side) -> dict[Number, Value]:
 
 
 def _frame(left: Side, right: Side, scene: Scene) -> Frame:
-    made = frame(scene, _border(left, right).values())
-    return made._replace(shapes=fewer(left.region, right.region, made.shapes))
+    border = _border(left, right)
+    made = frame(scene, border.values())
+    shapes = fewer(left.region, right.region, dict(zip(border, made.shapes, strict=True)))
+    return made._replace(shapes=tuple(shapes.values()))
 
 
 def _key(left: Region, right: Region, tries: int) -> object:

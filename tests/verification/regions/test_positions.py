@@ -34,7 +34,7 @@ def shapes(line, given, other=None, opset=17):
         constants = tuple(value for value in values.values() if value.tensor is not None)
         border = {values[name]: number for number, name in enumerate(given)}
         regions.append(Region(values["y"], tuple(graph.main.live_ops()), border, constants))
-    return list(fewer(*regions, list(given.values())))
+    return list(fewer(*regions, dict(enumerate(given.values()))).values())
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,35 @@ def shapes(line, given, other=None, opset=17):
         pytest.param("y = Concat <axis = 1> (x, j)", [(1, 8, 300)], [(1, 8, 300)], id="joined-with-a-table"),
         pytest.param("y = Reshape (x, s)", [(1, 8, 300)], [(1, 8, 300)], id="size"),
         pytest.param("y = ReduceMean (x)", [(1, 8, 300)], [(1, 8, 300)], id="sum"),
-        pytest.param("y = MatMul (x, z)", [(1, 300, 8), (1, 8, 300)], [(1, 300, 8), (1, 8, 300)], id="two-matrices"),
+        pytest.param("y = MatMul (x, z)", [(2, 300, 8), (2, 8, 90)], [(2, 16, 8), (2, 8, 16)], id="two-matrices"),
+        pytest.param(
+            "v = Transpose <perm = [0, 2, 1]> (x) y = MatMul (v, m)", [(3, 8, 900)], [(3, 8, 256)], id="turned"
+        ),
+        pytest.param(
+            "u = Unsqueeze (x, s) v = Transpose <perm = [0, 3, 2, 1]> (u) y = Mul (v, z)",
+            [(3, 500, 300), (3, 1, 300, 500)],
+            [(3, 16, 16), (3, 1, 16, 16)],
+            id="turned-with-another",
+        ),
+        pytest.param(
+            "q = Squeeze (x, s) y = Add (q, z)", [(3, 900, 1), (3, 900)], [(3, 256, 1), (3, 256)], id="squeezed"
+        ),
+        pytest.param("v = Transpose (x) y = Concat <axis = 0> (v, v)", [(3, 900)], [(3, 900)], id="joined-when-turned"),
+        pytest.param(
+            "u = Transpose <perm = [0, 2, 1]> (x) v = Softmax <axis = -1> (u) y = Add (v, z)",
+            [(3, 900, 700), (3, 700, 900)],
+            [(3, 900, 256), (3, 256, 900)],
+            id="along-what-was-another",
+        ),
+        pytest.param(
+            "v = Transpose <perm = [0, 2, 1]> (x) y = Add (v, x)", [(3, 900, 900)], [(3, 256, 256)], id="with-itself"
+        ),
+        pytest.param(
+            'y = com.microsoft.FusedConv <activation = "Relu", pads = [1, 1, 1, 1]> (x, w, "", z)',
+            [(2, 8, 90, 91), (2, 2, 90, 91)],
+            [(2, 8, 16, 16), (2, 2, 16, 16)],
+            id="what-a-fused-conv-adds",
+        ),
         pytest.param("v = MatMul (x, a) y = Mul (v, b)", [(1, 300, 8)], [(1, 300, 8)], id="an-axis-that-goes"),
         pytest.param("y = LayerNormalization (x, t)", [(1, 300, 8)], [(1, 300, 8)], id="a-scale-for-each-place"),
         pytest.param(
