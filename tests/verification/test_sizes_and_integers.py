@@ -203,6 +203,32 @@ CASES = [
         '~c = Conv <strides = [2, 2], auto_pad = "SAME_UPPER"> (x, kernel) y = Identity (~c)',
         tensors=KERNELS,
     ),
+    Rewriting(
+        "padding at odd sizes behind two strides, where no usual size is odd",
+        """n (float[N, 1, H, W] x) => (float[N, 2, h, v] y) {
+            p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)
+            q = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (p) @
+        }""",
+        'y = Conv <strides = [2, 2], auto_pad = "SAME_UPPER"> (q, kernel)',
+        "y = Conv <strides = [2, 2], pads = [1, 1, 2, 2]> (q, kernel)",
+        '~c = Conv <strides = [2, 2], auto_pad = "SAME_UPPER"> (q, kernel) y = Identity (~c)',
+        tensors=KERNELS,
+    ),
+    Rewriting(
+        "a window that is left over at every third height",
+        "n (float[N, 1, H, W] x) => (float[N, 1, h, v] y) { @ }",
+        "y = MaxPool <kernel_shape = [3, 1], strides = [3, 1], ceil_mode = 1> (x)",
+        "y = MaxPool <kernel_shape = [3, 1], strides = [3, 1], pads = [0, 0, 1, 0]> (x)",
+        "~n = Neg (x) ~p = Neg (~n) y = MaxPool <kernel_shape = [3, 1], strides = [3, 1], ceil_mode = 1> (~p)",
+    ),
+    Rewriting(
+        "lengths that are odd, where nothing says any but even ones",
+        "n (float[N, L] x) => (float[N, L] y) <int64 two = {2}> { ~h = Shape (x) ~l = Gather (~h, one) @ }",
+        "~m = Mod (~l, two) ~f = Cast <to = 1> (~m) y = Mul (x, ~f)",
+        "y = Mul (x, none)",
+        "~d = Div (~l, two) ~e = Mul (~d, two) ~m = Sub (~l, ~e) ~f = Cast <to = 1> (~m) y = Mul (~f, x)",
+        tensors=FAR,
+    ),
 ]
 
 

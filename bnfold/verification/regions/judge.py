@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from bnfold.verification.regions.obligations import Obligation, Wanted, kinds, l
 from bnfold.verification.regions.positions import fewer
 from bnfold.verification.regions.precision import narrowed
 from bnfold.verification.regions.regions import Region, named
-from bnfold.verification.regions.scenes import Scene, stretched
+from bnfold.verification.regions.scenes import Scene, longer, stretched
 from bnfold.verification.regions.side import (
     Given,
     Side,
@@ -41,10 +42,12 @@ from bnfold.verification.regions.side import (
     lone_reads,
     retuned_operators,
 )
+from bnfold.verification.regions.steps import period, telling
 from bnfold.verification.regions.untried import Seen, forced, untaken
 from bnfold.verification.result import Outcome, RegionResult
 
 _TRIES = 16  # to get into both branches of an If
+_STEPS = 32  # sizes in a row, so that each rest is met behind five strides of two
 
 
 class Judge:
@@ -193,6 +196,8 @@ class Judge:
         if result.outcome is Outcome.EQUAL and untaken(left, right, seen):
             result, seen = self._tried(left, right, result, seen, _TRIES)
         result, seen = self._tried_longer(left, right, result, seen, tries)
+        if result.outcome is Outcome.EQUAL and (stepped := self._stepped(left, right)):
+            result, seen = self._tried(left, right, result, seen, tries, stepped)
         if result.outcome is Outcome.EQUAL and (sides := forced(left, right, seen)):
             left, right = sides
             result, seen = self._tried(left, right, result, seen, _TRIES)
@@ -217,6 +222,18 @@ class Judge:
         seen = replace(seen, beyond=frozenset(length for length, made in longer.items() if not made))
         scenes = list(dict.fromkeys(itertools.chain(*longer.values())))
         return self._tried(left, right, result, seen, tries, scenes) if scenes else (result, seen)
+
+    def _stepped(self, left: Side, right: Side) -> list[Scene]:
+        """Scenes with sizes at the border that leave another rest, where that matters."""
+        if (by := period(left, right)) < 2:
+            return []
+        tried = [scene for scene in self._scenes if scene.is_small] or self._scenes[:1]
+        return list(telling(self._in_steps, tried, partial(_frame, left, right), by))
+
+    @cached_property
+    def _in_steps(self) -> list[Scene]:
+        made = (longer(self._graph, self._scenes[0], more) for more in range(1, _STEPS + 1))
+        return [scene for scene in made if scene.inputs != self._scenes[0].inputs and not scene.is_refused]
 
     def _longer(self, length: int, samples: bool) -> Sequence[Scene]:
         """The declared shapes, but as long as obligations ask for; the smallest ones, but with as many samples."""
