@@ -204,6 +204,44 @@ CASES = [
         tensors=KERNELS,
     ),
     Rewriting(
+        "the least integer of 8 bits",
+        "n (int8[N, 4] x) => (float[N, 4] y) {@}",
+        "~a = Cast <to = 1> (x) y = Neg (~a)",
+        "~a = Neg (x) y = Cast <to = 1> (~a)",
+        "~a = Cast <to = 1> (x) y = Sub (none, ~a)",
+        tensors=FAR,
+    ),
+    Rewriting(
+        "integers that are beyond a bound of several",
+        "n (int64[N, 2] x) => (int64[N, 2] y) {@}",
+        "~a = Sub (x, bounds) ~b = Relu (~a) y = Sub (x, ~b)",
+        "~a = Sub (x, others) ~b = Relu (~a) y = Sub (x, ~b)",
+        "y = Min (x, bounds)",
+        tensors={"bounds": np.array([50, 60]), "others": np.array([50, 61])},
+    ),
+    Rewriting(
+        "a key of an encoder",
+        "n (int64[N] i) => (float[N] y) {@}",
+        *(
+            f"~a = ai.onnx.ml.LabelEncoder <keys_int64s = [7, {key}], values_floats = [1.0, 2.0]> (i) {twice}"
+            for key, twice in ((300, "y = Mul (~a, gain)"), (301, "y = Add (~a, ~a)"), (300, "y = Add (~a, ~a)"))
+        ),
+        tensors=FAR,
+    ),
+    Rewriting(
+        "a threshold of a tree",
+        "n (float[N, 2] x) => (float[N, 1] y) {@}",
+        *(
+            f"""~a = ai.onnx.ml.TreeEnsembleRegressor <n_targets = 1, nodes_treeids = [0, 0, 0],
+                nodes_nodeids = [0, 1, 2], nodes_featureids = [0, 0, 0], nodes_modes = ["BRANCH_LEQ", "LEAF", "LEAF"],
+                nodes_values = [{at}, 0.0, 0.0], nodes_truenodeids = [1, 0, 0], nodes_falsenodeids = [2, 0, 0],
+                target_treeids = [0, 0], target_nodeids = [1, 2], target_ids = [0, 0], target_weights = [1.0, 2.0]> (x)
+                {twice}"""
+            for at, twice in ((37.5, "y = Mul (~a, gain)"), (37.625, "y = Add (~a, ~a)"), (37.5, "y = Add (~a, ~a)"))
+        ),
+        tensors=FAR,
+    ),
+    Rewriting(
         "padding at odd sizes behind two strides, where no usual size is odd",
         """n (float[N, 1, H, W] x) => (float[N, 2, h, v] y) {
             p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)

@@ -29,6 +29,7 @@ COMPARING = ORDERING | {"Equal"}
 # What these make of sizes changes its course at some of them.
 _BENDING = COMPARING | {"If", "Relu", "Clip", "Max", "Min", "Sign", "Abs", "Div", "Mod"}
 _OVERRULING = {"And": False, "Or": True}
+LEARNT = "ai.onnx.ml"
 _BIAS_STEP = 1.0  # of the bias of a quantised operator: it is in units of products of scales, which are rounded too
 _ON_THE_WAY = 4.0  # roundings of a BatchNormalization's parameter until it is in a weight: of v + eps, √, s / √ and s W
 
@@ -294,6 +295,8 @@ def retuned_operators(region: Region, other: Region) -> frozenset[Op]:
 
 def _tuning(op: Op) -> tuple[tuple[str, float], ...]:
     kind = onnx.AttributeProto.FLOAT
+    if op.node.domain == LEARNT:  # of which one is a threshold, or what is looked for
+        return ()
     return tuple((attribute.name, attribute.f) for attribute in op.node.attribute if attribute.type == kind)
 
 

@@ -25,8 +25,9 @@ _MOST = 32
 def period(left: Side, right: Side) -> int:
     """What sizes have to differ by to leave the same rest wherever the two sides step, or divide, in other ways."""
     ours, theirs = (Counter(_steps(side)) for side in (left, right))
-    owed = [*(ours - theirs), *(theirs - ours), *(key for key in ours if key[0] == "Mod")]
-    return min(_MOST, math.lcm(*(step for _, _, step in owed)))
+    is_owed = any(step > 1 for *_, step in [*(ours - theirs), *(theirs - ours)]) or any(key[0] == "Mod" for key in ours)
+    # one may be behind the other
+    return min(_MOST, max(math.prod(step for *_, step in some.elements()) for some in (ours, theirs))) if is_owed else 1
 
 
 def telling(
