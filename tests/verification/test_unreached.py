@@ -165,6 +165,13 @@ CASES = [
         "~n = ThresholdedRelu <alpha = 100.0> (x) y = Add (~n, ~n)",
     ),
     case(
+        "signs that suit neither of two roots",
+        "n (float[N, 8] x, float[N, 8] z) => (float[N, 8] y) { @ }",
+        "~a = Sqrt (x) ~b = Sqrt (z) y = Mul (~a, ~b)",
+        "~m = Mul (x, z) y = Sqrt (~m)",
+        "~a = Sqrt (x) ~b = Sqrt (z) y = Mul (~b, ~a)",
+    ),
+    case(
         "a size that is known by heart",
         PLAIN,
         "~h = Shape (x) ~c = ConstantOfShape (~h) y = Add (x, ~c)",

@@ -22,7 +22,7 @@ from bnfold.verification.float64.kernel import Array, as_real
 from bnfold.verification.regions.blame import changed_operators, culprit
 from bnfold.verification.regions.border import Frame, frame, made_up, says_nothing_new
 from bnfold.verification.regions.exercise import exchanged, rivals
-from bnfold.verification.regions.explain import Finding, NotTaken, compared, is_mostly_finite
+from bnfold.verification.regions.explain import Finding, NotTaken, compared, compared_domains, is_mostly_finite
 from bnfold.verification.regions.extract import evidence
 from bnfold.verification.regions.hints import grids, is_uniform
 from bnfold.verification.regions.numbering import Number, Numbering
@@ -189,7 +189,7 @@ class Judge:
         return f"{what} differs" if (what := exchanged(left, right)) else ""
 
     def _judged(self, left: Side, right: Side, result: RegionResult, tries: int) -> RegionResult:
-        if narrow := narrowed((self._graph, left.region), (self._after_graph, right.region)):
+        if narrow := narrowed(left, right):
             detail = f"AFTER rounds to {', '.join(sorted(dtype.name for dtype in narrow))}, BEFORE does not"
             return replace(result, outcome=Outcome.DIFFERENT, detail=detail)
         result, seen = self._tried(left, right, result, Seen(idle=tuple(rivals(left, right))), tries)
@@ -309,6 +309,9 @@ class Judge:
             try:
                 given, old, met = _suited(left, trial.given)
                 found, also_met = compared(left, right, given, old)
+                is_suited = given is not trial.given and found.ratio <= 1
+                if is_suited and (apart := compared_domains(left, right, trial.given)):
+                    found, given = apart, trial.given
             except CannotEvaluate as error:
                 if not trial.kind.is_daring or isinstance(error, OutOfTime):
                     raise

@@ -134,7 +134,7 @@ def changed_weights(region: Region, numbering: Numbering, other: Region, others:
         value
         for value in [*region.constants, *_casts(region, numbering)]
         if numbering.numbers.get(value) not in theirs
-        and (is_float(kind := _stored_type(value)) or (kind == np.int32 and value in biases))
+        and (is_float(kind := stored_type(value)) or (kind == np.int32 and value in biases))
     )
 
 
@@ -306,7 +306,7 @@ def _is_parameter(constant: Value) -> bool:
     return tensor is not None and math.prod(tensor.dims) == max(tensor.dims, default=1)
 
 
-def _stored_type(constant: Value) -> np.dtype[Any]:
+def stored_type(constant: Value) -> np.dtype[Any]:
     """The type that a constant is stored in, or cast to."""
     tensor = constant.tensor if constant.sparse is None else constant.sparse.values
     if constant.producer is not None and constant.producer.type == "Cast":
@@ -322,7 +322,7 @@ def _stored_type(constant: Value) -> np.dtype[Any]:
 
 def rounding_of(constant: Value) -> Rounding:
     """What one rounding to the type that a constant is stored in can do to it."""
-    dtype = _stored_type(constant)
+    dtype = stored_type(constant)
     if dtype == np.int32:
         return Rounding(0.0, _BIAS_STEP)
     return rounding_to(dtype)
