@@ -242,6 +242,22 @@ CASES = [
         tensors=FAR,
     ),
     Rewriting(
+        "indices that are the same",
+        "n (float[5, 3] x, int64[2, 1] i) => (float[5, 3] y) {@ y = Add (~s, x)}",
+        '~z = Mul (x, none) ~s = ScatterND <reduction = "add"> (~z, i, rows)',
+        "~z = Mul (x, none) ~s = ScatterND (~z, i, rows)",
+        '~z = Mul (none, x) ~s = ScatterND <reduction = "add"> (~z, i, rows)',
+        tensors={**FAR, "rows": TABLE[:2, :3]},
+    ),
+    Rewriting(
+        "a last row that is cut before every second is taken",
+        "n (float[N, L] x) => (float[N, M] y) {@}",
+        "y = Slice (x, start, end, axis, two)",
+        "~c = Slice (x, start, last, axis) y = Slice (~c, start, end, axis, two)",
+        "~n = Neg (x) ~s = Slice (~n, start, end, axis, two) y = Neg (~s)",
+        tensors={**FAR, "two": np.array([2]), "last": np.array([-1])},
+    ),
+    Rewriting(
         "padding at odd sizes behind two strides, where no usual size is odd",
         """n (float[N, 1, H, W] x) => (float[N, 2, h, v] y) {
             p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)

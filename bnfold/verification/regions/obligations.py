@@ -133,6 +133,7 @@ OBLIGATIONS = (
     Obligation("samples", _alone, hints.meeting, is_daring=False),
     Obligation("shifts", lambda frame, _: [Kind("normal", 0.0)] * (frame.rows < STILL)),
     Obligation("integers", lambda frame, _: [*_integers(frame, range(_FEW)), *_integers(frame, range(-_FEW, 3))]),
+    Obligation("duplicates", lambda frame, _: [Kind("normal", choices=(0,))] * bool(frame.integers)),
     Obligation("rows", _integers, hints.choices),
     Obligation("overflow", _integers, hints.extremes),
     Obligation("ties", lambda *_: [Kind("coarse")], hints.deciding),

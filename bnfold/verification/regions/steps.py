@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from onnx import NodeProto
-
-from bnfold.graph import Op
-from bnfold.model_io.protobuf import encoded
 from bnfold.verification.float64.evaluate import CannotEvaluate
 from bnfold.verification.regions.border import Frame
-from bnfold.verification.regions.hints import MOVING
+from bnfold.verification.regions.hints import MOVING, is_uniform
 from bnfold.verification.regions.scenes import Scene
 from bnfold.verification.regions.side import Side
 from bnfold.verification.regions.sizes import MET, size_numbers, slice_steps
@@ -23,11 +19,11 @@ _MOST = 32
 
 
 def period(left: Side, right: Side) -> int:
-    """What sizes have to differ by to leave the same rest wherever the two sides step, or divide, in other ways."""
-    ours, theirs = (Counter(_steps(side)) for side in (left, right))
-    is_owed = any(step > 1 for *_, step in [*(ours - theirs), *(theirs - ours)]) or any(key[0] == "Mod" for key in ours)
-    # one may be behind the other
-    return min(_MOST, max(math.prod(step for *_, step in some.elements()) for some in (ours, theirs))) if is_owed else 1
+    """What sizes have to differ by to leave the same rest wherever the two sides step over them, or divide them."""
+    found = [list(_steps(side)) for side in (left, right)]
+    if is_uniform(left, right) and not any(op_type == "Mod" for op_type, _ in itertools.chain(*found)):
+        return 1
+    return min(_MOST, max(math.prod(step for _, step in some) for some in found))  # one may be behind the other
 
 
 def telling(
@@ -52,21 +48,15 @@ def _rests(shapes: Sequence[tuple[int, ...]], period: int) -> Iterator[tuple[int
     )
 
 
-def _steps(side: Side) -> Iterator[tuple[str, bytes, int]]:
-    """What steps over sizes: its type, how it does so, and by how much."""
+def _steps(side: Side) -> Iterator[tuple[str, int]]:
+    """What steps over sizes or divides them, and by how much."""
     for op in side.active:
         if op.type in _WINDOWS:
-            yield op.type, _settings(op), math.lcm(*op.attribute("strides") or [1])
+            yield op.type, math.lcm(*op.attribute("strides") or [1])
         elif op.type in _HALVING:
-            yield op.type, _settings(op), 2
+            yield op.type, 2
         elif op.type == "Slice":
-            yield from ((op.type, b"", abs(step)) for step in slice_steps(side, op) if abs(step) > 1)
+            yield from ((op.type, abs(step)) for step in slice_steps(side, op) if step)
     for op in side.compared:
         if op.type in ("Div", "Mod"):
-            yield from ((op.type, b"", int(k)) for k in size_numbers(side, op, ()) if 1 < k <= MET)
-
-
-def _settings(op: Op) -> bytes:
-    node = NodeProto()
-    node.attribute.extend(attribute for attribute in op.node.attribute if attribute.name != "kernel_shape")
-    return encoded(node, deterministic=True)
+            yield from ((op.type, int(k)) for k in size_numbers(side, op, ()) if 1 < k <= MET)
