@@ -172,6 +172,13 @@ CASES = [
         "~a = Sqrt (x) ~b = Sqrt (z) y = Mul (~b, ~a)",
     ),
     case(
+        "an order that onnx.reference does not know",
+        "n (float[8] x) => (float[M] y) { @ }",
+        "~a = Mul (x, two) y = Unique <sorted = 1> (~a)",
+        "~a = Add (x, x) y = Unique <sorted = 0> (~a)",
+        "~a = Add (x, x) y = Unique (~a)",
+    ),
+    case(
         "a size that is known by heart",
         PLAIN,
         "~h = Shape (x) ~c = ConstantOfShape (~h) y = Add (x, ~c)",

@@ -20,10 +20,12 @@ from bnfold.verification.float64.kernel import Array
 from bnfold.verification.float64.kernels import KERNELS
 from bnfold.verification.regions.hiding import hides
 from bnfold.verification.regions.hints import ROUNDED, UNIFORM, stray_rows
+from bnfold.verification.regions.numbering import effective_attributes
 from bnfold.verification.regions.side import COMPARING, LEARNT, Given, Read, Side, is_made_of_constants
 
 _LOOKING_UP = frozenset({"Gather", "GatherElements", "GatherND"})
 _LAST_DIGITS = 1e-12  # of a number, that are noise
+_SEEKING = frozenset({"NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "NonMaxSuppression", "Unique"})
 _SELECTIVE = _LOOKING_UP | COMPARING | {"Clip", "Max", "Min"}
 
 
@@ -71,8 +73,8 @@ class Rival:
 
 
 @dataclass(frozen=True, eq=False)
-class Learnt(Rival):
-    """An attribute of an operator of ai.onnx.ml: the table of an encoder, say, or the thresholds of a tree.
+class Setting(Rival):
+    """An attribute that is read only where the data says so: the table of an encoder, the thresholds of a tree.
 
     Attributes:
         twin: The operator with the attribute of the other side.
@@ -91,25 +93,29 @@ class Learnt(Rival):
         return f"{self.name} of {self.read.op.type}"
 
 
-def _learnt(left: Side, right: Side) -> Iterator[Learnt]:
-    """Those by which operators differ of the same type differ; of several, the last ones."""
-    ours, theirs = ({op.type: op for op in side.region.ops if op.node.domain == LEARNT} for side in (left, right))
+def _settings(left: Side, right: Side) -> Iterator[Setting]:
+    """Those by which operators of the same type differ; of several, the last ones."""
+    ours, theirs = (
+        {op.type: op for op in side.region.ops if op.node.domain == LEARNT or op.type in _SEEKING}
+        for side in (left, right)
+    )
     for op_type in ours.keys() & theirs.keys():
         old, new = ours[op_type], theirs[op_type]
-        known = {attribute.name: attribute for attribute in old.node.attribute}
-        for place, attribute in enumerate(new.node.attribute):
-            if known.get(attribute.name, attribute) != attribute:
+        wanted, given = map(effective_attributes, (old, new))
+        for name in sorted(wanted.keys() | given.keys()):
+            if wanted.get(name) != given.get(name):
                 node = NodeProto()
                 node.CopyFrom(new.node)
-                node.attribute[place].CopyFrom(known[attribute.name])
-                read = Read(new, 0, new.data(0))
-                yield Learnt(right, read, np.zeros(()), new.with_node(node), attribute.name)
+                del node.attribute[:]
+                node.attribute.extend(attribute for attribute in new.node.attribute if attribute.name != name)
+                node.attribute.extend(attribute for attribute in old.node.attribute if attribute.name == name)
+                yield Setting(right, Read(new, 0, new.data(0)), np.zeros(()), new.with_node(node), name)
 
 
 def rivals(left: Side, right: Side) -> list[Rival]:
     """The constants that only one side has, as far as data decides whether they count."""
     theirs = list(_reads(right))
-    found: list[Rival] = list(_learnt(left, right))
+    found: list[Rival] = list(_settings(left, right))
     for read, array in _reads(left):
         if (same := next((entry for entry in theirs if _are_same(array, entry[1])), None)) is not None:
             theirs.remove(same)
