@@ -258,6 +258,13 @@ CASES = [
         tensors={**FAR, "two": np.array([2]), "last": np.array([-1])},
     ),
     Rewriting(
+        "half of a length, rounded up",
+        """n (float[N, L] x) => (float[N, M] y) <float half = {0.5}> { ~h = Shape <start = 1> (x)
+            ~f = Cast <to = 1> (~h) ~m = Mul (~f, half) @ ~k = Cast <to = 7> (~w) y = Slice (x, start, ~k, axis) }""",
+        *("~w = Floor (~m)", "~w = Ceil (~m)", "~n = Neg (~m) ~c = Ceil (~n) ~w = Neg (~c)"),
+        tensors=FAR,
+    ),
+    Rewriting(
         "padding at odd sizes behind two strides, where no usual size is odd",
         """n (float[N, 1, H, W] x) => (float[N, 2, h, v] y) {
             p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)

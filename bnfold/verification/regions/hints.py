@@ -28,6 +28,11 @@ UNIFORM = MOVING | {
     *("BatchNormalization", "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Constant", "DequantizeLinear"),
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
 }
+# What these make of numbers turns nowhere.
+_STRAIGHT = frozenset(
+    {"Conv", "ConvTranspose", "AveragePool", "GlobalAveragePool", "BatchNormalization", "Gemm", "MatMul"}
+)
+_STRAIGHT |= {"Add", "Sub", "Mul", "Neg", "Identity", "Constant", "DequantizeLinear", "Cast", "Reshape", "Transpose"}
 _SAMPLE_BY_SAMPLE = UNIFORM - {"Gemm", "MatMul"} | {"Cast", "Pow"}
 _REACHING = frozenset({"Min", "Max", "Add", "Sub", "Conv", "Gemm", "BatchNormalization"})
 _MOST_BOUNDS = 1 << 12
@@ -161,8 +166,10 @@ def _steps(op: Op) -> int:
 
 def levels(left: Side, right: Side) -> tuple[float, ...]:
     """Numbers at each threshold that only one side has, or compares with in its way, on both sides, and between."""
-    reads = [(side, read) for side in (left, right) for read in side.alone if read.op.type in COMPARING]
-    arrays = [side.weight(read.value) for side, read in reads if is_made_of_constants(read.value)]
+    is_bent = not all(op.type in _STRAIGHT for side in (left, right) for op in side.active)
+    types = COMPARING | {"Add", "Sub"} if is_bent else COMPARING
+    reads = [(side, read) for side in (left, right) for read in side.alone if read.op.type in types]
+    arrays = [_turning(read.op, side.weight(read.value)) for side, read in reads if is_made_of_constants(read.value)]
     few = [array for array in arrays if array.size <= _MOST_LEVELS // 4 and array.dtype == np.float64]
     stated = [_stated(op) for op in left.retuned | right.retuned if op.type in _STATED]
     steps = sorted({step for array in few for step in array.ravel().tolist()}.union(*stated, _learnt(left, right)))
@@ -174,6 +181,14 @@ def levels(left: Side, right: Side) -> tuple[float, ...]:
     beyond = [end + sign * max(1.0, abs(end)) for end, sign in ((steps[0], -1), (steps[-1], 1))]
     between = [(low + high) / 2 for low, high in itertools.pairwise(steps)]
     return tuple([*between, *beyond, *steps][:_MOST_LEVELS])
+
+
+def _turning(op: Op, constant: Array) -> Array:
+    """What is held against a constant; or what comes to zero with it, where a Sigmoid may turn, if it is not small."""
+    if op.type in COMPARING or constant.dtype != np.float64:
+        return constant
+    constant = constant[np.abs(constant) > _SMALL]
+    return np.concatenate([constant, -constant]) if op.type == "Add" else constant
 
 
 def _learnt(left: Side, right: Side) -> set[float]:

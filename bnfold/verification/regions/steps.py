@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from bnfold.graph import Op, Value
 from bnfold.verification.float64.evaluate import CannotEvaluate
 from bnfold.verification.regions.border import Frame
 from bnfold.verification.regions.hints import MOVING, is_uniform
@@ -14,6 +15,8 @@ from bnfold.verification.regions.side import Side
 from bnfold.verification.regions.sizes import MET, size_numbers, slice_steps
 
 _WINDOWS = MOVING | {"LpPool"}
+_WHOLE = frozenset({"Floor", "Ceil", "Round", "Cast"})
+_SCALING = frozenset({"Cast", "Mul", "Div", "Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Concat"})
 _HALVING = frozenset({"Resize", "Upsample"})
 _MOST = 32
 
@@ -60,3 +63,24 @@ def _steps(side: Side) -> Iterator[tuple[str, int]]:
     for op in side.compared:
         if op.type in ("Div", "Mod"):
             yield from ((op.type, int(k)) for k in size_numbers(side, op, ()) if 1 < k <= MET)
+    for op in side.region.all_ops:
+        if op.type in _WHOLE and _is_of_sizes(side, op):
+            numbers = (k if k > 1 else 1 / k for k in size_numbers(side, op, _SCALING) if k > 0)
+            yield from ((op.type, round(k)) for k in numbers if k <= MET)
+
+
+def _is_of_sizes(side: Side, op: Op) -> bool:
+    """Whether it works on what is computed of sizes alone."""
+    seen, stack, shapes = set[Value](), list(op.reads()), 0
+    while stack:
+        value = stack.pop()
+        maker = value.producer
+        if value in side.region.border or (maker is None and not value.is_stored):
+            return False
+        if maker is None or value in seen:
+            continue
+        seen.add(value)
+        is_shape = maker.type in ("Shape", "Size")
+        shapes += is_shape
+        stack += () if is_shape else maker.reads()
+    return shapes > 0
