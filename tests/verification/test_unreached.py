@@ -179,7 +179,7 @@ CASES = [
     ),
     case(
         "where a Tanh turns",
-        "n (float[N, 2] x) => (float[N, 2] y) <float at = {55.5}, float off = {55.75}, float steep = {1000}> { @ }",
+        "n (float[N, 2] x) => (float[N, 2] y) <float at = {55.5}, float off = {55.75}> { @ }",
         "~s = Sub (x, at) ~m = Mul (~s, steep) y = Tanh (~m)",
         "~s = Sub (x, off) ~m = Mul (~s, steep) y = Tanh (~m)",
         "~s = Sub (at, x) ~m = Mul (~s, steep) ~t = Tanh (~m) y = Neg (~t)",
