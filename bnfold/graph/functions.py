@@ -37,22 +37,32 @@ def inlined(model: Model, *, but: Sequence[tuple[str, str]] = (), convert_versio
     if not model.proto.functions:
         return model
     nodes = _refuse_beyond_bounds(model.proto)
+    copy = model.copy()
+    _fill_in_defaults(copy.proto)
 
     def made() -> bytes:
         # the markers that stand for large weights are copied along with the nodes that hold them
         if but:
-            whole = onnx.inliner.inline_selected_functions(model.proto, list(but), exclude=True)
+            whole = onnx.inliner.inline_selected_functions(copy.proto, list(but), exclude=True)
         else:
-            whole = onnx.inliner.inline_local_functions(model.proto, convert_version=convert_version)
+            whole = onnx.inliner.inline_local_functions(copy.proto, convert_version=convert_version)
         return encoded(whole)
 
-    copy = model.copy()
     try:
         copy.proto = parse(apart(made, size_of(copy.proto) + nodes * _A_NODE))
         check_model(copy.proto, copy.payload)  # it loses the output of a function that is one of its inputs
     except Exception as error:  # it has many, for each way in which a model can be invalid
         raise Refused(Reason.NOT_INLINED, detail="ONNX's inliner cannot do it") from error
     return copy
+
+
+def _fill_in_defaults(proto: onnx.ModelProto) -> None:
+    """Gives every call the attributes for which its function has a default: ONNX's inliner knows of none."""
+    defaults = {_key(each.domain, each.name, each.overload): each.attribute_proto for each in proto.functions}
+    for node in _all([*proto.graph.node, *(node for function in proto.functions for node in function.node)]):
+        given = {attribute.name for attribute in node.attribute}
+        known = defaults.get(_key(node.domain, node.op_type, node.overload), ())
+        node.attribute.extend(attribute for attribute in known if attribute.name not in given)
 
 
 def _refuse_beyond_bounds(proto: onnx.ModelProto) -> int:

@@ -247,6 +247,12 @@ class Op:
     def __repr__(self) -> str:
         return f"Op({self.type} {self.label!r})"
 
+    def with_node(self, node: NodeProto) -> Op:
+        """The same in the same place, but as another node says; the graph knows nothing of it."""
+        twin = Op(self.graph, self.scope, node, self.type)
+        twin.inputs, twin.outputs, twin.bodies = self.inputs, self.outputs, self.bodies
+        return twin
+
     @property
     def node(self) -> NodeProto:
         """Its message in the model."""

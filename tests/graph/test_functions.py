@@ -64,6 +64,16 @@ def test_what_is_within_the_bound_is_written_out():
     assert sum(node.op_type == "Relu" for node in model.graph.node) == 2**10
 
 
+def test_defaults_of_attributes_are_heeded():
+    """Of a function that is called in another one, too; what a call says goes before."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17, "own": 1]>
+        g (float[3] x) => (float[3] y, float[3] z) { y = own.F (x) z = own.F <slope = 0.5> (x) }
+        <domain: "own", opset_import: ["": 17, "own": 1]> F (a) => (b) { c = own.G (a) b = own.G <slope = 0.25> (c) }
+        <domain: "own", opset_import: ["": 17]> G <slope: float = 0.2> (a) => (b) {
+            b = LeakyRelu <alpha: float = @slope> (a) }""")
+    assert [round(node.attribute[0].f, 6) for node in inlined(load(model)).proto.graph.node] == [0.2, 0.25, 0.2, 0.25]
+
+
 def test_a_function_that_ends_its_process():
     """It stays: ONNX's converter of versions follows shapes, and reads memory that is not there at a GatherND."""
     model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 21, "own": 1]>

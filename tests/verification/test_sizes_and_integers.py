@@ -203,6 +203,93 @@ CASES = [
         '~c = Conv <strides = [2, 2], auto_pad = "SAME_UPPER"> (x, kernel) y = Identity (~c)',
         tensors=KERNELS,
     ),
+    Rewriting(
+        "the least integer of 8 bits",
+        "n (int8[N, 4] x) => (float[N, 4] y) {@}",
+        "~a = Cast <to = 1> (x) y = Neg (~a)",
+        "~a = Neg (x) y = Cast <to = 1> (~a)",
+        "~a = Cast <to = 1> (x) y = Sub (none, ~a)",
+        tensors=FAR,
+    ),
+    Rewriting(
+        "integers that are beyond a bound of several",
+        "n (int64[N, 2] x) => (int64[N, 2] y) {@}",
+        "~a = Sub (x, bounds) ~b = Relu (~a) y = Sub (x, ~b)",
+        "~a = Sub (x, others) ~b = Relu (~a) y = Sub (x, ~b)",
+        "y = Min (x, bounds)",
+        tensors={"bounds": np.array([50, 60]), "others": np.array([50, 61])},
+    ),
+    Rewriting(
+        "a key of an encoder",
+        "n (int64[N] i) => (float[N] y) {@}",
+        *(
+            f"~a = ai.onnx.ml.LabelEncoder <keys_int64s = [7, {key}], values_floats = [1.0, 2.0]> (i) {twice}"
+            for key, twice in ((300, "y = Mul (~a, gain)"), (301, "y = Add (~a, ~a)"), (300, "y = Add (~a, ~a)"))
+        ),
+        tensors=FAR,
+    ),
+    Rewriting(
+        "a threshold of a tree",
+        "n (float[N, 2] x) => (float[N, 1] y) {@}",
+        *(
+            f"""~a = ai.onnx.ml.TreeEnsembleRegressor <n_targets = 1, nodes_treeids = [0, 0, 0],
+                nodes_nodeids = [0, 1, 2], nodes_featureids = [0, 0, 0], nodes_modes = ["BRANCH_LEQ", "LEAF", "LEAF"],
+                nodes_values = [{at}, 0.0, 0.0], nodes_truenodeids = [1, 0, 0], nodes_falsenodeids = [2, 0, 0],
+                target_treeids = [0, 0], target_nodeids = [1, 2], target_ids = [0, 0], target_weights = [1.0, 2.0]> (x)
+                {twice}"""
+            for at, twice in ((37.5, "y = Mul (~a, gain)"), (37.625, "y = Add (~a, ~a)"), (37.5, "y = Add (~a, ~a)"))
+        ),
+        tensors=FAR,
+    ),
+    Rewriting(
+        "indices that are the same",
+        "n (float[5, 3] x, int64[2, 1] i) => (float[5, 3] y) {@ y = Add (~s, x)}",
+        '~z = Mul (x, none) ~s = ScatterND <reduction = "add"> (~z, i, rows)',
+        "~z = Mul (x, none) ~s = ScatterND (~z, i, rows)",
+        '~z = Mul (none, x) ~s = ScatterND <reduction = "add"> (~z, i, rows)',
+        tensors={**FAR, "rows": TABLE[:2, :3]},
+    ),
+    Rewriting(
+        "a last row that is cut before every second is taken",
+        "n (float[N, L] x) => (float[N, M] y) {@}",
+        "y = Slice (x, start, end, axis, two)",
+        "~c = Slice (x, start, last, axis) y = Slice (~c, start, end, axis, two)",
+        "~n = Neg (x) ~s = Slice (~n, start, end, axis, two) y = Neg (~s)",
+        tensors={**FAR, "two": np.array([2]), "last": np.array([-1])},
+    ),
+    Rewriting(
+        "half of a length, rounded up",
+        """n (float[N, L] x) => (float[N, M] y) <float half = {0.5}> { ~h = Shape <start = 1> (x)
+            ~f = Cast <to = 1> (~h) ~m = Mul (~f, half) @ ~k = Cast <to = 7> (~w) y = Slice (x, start, ~k, axis) }""",
+        *("~w = Floor (~m)", "~w = Ceil (~m)", "~n = Neg (~m) ~c = Ceil (~n) ~w = Neg (~c)"),
+        tensors=FAR,
+    ),
+    Rewriting(
+        "padding at odd sizes behind two strides, where no usual size is odd",
+        """n (float[N, 1, H, W] x) => (float[N, 2, h, v] y) {
+            p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (x)
+            q = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (p) @
+        }""",
+        'y = Conv <strides = [2, 2], auto_pad = "SAME_UPPER"> (q, kernel)',
+        "y = Conv <strides = [2, 2], pads = [1, 1, 2, 2]> (q, kernel)",
+        '~c = Conv <strides = [2, 2], auto_pad = "SAME_UPPER"> (q, kernel) y = Identity (~c)',
+        tensors=KERNELS,
+    ),
+    Rewriting(
+        "a window that is left over at every third height",
+        "n (float[N, 1, H, W] x) => (float[N, 1, h, v] y) { @ }",
+        "y = MaxPool <kernel_shape = [3, 1], strides = [3, 1], ceil_mode = 1> (x)",
+        "y = MaxPool <kernel_shape = [3, 1], strides = [3, 1], pads = [0, 0, 1, 0]> (x)",
+        "~n = Neg (x) ~p = Neg (~n) y = MaxPool <kernel_shape = [3, 1], strides = [3, 1], ceil_mode = 1> (~p)",
+    ),
+    Rewriting(
+        "lengths that are odd, where nothing says any but even ones",
+        "n (float[N, L] x) => (float[N, L] y) <int64 two = {2}> { ~h = Shape (x) ~l = Gather (~h, one) @ }",
+        "~m = Mod (~l, two) ~f = Cast <to = 1> (~m) y = Mul (x, ~f)",
+        "y = Mul (x, none)",
+        "~d = Div (~l, two) ~e = Mul (~d, two) ~m = Sub (~l, ~e) ~f = Cast <to = 1> (~m) y = Mul (~f, x)",
+        tensors=FAR,
+    ),
 ]
 
 

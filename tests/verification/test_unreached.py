@@ -17,7 +17,13 @@ NUMBERS = {"none": np.int64(0), "one": np.int64(1), "half": np.float32(0.5), "ze
 NUMBERS |= {"far": np.int64(1000), "farther": np.int64(1200), "batch": np.array([4, 8]), "ratio": np.float32(0.5)}
 NUMBERS |= {"start": np.array([0]), "end": np.array([1000]), "axis": np.array([1]), "yes": np.bool_(True)}
 NUMBERS |= {"high": np.full((1, 8), 1e6, np.float32), "two": np.float32(2), "double": np.int64(2)}
-NUMBERS |= {"seven": np.int64(7), "eight": np.int64(8), "whole": np.array([6, 6, 6, 6]), "rare": np.float32(7.125)}
+NUMBERS |= {
+    "seven": np.int64(7),
+    "steep": np.float32(1000),
+    "eight": np.int64(8),
+    "whole": np.array([6, 6, 6, 6]),
+    "rare": np.float32(7.125),
+}
 NUMBERS |= {"few": np.float32(1e-12), "fewer": np.float32(1e-3)}
 NUMBERS |= {
     "weight": np.linspace(0.5, 1.5, 8, dtype=np.float32),
@@ -163,6 +169,27 @@ CASES = [
         "~n = ThresholdedRelu <alpha = 100.0> (x) y = Mul (~n, two)",
         "~n = ThresholdedRelu <alpha = 101.0> (x) y = Add (~n, ~n)",
         "~n = ThresholdedRelu <alpha = 100.0> (x) y = Add (~n, ~n)",
+    ),
+    case(
+        "signs that suit neither of two roots",
+        "n (float[N, 8] x, float[N, 8] z) => (float[N, 8] y) { @ }",
+        "~a = Sqrt (x) ~b = Sqrt (z) y = Mul (~a, ~b)",
+        "~m = Mul (x, z) y = Sqrt (~m)",
+        "~a = Sqrt (x) ~b = Sqrt (z) y = Mul (~b, ~a)",
+    ),
+    case(
+        "where a Tanh turns",
+        "n (float[N, 2] x) => (float[N, 2] y) <float at = {55.5}, float off = {55.75}> { @ }",
+        "~s = Sub (x, at) ~m = Mul (~s, steep) y = Tanh (~m)",
+        "~s = Sub (x, off) ~m = Mul (~s, steep) y = Tanh (~m)",
+        "~s = Sub (at, x) ~m = Mul (~s, steep) ~t = Tanh (~m) y = Neg (~t)",
+    ),
+    case(
+        "an order that onnx.reference does not know",
+        "n (float[8] x) => (float[M] y) { @ }",
+        "~a = Mul (x, two) y = Unique <sorted = 1> (~a)",
+        "~a = Add (x, x) y = Unique <sorted = 0> (~a)",
+        "~a = Add (x, x) y = Unique (~a)",
     ),
     case(
         "a size that is known by heart",

@@ -101,6 +101,15 @@ def test_a_redefined_value_is_made_up_for_wherever_it_is_read(last, verdict):
     assert verify(*Rewriting("", model, before, after, "", tensors=tensors).wrongly(), run=False).verdict is verdict
 
 
+@pytest.mark.parametrize(("last", "verdict"), [("d", Verdict.EQUIVALENT), ("a", Verdict.DIFFERENT)])
+def test_what_makes_up_for_a_redefined_value_may_have_a_name_of_its_own(last, verdict):
+    """Two operators read what has taken back the factor, or one of them what has not."""
+    model = "n (float[N, 8] x) => (float[N, 8] y) <float two = {2}, float half = {0.5}> { @ y = Add (b, c) }"
+    before = "a = Relu (x) b = Sin (a) c = Cos (a)"
+    after = f"r = Relu (x) a = Mul (r, two) d = Mul (a, half) b = Sin (d) c = Cos ({last})"
+    assert verify(*Rewriting("", model, before, after, "").wrongly(), run=False).verdict is verdict
+
+
 def test_training_mode_is_not_inference_mode():
     """A BatchNormalization that was exported in training mode does not compute what its inference form does."""
     result = verify(MODELS / "digits_mlp.train.onnx", MODELS / "digits_mlp.onnx")
@@ -305,6 +314,17 @@ def test_a_model_in_memory_is_taken_as_it_is_now():
             "w = Constant<value = float[1] {1.1}>() y = Mul(x, w)",
             "c = Constant<value = float[1] {1.1}>() h = Cast<to = 10>(c) w = Cast<to = 1>(h) y = Mul(x, w)",
             id="half-weights",
+        ),
+        pytest.param(
+            "c = Constant<value = float[1] {1}>() h = Cast<to = 10>(c) b = Cast<to = 1>(h) y = Add(x, b)",
+            "c = Constant<value = float[1] {1}>() h = Cast<to = 10>(c) g = Cast<to = 10>(x) s = Add(g, h)"
+            " y = Cast<to = 1>(s)",
+            id="half-activations-beside-half-weights",
+        ),
+        pytest.param(
+            "h = Cast<to = 17>(x) y = Cast<to = 1>(h)",
+            "h = Cast<to = 17, saturate = 0>(x) y = Cast<to = 1>(h)",
+            id="float8-that-does-not-saturate",
         ),
     ],
 )

@@ -369,9 +369,7 @@ def _retunings(op: Op) -> Iterator[Op]:
             node = onnx.NodeProto()
             node.CopyFrom(op.node)
             node.attribute[number].f *= 1 + sign * 2.0**-23  # half an ulp would be rounded away again
-            moved = Op(op.graph, op.scope, node, op.type)
-            moved.inputs, moved.outputs, moved.bodies = op.inputs, op.outputs, op.bodies
-            yield moved
+            yield op.with_node(node)
 
 
 def _as_real(array: Any) -> Any:

@@ -238,14 +238,14 @@ class _Alignment:
             self._found.regions.append(replace(self._open.pop(value), outcome=Outcome.REDEFINED))
 
     def _is_carried_on(self, left: Value, right: Value) -> bool:
-        """Whether the same operator makes both, and only reads something that was redefined."""
+        """Whether the same operator makes both, and reads something that was redefined, which nothing made up for."""
         old, new = left.producer, right.producer
         if old is None or new is None or left.is_output or len(old.inputs) != len(new.inputs):
             return False
         if self._before.signature(old) != self._after.signature(new) or old.bodies or new.bodies:
             return False
         return all(
-            a in self._tainted
+            a in self._tainted and a.name == b.name
             if a is not None and b is not None and self._before.numbers[a] != self._after.numbers[b]
             else (a is None) == (b is None)
             for a, b in zip(old.inputs, new.inputs, strict=True)

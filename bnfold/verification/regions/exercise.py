@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from onnx import NodeProto
 
 from bnfold.graph import Op
 from bnfold.verification.float64.carried import distance
@@ -19,10 +20,12 @@ from bnfold.verification.float64.kernel import Array
 from bnfold.verification.float64.kernels import KERNELS
 from bnfold.verification.regions.hiding import hides
 from bnfold.verification.regions.hints import ROUNDED, UNIFORM, stray_rows
-from bnfold.verification.regions.side import COMPARING, Given, Read, Side, is_made_of_constants
+from bnfold.verification.regions.numbering import effective_attributes
+from bnfold.verification.regions.side import COMPARING, LEARNT, Given, Read, Side, is_made_of_constants
 
 _LOOKING_UP = frozenset({"Gather", "GatherElements", "GatherND"})
 _LAST_DIGITS = 1e-12  # of a number, that are noise
+_SEEKING = frozenset({"NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "NonMaxSuppression", "Unique"})
 _SELECTIVE = _LOOKING_UP | COMPARING | {"Clip", "Max", "Min"}
 
 
@@ -40,12 +43,17 @@ class Rival:
     read: Read
     other: Array
 
+    @property
+    def length(self) -> int:
+        """How long it is, 0 if it is a single number."""
+        return len(self.other) if self.other.ndim else 0
+
     def matters(self, given: Given) -> bool:
         """Whether the side comes to something else with what the other has, and to more than rounding explains."""
-        side, region, known = self.side, self.side.region, self.side.known(given)
+        side = self.side
         try:
             (made, error, _), _ = side.evaluate(given, side.rounded())
-            swapped = side.evaluator.run(region.ops, {**known, self.read.value: self.other}, region.target, side.how)
+            swapped = self.exchanged(given)
         except CannotEvaluate:
             return True
         if made.dtype != swapped.dtype or made.dtype == np.object_:
@@ -54,14 +62,60 @@ class Rival:
             error = error + _LAST_DIGITS * (error + np.where(np.isfinite(made), np.abs(made), 0))
         return bool((distance(made, swapped) > (0.0 if error is None else error)).any())
 
+    def exchanged(self, given: Given) -> Array:
+        """What the side comes to then."""
+        side, region = self.side, self.side.region
+        known = {**side.known(given), self.read.value: self.other}
+        return side.evaluator.run(region.ops, known, region.target, side.how)
+
     def __str__(self) -> str:
         return str(self.read)
+
+
+@dataclass(frozen=True, eq=False)
+class Setting(Rival):
+    """An attribute that is read only where the data says so: the table of an encoder, the thresholds of a tree.
+
+    Attributes:
+        twin: The operator with the attribute of the other side.
+        name: What the attribute is called.
+    """
+
+    twin: Op
+    name: str
+
+    def exchanged(self, given: Given) -> Array:
+        side, region = self.side, self.side.region
+        ops = [self.twin if op is self.read.op else op for op in region.ops]
+        return side.evaluator.run(ops, side.known(given), region.target, side.how)
+
+    def __str__(self) -> str:
+        return f"{self.name} of {self.read.op.type}"
+
+
+def _settings(left: Side, right: Side) -> Iterator[Setting]:
+    """Those by which operators of the same type differ; of several, the last ones."""
+    ours, theirs = (
+        {op.type: op for op in side.region.ops if op.node.domain == LEARNT or op.type in _SEEKING}
+        for side in (left, right)
+    )
+    for op_type in ours.keys() & theirs.keys():
+        old, new = ours[op_type], theirs[op_type]
+        wanted, given = map(effective_attributes, (old, new))
+        for name in sorted(wanted.keys() | given.keys()):
+            if wanted.get(name) != given.get(name):
+                node = NodeProto()
+                node.CopyFrom(new.node)
+                del node.attribute[:]
+                node.attribute.extend(attribute for attribute in new.node.attribute if attribute.name != name)
+                node.attribute.extend(attribute for attribute in old.node.attribute if attribute.name == name)
+                yield Setting(right, Read(new, 0, new.data(0)), np.zeros(()), new.with_node(node), name)
 
 
 def rivals(left: Side, right: Side) -> list[Rival]:
     """The constants that only one side has, as far as data decides whether they count."""
     theirs = list(_reads(right))
-    found = []
+    found: list[Rival] = list(_settings(left, right))
     for read, array in _reads(left):
         if (same := next((entry for entry in theirs if _are_same(array, entry[1])), None)) is not None:
             theirs.remove(same)

@@ -95,6 +95,14 @@ def compared(left: Side, right: Side, given: Given, old: Array) -> tuple[Finding
     return pair.explained(np.zeros(old.shape) if error is None else error), coverage
 
 
+def compared_domains(left: Side, right: Side, given: Given) -> Finding | None:
+    """Where values do not suit the operators, they must suit neither side: nothing else is compared there."""
+    old, new = left.value(given), right.value(given)
+    if old.shape != new.shape or not (wrong := int((np.isnan(old) != np.isnan(new)).sum())):
+        return None
+    return Finding(np.inf, np.inf, 0.0, detail=f"{wrong} entries are no numbers on one side only")
+
+
 def is_mostly_finite(value: Array) -> bool:
     """Whether what was given suits the operators that made this of it, as negative numbers do not suit a root."""
     return value.dtype != np.float64 or bool(2 * np.count_nonzero(np.isfinite(value)) >= value.size)

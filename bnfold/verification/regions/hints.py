@@ -6,6 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from bnfold.verification.float64.kernel import Array
 from bnfold.verification.float64.rules import is_continuous
 from bnfold.verification.regions.numbering import Number, Numbering
 from bnfold.verification.regions.regions import Region
-from bnfold.verification.regions.side import COMPARING, Side, is_made_of_constants
+from bnfold.verification.regions.side import COMPARING, LEARNT, Side, is_made_of_constants
 from bnfold.verification.regions.sizes import ENDLESS
 
 MOVING = frozenset({"Conv", "ConvTranspose", "com.microsoft::FusedConv", "AveragePool", "MaxPool"})
@@ -27,6 +28,11 @@ UNIFORM = MOVING | {
     *("BatchNormalization", "Add", "Sub", "Mul", "Div", "Neg", "Identity", "Constant", "DequantizeLinear"),
     *("Relu", "LeakyRelu", "PRelu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Gemm", "MatMul"),
 }
+# What these make of numbers turns nowhere.
+_STRAIGHT = frozenset(
+    {"Conv", "ConvTranspose", "AveragePool", "GlobalAveragePool", "BatchNormalization", "Gemm", "MatMul"}
+)
+_STRAIGHT |= {"Add", "Sub", "Mul", "Neg", "Identity", "Constant", "DequantizeLinear", "Cast", "Reshape", "Transpose"}
 _SAMPLE_BY_SAMPLE = UNIFORM - {"Gemm", "MatMul"} | {"Cast", "Pow"}
 _REACHING = frozenset({"Min", "Max", "Add", "Sub", "Conv", "Gemm", "BatchNormalization"})
 _MOST_BOUNDS = 1 << 12
@@ -36,6 +42,8 @@ _STEEP = frozenset({"Sqrt", "Log", "Reciprocal", "Pow", "LayerNormalization", "I
 _STEEP |= {"GroupNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "MeanVarianceNormalization"}
 _STATED = {"ThresholdedRelu": ("alpha", 1.0), "Shrink": ("lambd", 0.5)}
 _ODD = {"IsNaN": (math.nan,), "IsInf": (math.inf, -math.inf)}
+_OVERFLOWING = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Abs", "Pow", "Sum", "BitShift"})
+_ENDLESS = 4  # bytes of an integer that nothing overflows: an index, a label, a size
 _MOST_ROWS = 32
 _MOST_LEVELS = 32
 ROUNDED = 1e-6  # of themselves, by which two constants differ that are the same but for rounding
@@ -158,11 +166,13 @@ def _steps(op: Op) -> int:
 
 def levels(left: Side, right: Side) -> tuple[float, ...]:
     """Numbers at each threshold that only one side has, or compares with in its way, on both sides, and between."""
-    reads = [(side, read) for side in (left, right) for read in side.alone if read.op.type in COMPARING]
-    arrays = [side.weight(read.value) for side, read in reads if is_made_of_constants(read.value)]
+    is_bent = not all(op.type in _STRAIGHT for side in (left, right) for op in side.active)
+    types = COMPARING | {"Add", "Sub"} if is_bent else COMPARING
+    reads = [(side, read) for side in (left, right) for read in side.alone if read.op.type in types]
+    arrays = [_turning(read.op, side.weight(read.value)) for side, read in reads if is_made_of_constants(read.value)]
     few = [array for array in arrays if array.size <= _MOST_LEVELS // 4 and array.dtype == np.float64]
     stated = [_stated(op) for op in left.retuned | right.retuned if op.type in _STATED]
-    steps = sorted({step for array in few for step in array.ravel().tolist()}.union(*stated))
+    steps = sorted({step for array in few for step in array.ravel().tolist()}.union(*stated, _learnt(left, right)))
     pairs = itertools.pairwise(steps)
     twins = {step for pair in pairs if math.isclose(*pair, rel_tol=ROUNDED) for step in pair}  # rounding between them
     steps = [step for step in steps if step not in twins]
@@ -171,6 +181,30 @@ def levels(left: Side, right: Side) -> tuple[float, ...]:
     beyond = [end + sign * max(1.0, abs(end)) for end, sign in ((steps[0], -1), (steps[-1], 1))]
     between = [(low + high) / 2 for low, high in itertools.pairwise(steps)]
     return tuple([*between, *beyond, *steps][:_MOST_LEVELS])
+
+
+def _turning(op: Op, constant: Array) -> Array:
+    """What is held against a constant; or what comes to zero with it, where a Sigmoid may turn, if it is not small."""
+    if op.type in COMPARING or constant.dtype != np.float64:
+        return constant
+    constant = constant[np.abs(constant) > _SMALL]
+    return np.concatenate([constant, -constant]) if op.type == "Add" else constant
+
+
+def _learnt(left: Side, right: Side) -> set[float]:
+    """The numbers in the attributes of ai.onnx.ml if they are few; else those that one side has, if these are."""
+    ours, theirs = (
+        {
+            float(number)
+            for op in side.region.all_ops
+            if op.node.domain == LEARNT
+            for attribute in op.node.attribute
+            for number in ([attribute.f] if attribute.type == onnx.AttributeProto.FLOAT else attribute.floats)
+        }
+        for side in (left, right)
+    )
+    few = (numbers for numbers in (ours | theirs, ours ^ theirs) if len(numbers) <= _MOST_LEVELS // 4)
+    return next(few, set()) if ours != theirs else set()
 
 
 def _stated(op: Op) -> tuple[float, float]:
@@ -200,18 +234,28 @@ def _is_steep(op: Op) -> bool:
 
 
 def _integers(side: Side) -> Iterator[int]:
-    """What integers may be compared with, or divided by."""
-    for constant in _single_numbers(side):
-        if constant.dtype.kind in "iu":
-            yield int(constant.reshape(()))
+    """What integers may be compared with, or divided by; what is looked for among them."""
+    lone = (side.weight(read.value) for read in side.alone if is_made_of_constants(read.value))
+    for constant in (*_single_numbers(side), *lone):
+        if constant.dtype.kind in "iu" and constant.size <= _MOST_LEVELS:
+            yield from map(int, constant.ravel())
+    for op in side.region.all_ops:
+        if op.node.domain == LEARNT:
+            yield from (number for attribute in op.node.attribute for number in attribute.ints[:_MOST_LEVELS])
 
 
 def extremes(left: Side, right: Side) -> list[int]:
-    """Integers that are cast to a narrower type, which does not hold them."""
+    """Integers that are cast to a narrower type, which does not hold them; the ends of one that is computed with."""
     ops = (*left.region.all_ops, *right.region.all_ops)
+    own = [op.graph.dtype(op.data(0)) for op in (*left.active, *right.active) if op.type in _OVERFLOWING]
+    ends = {end for kind in own if kind and kind.kind in "iu" and kind.itemsize < _ENDLESS for end in _ends_of(kind)}
     pairs = [(op.graph.dtype(op.data(0)), new) for op in ops if (new := cast_type(op)) and new.kind in "iu"]
     narrow = {np.iinfo(new) for old, new in pairs if old and old.kind in "iu" and old.itemsize > new.itemsize}
-    return sorted({end for info in narrow for end in (info.max + 1, info.min - 1)})
+    return sorted(ends | {end for info in narrow for end in (info.max + 1, info.min - 1)})
+
+
+def _ends_of(kind: np.dtype[Any]) -> tuple[int, int]:
+    return np.iinfo(kind).max, np.iinfo(kind).min
 
 
 def words(left: Side, right: Side) -> list[str]:

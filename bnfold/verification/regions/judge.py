@@ -6,6 +6,7 @@ import itertools
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from bnfold.verification.float64.kernel import Array, as_real
 from bnfold.verification.regions.blame import changed_operators, culprit
 from bnfold.verification.regions.border import Frame, frame, made_up, says_nothing_new
 from bnfold.verification.regions.exercise import exchanged, rivals
-from bnfold.verification.regions.explain import Finding, NotTaken, compared, is_mostly_finite
+from bnfold.verification.regions.explain import Finding, NotTaken, compared, compared_domains, is_mostly_finite
 from bnfold.verification.regions.extract import evidence
 from bnfold.verification.regions.hints import grids, is_uniform
 from bnfold.verification.regions.numbering import Number, Numbering
@@ -29,7 +30,7 @@ from bnfold.verification.regions.obligations import Obligation, Wanted, kinds, l
 from bnfold.verification.regions.positions import fewer
 from bnfold.verification.regions.precision import narrowed
 from bnfold.verification.regions.regions import Region, named
-from bnfold.verification.regions.scenes import Scene, stretched
+from bnfold.verification.regions.scenes import Scene, longer, stretched
 from bnfold.verification.regions.side import (
     Given,
     Side,
@@ -41,10 +42,12 @@ from bnfold.verification.regions.side import (
     lone_reads,
     retuned_operators,
 )
+from bnfold.verification.regions.steps import period, telling
 from bnfold.verification.regions.untried import Seen, forced, untaken
 from bnfold.verification.result import Outcome, RegionResult
 
 _TRIES = 16  # to get into both branches of an If
+_STEPS = 32  # sizes in a row, so that each rest is met behind five strides of two
 
 
 class Judge:
@@ -186,13 +189,15 @@ class Judge:
         return f"{what} differs" if (what := exchanged(left, right)) else ""
 
     def _judged(self, left: Side, right: Side, result: RegionResult, tries: int) -> RegionResult:
-        if narrow := narrowed((self._graph, left.region), (self._after_graph, right.region)):
+        if narrow := narrowed(left, right):
             detail = f"AFTER rounds to {', '.join(sorted(dtype.name for dtype in narrow))}, BEFORE does not"
             return replace(result, outcome=Outcome.DIFFERENT, detail=detail)
         result, seen = self._tried(left, right, result, Seen(idle=tuple(rivals(left, right))), tries)
         if result.outcome is Outcome.EQUAL and untaken(left, right, seen):
             result, seen = self._tried(left, right, result, seen, _TRIES)
         result, seen = self._tried_longer(left, right, result, seen, tries)
+        if result.outcome is Outcome.EQUAL and (stepped := self._stepped(left, right)):
+            result, seen = self._tried(left, right, result, seen, tries, stepped)
         if result.outcome is Outcome.EQUAL and (sides := forced(left, right, seen)):
             left, right = sides
             result, seen = self._tried(left, right, result, seen, _TRIES)
@@ -217,6 +222,18 @@ class Judge:
         seen = replace(seen, beyond=frozenset(length for length, made in longer.items() if not made))
         scenes = list(dict.fromkeys(itertools.chain(*longer.values())))
         return self._tried(left, right, result, seen, tries, scenes) if scenes else (result, seen)
+
+    def _stepped(self, left: Side, right: Side) -> list[Scene]:
+        """Scenes with sizes at the border that leave another rest, where that matters."""
+        if (by := period(left, right)) < 2:
+            return []
+        tried = [scene for scene in self._scenes if scene.is_small] or self._scenes[:1]
+        return list(telling(self._in_steps, tried, partial(_frame, left, right), by))
+
+    @cached_property
+    def _in_steps(self) -> list[Scene]:
+        made = (longer(self._graph, self._scenes[0], more) for more in range(1, _STEPS + 1))
+        return [scene for scene in made if scene.inputs != self._scenes[0].inputs and not scene.is_refused]
 
     def _longer(self, length: int, samples: bool) -> Sequence[Scene]:
         """The declared shapes, but as long as obligations ask for; the smallest ones, but with as many samples."""
@@ -292,6 +309,9 @@ class Judge:
             try:
                 given, old, met = _suited(left, trial.given)
                 found, also_met = compared(left, right, given, old)
+                is_suited = given is not trial.given and found.ratio <= 1
+                if is_suited and (apart := compared_domains(left, right, trial.given)):
+                    found, given = apart, trial.given
             except CannotEvaluate as error:
                 if not trial.kind.is_daring or isinstance(error, OutOfTime):
                     raise

@@ -85,7 +85,8 @@ def _alone(frame: Frame, wanted: Wanted) -> list[Kind]:
 
 
 def _integers(frame: Frame, wanted: Wanted) -> list[Kind]:
-    singles = [(k,) for k in wanted[-_FEW:]] if () in frame.integers else []  # the number of an iteration: each in turn
+    # each in turn of the number of an iteration, and where they are few: one that is no index must not hide another
+    singles = [(k,) for k in wanted[-_FEW:]] if () in frame.integers or len(wanted) < _FEW else []
     return [Kind("normal", choices=some) for some in (wanted, *singles) if frame.integers]
 
 
@@ -132,6 +133,7 @@ OBLIGATIONS = (
     Obligation("samples", _alone, hints.meeting, is_daring=False),
     Obligation("shifts", lambda frame, _: [Kind("normal", 0.0)] * (frame.rows < STILL)),
     Obligation("integers", lambda frame, _: [*_integers(frame, range(_FEW)), *_integers(frame, range(-_FEW, 3))]),
+    Obligation("duplicates", lambda frame, _: [Kind("normal", choices=(0,))] * bool(frame.integers)),
     Obligation("rows", _integers, hints.choices),
     Obligation("overflow", _integers, hints.extremes),
     Obligation("ties", lambda *_: [Kind("coarse")], hints.deciding),
@@ -159,7 +161,7 @@ OBLIGATIONS = (
     Obligation(
         "constants",
         lengths=lambda left, right, seen: [
-            (max(len(rival.other), SHORT + 1), False) for rival in seen.idle if rival.other.ndim
+            (max(rival.length, SHORT + 1), False) for rival in seen.idle if rival.length
         ],
         unmet=lambda left, right, seen: ", ".join(sorted(set(map(str, seen.idle)))),
         says="{} differs, and nothing that was tried tells",

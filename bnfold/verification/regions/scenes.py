@@ -213,14 +213,7 @@ def stretched(graph: Graph, base: Scene, length: int, *, samples: bool = False) 
     samples stays what it is, wherever it stands; with ``samples`` it alone does not, and becomes just that. Where all
     axes together make too much of it, one is as long after the other. Where nothing is open, the shapes are the same.
     """
-    counts = {port.shape[0] for port in base.ports if port.shape} - {None}
-    free = {  # axes that are as long as each other have a name in common, or at least their place
-        (port.name, axis): axis if dim is None else dim
-        for port in base.ports
-        if port.name in base.inputs
-        for axis, dim in enumerate(port.shape or ())
-        if not isinstance(dim, int) and (axis == 0 or dim in counts) == samples
-    }
+    free = _open_axes(base, samples=samples)
 
     def scene(some: Container[str | int]) -> Scene:
         inputs = {
@@ -239,6 +232,31 @@ def stretched(graph: Graph, base: Scene, length: int, *, samples: bool = False) 
         return [base]
     alone = [whole] if _is_bearable(whole) else [scene({name}) for name in sorted(every, key=str)]
     return alone if length <= _LONGEST and all(map(_is_bearable, alone)) else []
+
+
+def longer(graph: Graph, base: Scene, more: int) -> Scene:
+    """The same shapes, but longer by so much wherever the model leaves it open; the number of samples stays."""
+    free = _open_axes(base, samples=False)
+    inputs = {
+        name: tuple(size + more * ((name, axis) in free) for axis, size in enumerate(shape))
+        for name, shape in base.inputs.items()
+    }
+    return Scene(graph, inputs, base.ports, is_small=base.is_small, deadline=base.deadline)
+
+
+def _open_axes(base: Scene, *, samples: bool) -> dict[tuple[str, int], str | int]:
+    """The axes of inputs that the model leaves open: those that count samples, or the others.
+
+    Axes that are as long as each other have a name in common, or at least their place.
+    """
+    counts = {port.shape[0] for port in base.ports if port.shape} - {None}
+    return {
+        (port.name, axis): axis if dim is None else dim
+        for port in base.ports
+        if port.name in base.inputs
+        for axis, dim in enumerate(port.shape or ())
+        if not isinstance(dim, int) and (axis == 0 or dim in counts) == samples
+    }
 
 
 def _is_bearable(scene: Scene) -> bool:

@@ -29,6 +29,7 @@ COMPARING = ORDERING | {"Equal"}
 # What these make of sizes changes its course at some of them.
 _BENDING = COMPARING | {"If", "Relu", "Clip", "Max", "Min", "Sign", "Abs", "Div", "Mod"}
 _OVERRULING = {"And": False, "Or": True}
+LEARNT = "ai.onnx.ml"
 _BIAS_STEP = 1.0  # of the bias of a quantised operator: it is in units of products of scales, which are rounded too
 _ON_THE_WAY = 4.0  # roundings of a BatchNormalization's parameter until it is in a weight: of v + eps, √, s / √ and s W
 
@@ -133,7 +134,7 @@ def changed_weights(region: Region, numbering: Numbering, other: Region, others:
         value
         for value in [*region.constants, *_casts(region, numbering)]
         if numbering.numbers.get(value) not in theirs
-        and (is_float(kind := _stored_type(value)) or (kind == np.int32 and value in biases))
+        and (is_float(kind := stored_type(value)) or (kind == np.int32 and value in biases))
     )
 
 
@@ -294,6 +295,8 @@ def retuned_operators(region: Region, other: Region) -> frozenset[Op]:
 
 def _tuning(op: Op) -> tuple[tuple[str, float], ...]:
     kind = onnx.AttributeProto.FLOAT
+    if op.node.domain == LEARNT:  # of which one is a threshold, or what is looked for
+        return ()
     return tuple((attribute.name, attribute.f) for attribute in op.node.attribute if attribute.type == kind)
 
 
@@ -303,7 +306,7 @@ def _is_parameter(constant: Value) -> bool:
     return tensor is not None and math.prod(tensor.dims) == max(tensor.dims, default=1)
 
 
-def _stored_type(constant: Value) -> np.dtype[Any]:
+def stored_type(constant: Value) -> np.dtype[Any]:
     """The type that a constant is stored in, or cast to."""
     tensor = constant.tensor if constant.sparse is None else constant.sparse.values
     if constant.producer is not None and constant.producer.type == "Cast":
@@ -319,7 +322,7 @@ def _stored_type(constant: Value) -> np.dtype[Any]:
 
 def rounding_of(constant: Value) -> Rounding:
     """What one rounding to the type that a constant is stored in can do to it."""
-    dtype = _stored_type(constant)
+    dtype = stored_type(constant)
     if dtype == np.int32:
         return Rounding(0.0, _BIAS_STEP)
     return rounding_to(dtype)

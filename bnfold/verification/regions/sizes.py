@@ -20,7 +20,8 @@ _PICKING = frozenset({"Cast", "Gather", "Slice", "Squeeze", "Unsqueeze", "Reshap
 _COMPUTING = _PICKING | {"Add", "Sub", "Neg"}
 _CONDITIONS = frozenset({"If", "Not", "And", "Or", "Cast", "Squeeze", "Reshape"})
 _NEAR = 4  # places up to here are met anyway
-_MET = 32  # steps of sizes up to here, too
+MET = 32
+"""Steps of sizes up to here are met anyway, too."""
 _MOST_NUMBERS = 32  # of a constant
 
 
@@ -67,8 +68,8 @@ def telling_sizes(left: Side, right: Side) -> list[tuple[int, bool]]:
 def _beyond(compared: Iterable[tuple[Side, Op]]) -> list[tuple[int, bool]]:
     found: set[tuple[int, bool]] = set()
     for side, op in compared:
-        near = _MET if op.type in ("Div", "Mod") else _NEAR
-        numbers = () if op.type == "Squeeze" else map(int, _size_numbers(side, op))
+        near = MET if op.type in ("Div", "Mod") else _NEAR
+        numbers = () if op.type == "Squeeze" else map(int, size_numbers(side, op))
         far = {number for number in numbers if near < number < ENDLESS}
         if far or _is_of_two_sizes(op):
             # a size may be held against a number, or places up to a size
@@ -83,7 +84,7 @@ def _short(side: Side, op: Op) -> set[int]:
     """Sizes below the usual ones that decide otherwise, as a single one."""
     if op.type == "Squeeze":
         return {1}
-    near = (int(n) for n in _size_numbers(side, op, _COMPUTING) if 0 < n < SHORT) if op.type in COMPARING else ()
+    near = (int(n) for n in size_numbers(side, op, _COMPUTING) if 0 < n < SHORT) if op.type in COMPARING else ()
     return {size for number in near for size in (number - 1, number, number + 1) if size > 0}
 
 
@@ -96,7 +97,7 @@ def _decides(op: Op) -> bool:
 def turns(left: Side, right: Side) -> list[int]:
     """The largest number that the number of an iteration is held against, and those beyond it."""
     counting = ((side, op) for side in (left, right) for op in side.counting)
-    far = [int(number) for side, op in counting for number in _size_numbers(side, op) if number < ENDLESS]
+    far = [int(number) for side, op in counting for number in size_numbers(side, op) if number < ENDLESS]
     return [max(far) + 1, max(far) + 2] if max(far, default=0) > _NEAR else []
 
 
@@ -107,7 +108,7 @@ def _is_of_two_sizes(op: Op) -> bool:
     return op.type in COMPARING | {"If"} and min(bounds, default=math.inf) > _NEAR
 
 
-def _size_numbers(side: Side, op: Op, through: Container[str] | None = None) -> Iterator[float]:
+def size_numbers(side: Side, op: Op, through: Container[str] | None = None) -> Iterator[float]:
     """What an operator holds sizes against: the constants that it reads, and those that its sizes are computed with.
 
     With ``through``, as far as these operators compute them, and with their signs.
@@ -146,6 +147,11 @@ def _cuts(side: Side) -> Iterator[tuple[int, bool, bool]]:
         for place, axis in pairs:
             size = shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
             yield place, not isinstance(size, int), axis in (0, -len(shape or ()))
+
+
+def slice_steps(side: Side, op: Op) -> list[int]:
+    """The steps of a Slice, as far as they are stored."""
+    return _setting(side, op, 4, "steps")
 
 
 def _setting(side: Side, op: Op, index: int, name: str) -> list[int]:

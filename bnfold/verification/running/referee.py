@@ -23,7 +23,7 @@ from bnfold.verification.running.figures import figures
 from bnfold.verification.running.outputs import GROSS, Dispute, granted
 
 _TIMES = 4.0  # a rounding of the same weights, or of the same operators in another order, is not twice the same
-_LOST = 0.25  # of max |y|: where neither run is nearer to it, float64 may be what is wrong
+_LOST = 0.25  # of max |y|: where a run is no nearer to it, float64 may be what is wrong
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class Ruling:
 
     @property
     def is_rounding(self) -> bool:
-        """Whether the difference between the two runs is rounding: a run is near to what float64 makes of its model."""
-        return self.may_be_rounding and min(self.before, self.after) <= _LOST
+        """Whether the difference between the runs is rounding: both are near to what float64 makes of the models."""
+        return self.may_be_rounding and max(self.before, self.after) <= _LOST
 
     def __str__(self) -> str:
         return (

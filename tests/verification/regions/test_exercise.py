@@ -129,6 +129,19 @@ OPEN = [
         tensors=TENSORS,
     ),
     Rewriting(
+        "what an imputer writes",
+        "n (float[N, 9] x) => (float[N, 9] y) {@}",
+        *(
+            f"""~a = ai.onnx.ml.Imputer <replaced_value_float = -999.0,
+                imputed_value_floats = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, {last}]> (x) {rest}"""
+            for last, rest in (
+                ("9.0", "y = Add (~a, ~a)"),
+                ("10.0", "~b = Neg (~a) y = Sub (~a, ~b)"),
+                ("9.0", "~b = Neg (~a) y = Sub (~a, ~b)"),
+            )
+        ),
+    ),
+    Rewriting(
         "row that no length reaches",
         """n (float[B, S, 8] x) => (float[B, S, 8] y)
            {j = Shape <start = 1, end = 2> (x) k = Min (j, few) z = Slice (x, o, k, one) @ t = Add (z, q)
