@@ -36,6 +36,7 @@ _STRAIGHT |= {"Add", "Sub", "Mul", "Neg", "Identity", "Constant", "DequantizeLin
 _SAMPLE_BY_SAMPLE = UNIFORM - {"Gemm", "MatMul"} | {"Cast", "Pow"}
 _REACHING = frozenset({"Min", "Max", "Add", "Sub", "Conv", "Gemm", "BatchNormalization"})
 _MOST_BOUNDS = 1 << 12
+_USUAL = 3.0  # normal numbers up to here are met anyway
 _REACHED = 100.0, 1e30  # numbers below are met anyway, those above stand for infinity
 _KEEPING, _SMALL = frozenset({"Add", "Max", "Clip"}), 1e-2
 _STEEP = frozenset({"Sqrt", "Log", "Reciprocal", "Pow", "LayerNormalization", "InstanceNormalization"})
@@ -169,8 +170,9 @@ def levels(left: Side, right: Side) -> tuple[float, ...]:
     is_bent = not all(op.type in _STRAIGHT for side in (left, right) for op in side.active)
     types = COMPARING | {"Add", "Sub"} if is_bent else COMPARING
     reads = [(side, read) for side in (left, right) for read in side.alone if read.op.type in types]
-    arrays = [_turning(read.op, side.weight(read.value)) for side, read in reads if is_made_of_constants(read.value)]
-    few = [array for array in arrays if array.size <= _MOST_LEVELS // 4 and array.dtype == np.float64]
+    arrays = [(read.op, side.weight(read.value)) for side, read in reads if is_made_of_constants(read.value)]
+    small = ((op, array) for op, array in arrays if array.size <= _MOST_LEVELS // 4 and array.dtype == np.float64)
+    few = [_turning(op, array) for op, array in small]
     stated = [_stated(op) for op in left.retuned | right.retuned if op.type in _STATED]
     steps = sorted({step for array in few for step in array.ravel().tolist()}.union(*stated, _learnt(left, right)))
     pairs = itertools.pairwise(steps)
@@ -184,10 +186,10 @@ def levels(left: Side, right: Side) -> tuple[float, ...]:
 
 
 def _turning(op: Op, constant: Array) -> Array:
-    """What is held against a constant; or what comes to zero with it, where a Sigmoid may turn, if it is not small."""
-    if op.type in COMPARING or constant.dtype != np.float64:
+    """What is held against a constant; or what comes to zero with it, where a Sigmoid may turn, if it is not usual."""
+    if op.type in COMPARING:
         return constant
-    constant = constant[np.abs(constant) > _SMALL]
+    constant = constant[np.abs(constant) > _USUAL]
     return np.concatenate([constant, -constant]) if op.type == "Add" else constant
 
 

@@ -24,6 +24,15 @@ Shape = tuple[int, ...]
 Axis = int | None
 """Axes that are the same have the same number; one of a single place has none."""
 
+EACH = frozenset(
+    {
+        *("Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log", "Identity", "Cast"),
+        *("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh"),
+        *("Softplus", "Softsign", "Mish", *GAUSSIAN),
+    }
+)
+"""What works on numbers one by one."""
+
 _FIXED = 0  # of which every place counts
 _ENOUGH = 256  # positions, along all axes together
 _BROADCASTS = 7  # from this opset of ONNX on axes are counted from the last
@@ -212,9 +221,7 @@ def _places(op: Op) -> list[int]:
 
 
 _RULES: dict[str, Callable[[Op, _Axes, _Reads], list[Axis]]] = {
-    **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs", "Sqrt", "Reciprocal", "Exp", "Log"), _each),
-    **dict.fromkeys(("Relu", "LeakyRelu", "PRelu", "Elu", "Selu", "Celu", "Clip", "Sigmoid", "HardSigmoid"), _each),
-    **dict.fromkeys(("Identity", "Cast", "HardSwish", "Tanh", "Softplus", "Softsign", "Mish", *GAUSSIAN), _each),
+    **dict.fromkeys(EACH, _each),
     **dict.fromkeys(MOVING, _moved),
     **dict.fromkeys(("Softmax", "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization"), _along_last),
     "BatchNormalization": _normalised,

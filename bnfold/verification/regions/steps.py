@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from bnfold.graph import Op, Value
+import onnx
+
+from bnfold.graph import Op, Value, is_float
+from bnfold.model_io.protobuf import encoded
 from bnfold.verification.float64.evaluate import CannotEvaluate
 from bnfold.verification.regions.border import Frame
 from bnfold.verification.regions.hints import MOVING, is_uniform
+from bnfold.verification.regions.positions import EACH
 from bnfold.verification.regions.scenes import Scene
-from bnfold.verification.regions.side import Side
+from bnfold.verification.regions.side import Side, is_made_of_constants
 from bnfold.verification.regions.sizes import MET, size_numbers, slice_steps
 
 _WINDOWS = MOVING | {"LpPool"}
 _WHOLE = frozenset({"Floor", "Ceil", "Round", "Cast"})
 _SCALING = frozenset({"Cast", "Mul", "Div", "Gather", "Slice", "Squeeze", "Unsqueeze", "Reshape", "Concat"})
 _HALVING = frozenset({"Resize", "Upsample"})
+_KEEPING = EACH | {"BatchNormalization", "MatMul", "Gemm"}
 _MOST = 32
 
 
 def period(left: Side, right: Side) -> int:
     """What sizes have to differ by to leave the same rest wherever the two sides step over them, or divide them."""
     found = [list(_steps(side)) for side in (left, right)]
-    if is_uniform(left, right) and not any(op_type == "Mod" for op_type, _ in itertools.chain(*found)):
-        return 1
-    return min(_MOST, max(math.prod(step for _, step in some) for some in found))  # one may be behind the other
+    by = min(_MOST, max(math.prod(step for _, step in some) for some in found))  # one may be behind the other
+    is_even = is_uniform(left, right) and not any(op_type == "Mod" for op_type, _ in itertools.chain(*found))
+    return 1 if by == 1 or is_even or _sizing(left) == _sizing(right) else by
 
 
 def telling(
@@ -67,6 +73,19 @@ def _steps(side: Side) -> Iterator[tuple[str, int]]:
         if op.type in _WHOLE and _is_of_sizes(side, op):
             numbers = (k if k > 1 else 1 / k for k in size_numbers(side, op, _SCALING) if k > 0)
             yield from ((op.type, round(k)) for k in numbers if k <= MET)
+
+
+def _sizing(side: Side) -> Counter[tuple[bytes, ...]]:
+    """What may make other sizes or other places of data, and all that is computed of sizes, with its settings."""
+    found = Counter[tuple[bytes, ...]]()
+    for op in side.active:
+        is_of_sizes = _is_of_sizes(side, op)
+        if is_of_sizes or op.type not in _KEEPING:
+            node = onnx.NodeProto(op_type=op.type, attribute=op.node.attribute)
+            stored = [value for value in op.inputs if value is not None and is_made_of_constants(value)]
+            integers = [v for v in stored if is_of_sizes or (dtype := op.graph.dtype(v)) is None or not is_float(dtype)]
+            found[encoded(node, deterministic=True), *(side.weight(value).tobytes() for value in integers)] += 1
+    return found
 
 
 def _is_of_sizes(side: Side, op: Op) -> bool:
