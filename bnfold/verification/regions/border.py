@@ -28,6 +28,7 @@ _MANY = 1 << 12  # entries, of which some are large, and some of either sign
 _CYCLE = 4  # kinds of samples, the last of which is zero
 STILL = _CYCLE - 1  # so many samples, and one of the usual ones is zero
 _TRUTHS = 4  # trials where a condition is to be made up
+_SHARES = 0.5, 0.5, 0.0, 1.0  # of truths in a sample: masks may hide all of it, or nothing
 _WORDS = "word", "Another Word", "a1,b2;c3;d"
 
 
@@ -173,7 +174,7 @@ def _values(
     if truth is not None:
         return np.full(shape, truth)
     if dtype == np.bool_:
-        return random.random(shape) < 0.5
+        return _truths(random, shape, seed[1])
     if dtype is not None and as_real(dtype) != np.float64:
         if dtype.kind not in "iu" or value.producer is not None:
             raise CannotEvaluate(f"{value.name!r} is neither a number nor an index")
@@ -195,7 +196,16 @@ def _values(
 
 def _drawn(random: np.random.Generator, some: Array, shape: tuple[int, ...]) -> Array:
     """Each of some as often as the others, in random places."""
+    if len(some) == 1:
+        return np.full(shape, some[0])
     return random.permutation(np.resize(random.permutation(some), math.prod(shape))).reshape(shape)
+
+
+def _truths(random: np.random.Generator, shape: tuple[int, ...], turn: int) -> Array:
+    """Some of a sample, none or all of it; and none or all of everything, in turn."""
+    share = random.permutation(_SHARES) if turn % _TRUTHS < 2 else np.array([turn % _TRUTHS - 2.0])
+    rows = shape[:1] if len(shape) > 1 else (1,)
+    return random.random(shape) < np.resize(share, rows).reshape(*rows, *[1] * (len(shape) - 1))
 
 
 def _normal(seed: Sequence[int], shape: tuple[int, ...]) -> FloatArray:

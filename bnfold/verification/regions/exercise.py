@@ -94,9 +94,9 @@ class Setting(Rival):
 
 
 def _settings(left: Side, right: Side) -> Iterator[Setting]:
-    """Those by which operators of the same type differ; of several, the last ones."""
+    """Those by which operators of the same type differ; of several, the last ones. In a body, none has an effect."""
     ours, theirs = (
-        {op.type: op for op in side.region.ops if op.node.domain == LEARNT or op.type in _SEEKING}
+        {op.type: op for op in side.region.all_ops if op.node.domain == LEARNT or op.type in _SEEKING}
         for side in (left, right)
     )
     for op_type in ours.keys() & theirs.keys():

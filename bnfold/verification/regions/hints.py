@@ -45,6 +45,7 @@ _STATED = {"ThresholdedRelu": ("alpha", 1.0), "Shrink": ("lambd", 0.5)}
 _ODD = {"IsNaN": (math.nan,), "IsInf": (math.inf, -math.inf)}
 _OVERFLOWING = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Abs", "Pow", "Sum", "BitShift"})
 _ENDLESS = 4  # bytes of an integer that nothing overflows: an index, a label, a size
+_MOST_WHOLE = 1 << 16  # of a number that integers may be held against
 _MOST_ROWS = 32
 _MOST_LEVELS = 32
 ROUNDED = 1e-6  # of themselves, by which two constants differ that are the same but for rounding
@@ -97,15 +98,15 @@ def grids(region: Region, numbering: Numbering) -> Counter[tuple[Number | None, 
     return Counter(tuple(numbering.numbers.get(value) for value in op.inputs[1:] if value) for op in quantizers)
 
 
-def _windows(side: Side) -> Counter[tuple[bytes, object]]:
-    """How operators move over their inputs."""
-    windows: Counter[tuple[bytes, object]] = Counter()
+def _windows(side: Side) -> list[tuple[bytes, object]]:
+    """How operators move over their inputs, in order: by which of them is first, others may reach the end."""
+    windows: list[tuple[bytes, object]] = []
     for op in side.active:
         if op.type in MOVING:
             node = onnx.NodeProto(op_type=op.type)
             node.attribute.extend(attribute for attribute in op.node.attribute if attribute.name != "kernel_shape")
             kernel = op.attribute("kernel_shape") or (op.graph.shape(op.data(1)) or ())[2:]
-            windows[encoded(node, deterministic=True), tuple(kernel)] += 1
+            windows.append((encoded(node, deterministic=True), tuple(kernel)))
     return windows
 
 
@@ -238,6 +239,9 @@ def _is_steep(op: Op) -> bool:
 def _integers(side: Side) -> Iterator[int]:
     """What integers may be compared with, or divided by; what is looked for among them."""
     lone = (side.weight(read.value) for read in side.alone if is_made_of_constants(read.value))
+    for constant in _single_numbers(side):
+        if constant.dtype.kind == "f" and abs(constant.item()) < _MOST_WHOLE:
+            yield int(constant.item())
     for constant in (*_single_numbers(side), *lone):
         if constant.dtype.kind in "iu" and constant.size <= _MOST_LEVELS:
             yield from map(int, constant.ravel())

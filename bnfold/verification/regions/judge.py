@@ -79,6 +79,7 @@ class Judge:
             port.shape is not None and all(isinstance(dim, int) for dim in port.shape)
             for port in required_inputs(before.model)
         )
+        self._stretched: dict[tuple[int, bool], Sequence[Scene]] = {}
         self._known: dict[object, RegionResult] = {}
         self._differing: dict[RegionResult, tuple[Region, Region, Numbering, Numbering, int]] = {}
         self._telling: tuple[Side, Side, Given] | None = None  # what told the last regions apart
@@ -202,6 +203,8 @@ class Judge:
             left, right = sides
             result, seen = self._tried(left, right, result, seen, _TRIES)
             result, seen = self._tried_longer(left, right, result, seen, tries)
+        if result.outcome is Outcome.EQUAL and not left.how.rounds:
+            result = self._rounded(left, right, result, tries)
         if result.outcome is not Outcome.EQUAL:
             return result
         if why := unmet(left, right, replace(seen, is_exact=not result.difference)):
@@ -212,6 +215,14 @@ class Judge:
         if names := ", ".join(sorted(seen.left.estimated | seen.right.estimated)):
             result = replace(result, detail=f"{result.detail}, " * bool(result.detail) + f"error of {names} estimated")
         return result
+
+    def _rounded(self, left: Side, right: Side, result: RegionResult, tries: int) -> RegionResult:
+        """The result, unless steps of the same grids tell: what goes in may be something else."""
+        if not any(op.type == "QuantizeLinear" for op in left.region.all_ops):
+            return result
+        left, right = (replace(side, how=replace(side.how, rounds=True)) for side in (left, right))
+        found, _ = self._tried(left, right, replace(result, outcome=Outcome.NOT_EVALUATED), Seen(), tries)
+        return found if found.outcome is Outcome.DIFFERENT else result
 
     def _tried_longer(
         self, left: Side, right: Side, result: RegionResult, seen: Seen, tries: int
@@ -236,8 +247,12 @@ class Judge:
         return [scene for scene in made if scene.inputs != self._scenes[0].inputs and not scene.is_refused]
 
     def _longer(self, length: int, samples: bool) -> Sequence[Scene]:
-        """The declared shapes, but as long as obligations ask for; the smallest ones, but with as many samples."""
-        return stretched(self._graph, self._scenes[0 if samples else -1], length, samples=samples)
+        """The declared shapes; the smallest ones, but as long as obligations ask for, or with as many samples."""
+        if (length, samples) not in self._stretched:
+            small = self._scenes[0] if samples else self._scenes[0].stated
+            base = small if length else self._scenes[-1]
+            self._stretched[length, samples] = stretched(self._graph, base, length, samples=samples)
+        return self._stretched[length, samples]
 
     def _tried(
         self, left: Side, right: Side, result: RegionResult, seen: Seen, tries: int, scenes: Sequence[Scene] = ()

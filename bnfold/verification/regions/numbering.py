@@ -25,6 +25,14 @@ _HEAD = 1 << 12  # bytes by which constants are told apart first
 _TYPE_ONLY = {"CastLike": 1, "Shape": 0, "Size": 0}  # so many inputs of these operators are read for what they hold
 # Extra outputs mean training mode in old opsets; a Split without sizes makes as many parts as it has outputs.
 _OUTPUTS_MATTER = frozenset({"BatchNormalization", "Dropout", "Split"})
+# From which input on what they hold decides the shape of what these operators make.
+_SIZING = {
+    **dict.fromkeys(
+        ("NonZero", "Compress", "Unique", "NonMaxSuppression", "ConstantOfShape", "Range", "If", "Loop"), 0
+    ),
+    **dict.fromkeys(("Reshape", "Expand", "Tile", "Slice", "Pad", "Resize", "Upsample", "CenterCropPad"), 1),
+    **dict.fromkeys(("OneHot", "TopK", "Split", "SplitToSequence", "SequenceAt"), 1),
+}
 
 
 # Of which the axis is one of the first input.
@@ -108,6 +116,7 @@ class Numbering:
         values: For each number the first value that has it.
         order: For each value its place in the order of computation.
         constants: Values that depend on no input but its shape and type.
+        ragged: Values whose shape depends on what inputs hold.
     """
 
     def __init__(self, graph: Graph, table: Table, free_inputs: frozenset[str]) -> None:
@@ -116,6 +125,8 @@ class Numbering:
         self.values: dict[Number, Value] = {}
         self.order: dict[Value, int] = {}
         self.constants: set[Value] = set()
+        self.ragged: set[Value] = set()
+        self._bodies: dict[Scope, Hashable] = {}
         self._table = table
         self._free_inputs = free_inputs
         self._enter(graph.main, None)
@@ -144,16 +155,29 @@ class Numbering:
 
     def note_constant(self, op: Op) -> None:
         """Finds out whether an op's outputs depend on what any input holds, and not on its shape or type alone."""
-        if op.type not in RANDOM and all(value in self.constants for value in read_for_data(op)):
-            self.constants.update(value for value in op.outputs if value is not None)
+        made = [value for value in op.outputs if value is not None]
+        if op.type not in RANDOM and self.constants.issuperset(self.read_for_data(op)):
+            self.constants.update(made)
+        sizing = filter(None, op.inputs[_SIZING.get(op.type, len(op.inputs)) :])
+        results = (body.lookup(entry.name) for body in op.bodies for entry in body.proto.output)
+        if not (self.ragged.isdisjoint((*op.reads(), *results)) and self.constants.issuperset(sizing)):
+            self.ragged.update(made)
+
+    def read_for_data(self, op: Op) -> list[Value]:
+        """What an op reads for more than its shape or type, or has a shape that depends on data itself."""
+        reads = list(op.reads())
+        few = _TYPE_ONLY.get(op.type, len(reads))
+        return [value for place, value in enumerate(reads) if place < few or value in self.ragged]
 
     def _enter(self, scope: Scope, outside: Hashable) -> None:
+        self._bodies[scope] = outside
+        nest = sum(self._bodies[outer] == outside for outer in _around(scope))  # a Loop in one that reads the same
         for position, entry in enumerate(scope.proto.input):
             value = scope.own(entry if isinstance(entry, str) else entry.name)
             if value.tensor is not None and value.name not in self._free_inputs:
                 continue
             default = () if value.tensor is None else self._content(value.tensor)
-            key = ("input", value.name, default) if outside is None else ("formal", outside, position)
+            key = ("input", value.name, default) if outside is None else ("formal", outside, nest, position)
             self.assign(value, self._table.number(key))
         for value in list(scope.values.values()):
             if value.tensor is not None and value not in self.numbers:
@@ -196,8 +220,9 @@ class Numbering:
     def settings(self, op: Op) -> Hashable:
         """The same, whatever its type."""
         version = since_version(op.node.domain, op.node.op_type, op.opset)
-        own = op.outputs[0].name if _is_random(op) and op.outputs[0] is not None else ""
-        outputs = sum(value is not None for value in op.outputs) if op.type in _OUTPUTS_MATTER else 0
+        own = next((value.name for value in op.outputs if value is not None), "") if _is_random(op) else ""
+        made = (value is not None or op.type == "Split" for value in op.outputs)
+        outputs = sum(made) if op.type in _OUTPUTS_MATTER else 0
         functions = self._functions if op.type.startswith("function ") else b""
         return (version, tuple(self._attributes(op, version)), own, outputs, functions)
 
@@ -225,11 +250,6 @@ class Numbering:
         return graph.shape(first)
 
 
-def read_for_data(op: Op) -> list[Value]:
-    """What an op reads for more than its shape or type."""
-    return list(op.reads())[: _TYPE_ONLY.get(op.type)]
-
-
 def _roles(op: Op) -> list[str]:
     """The attribute that holds each body of an op."""
     return [attribute.name for attribute in op.node.attribute for _ in attribute_graphs(attribute)]
@@ -237,7 +257,15 @@ def _roles(op: Op) -> list[str]:
 
 def _is_random(op: Op) -> bool:
     """Whether two that are alike may make different things of the same input."""
-    return op.type in RANDOM or (op.type == "Dropout" and (op.input(2) is not None or op.opset < 7))
+    if op.type in RANDOM or (op.type == "Dropout" and (op.input(2) is not None or op.opset < 7)):
+        return True
+    return any(_is_random(inner) for body in op.bodies for inner in body.live_ops())
+
+
+def _around(scope: Scope) -> Iterator[Scope]:
+    while (outer := scope.parent) is not None:
+        yield outer
+        scope = outer
 
 
 def effective_attributes(op: Op) -> dict[str, bytes]:

@@ -90,6 +90,20 @@ def _integers(frame: Frame, wanted: Wanted) -> list[Kind]:
     return [Kind("normal", choices=some) for some in (wanted, *singles) if frame.integers]
 
 
+def _in_range(frame: Frame, _: Wanted) -> list[Kind]:
+    """And beyond it; a mask may hide all there is, or nothing."""
+    alike = [Kind("normal", choices=(k,)) for k in (0, 1) if frame.integers]
+    return [*_integers(frame, range(_FEW)), *_integers(frame, range(-_FEW, 3)), *alike]
+
+
+def _ties(frame: Frame, _: Wanted) -> list[Kind]:
+    """Here and there; everywhere; and of each value with nothing at all. Loops are run once then."""
+    count = len(frame.shapes)
+    alone = range(min(count, _MOST_ALONE) if count > 1 else 0)
+    still = [Kind("normal", levels=(0.0,), only=only, choices=(1,)) for only in alone]
+    return [Kind("coarse"), *still, *[Kind("normal", levels=(1.0,), choices=(1,))] * (count > 1)]
+
+
 def _levels(frame: Frame, wanted: Wanted) -> Iterator[Kind]:
     """Of all values at once, and of each beside others: what is chosen by a number must not be equal to it."""
     count = len(frame.shapes)
@@ -132,11 +146,10 @@ OBLIGATIONS = (
     Obligation("weights", _usual, is_daring=False),
     Obligation("samples", _alone, hints.meeting, is_daring=False),
     Obligation("shifts", lambda frame, _: [Kind("normal", 0.0)] * (frame.rows < STILL)),
-    Obligation("integers", lambda frame, _: [*_integers(frame, range(_FEW)), *_integers(frame, range(-_FEW, 3))]),
-    Obligation("duplicates", lambda frame, _: [Kind("normal", choices=(0,))] * bool(frame.integers)),
+    Obligation("integers", _in_range),
     Obligation("rows", _integers, hints.choices),
     Obligation("overflow", _integers, hints.extremes),
-    Obligation("ties", lambda *_: [Kind("coarse")], hints.deciding),
+    Obligation("ties", _ties, hints.deciding),
     Obligation("bounds", lambda _, wanted: [Kind("normal", 2 * wanted[0])], hints.reach),
     Obligation("epsilons", lambda _, wanted: [Kind("normal", wanted[0] / LARGE)], hints.epsilon),
     Obligation("thresholds", _levels, hints.levels),

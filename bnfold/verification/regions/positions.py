@@ -237,10 +237,10 @@ def _stride(moving: Iterable[Op]) -> int:
     return math.prod(math.lcm(*op.attribute("strides") or [1]) for op in moving)
 
 
-def _reach(moving: Iterable[Op]) -> int:
+def _reach(moving: Sequence[Op]) -> int:
     """Positions with which every window meets all of itself, and both ends."""
     reach = 1
-    for op in moving:
+    for op in reversed(moving):
         kernel = op.attribute("kernel_shape") or (op.graph.shape(op.data(1)) or (None, None, None))[2:]
         if not all(isinstance(size, int) for size in kernel):
             raise _Varies

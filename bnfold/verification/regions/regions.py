@@ -8,7 +8,7 @@ from functools import cached_property
 
 from bnfold.graph import Graph, Op, Scope, Value
 from bnfold.verification.float64.control import body as body_of
-from bnfold.verification.regions.numbering import Number, Numbering, read_for_data
+from bnfold.verification.regions.numbering import Number, Numbering
 
 # What comes of these does not take every value.
 _CONFINING = frozenset(
@@ -28,18 +28,14 @@ class Region:
         ops: Its operators, in graph order.
         border: The values that it starts from, with their numbers; equal values have equal numbers.
         constants: The initializers and Constant nodes' values that it reads.
+        data: Of the border, what is read for more than its shape.
     """
 
     target: Value
     ops: tuple[Op, ...]
     border: dict[Value, Number]
     constants: tuple[Value, ...]
-
-    @cached_property
-    def data(self) -> set[Number]:
-        """Of the border, what is read for more than its shape."""
-        read = {value for op in self.ops for value in read_for_data(op)}
-        return {number for value, number in self.border.items() if value in read}
+    data: frozenset[Number] = frozenset()
 
     @cached_property
     def all_ops(self) -> tuple[Op, ...]:
@@ -85,7 +81,9 @@ def cut(numbering: Numbering, target: Value, is_border: Callable[[Value], bool])
                 stack.extend((read, False) for read in value.producer.reads() if read not in seen)
     for op in ops:
         constants.update(dict.fromkeys(_inner_constants(op)))
-    return Region(target, tuple(ops), border, tuple(constants))
+    read = {value for op in ops for value in numbering.read_for_data(op)}
+    data = frozenset(number for value, number in border.items() if value in read)
+    return Region(target, tuple(ops), border, tuple(constants), data)
 
 
 def balanced(

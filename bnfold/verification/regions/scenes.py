@@ -1,6 +1,6 @@
 """Shapes for all values of a model: as declared, and as small as the model allows.
 
-A convolution computes at 33x41 what it computes at 224x224, so changed regions are evaluated on small inputs: odd ones,
+A convolution computes at 33x43 what it computes at 224x224, so changed regions are evaluated on small inputs: odd ones,
 so that padding and strides that do not divide are met.
 """
 
@@ -24,13 +24,14 @@ from bnfold.verification.float64.evaluate import Evaluator
 from bnfold.verification.float64.kernel import as_real
 from bnfold.verification.regions.walk import Shape, walked
 
-_SMALL_SIZES = ((33, 41), (32, 34), (75, 91), (96, 64), (128, 161))  # for two spatial axes, where the model allows it
+_SMALL_SIZES = ((33, 43), (32, 34), (75, 91), (96, 64), (128, 161))  # for two spatial axes, where the model allows it
 _MOST_SMALL = 3
 _MODERATE = 10_000  # entries in the inputs, as in a 56x56 image
 _ROWS = 4, 5, 3  # samples at the first of these sizes, at the second, and at the others
 _FEW_ROWS, _MANY = 3, 30_000  # samples where the inputs have so many entries
 _MOST_DECLARED = 3
 _NONE = False, 0
+_LEAST = 3  # of an axis that is tried at two sizes
 _LONGEST, _MOST_STRETCHED = 4096, 1 << 21  # positions, and entries in the inputs
 
 SHORT = 5
@@ -196,7 +197,12 @@ def scenes(
     declared = full[0].inputs
     small = fit(_smaller(graph.model, declared, few=False))
     small = small or fit(_smaller(graph.model, declared, few=True))  # where a body states a number of samples
-    return [*(small or fit(_with_rows(graph.model, declared))), *full]
+    small = small or fit(_with_rows(graph.model, declared))
+    others = _varied(ports or required_inputs(graph.model), [scene.inputs for scene in small or full[:1]])
+    if varied := fit(others)[:1]:  # in the place of the first: no tool knows such a size by heart
+        usual = Scene(graph, declared, ports, is_small=True, deadline=deadline)
+        small = [*varied, *(small[1:] or small or [usual])]
+    return [*small, *full]
 
 
 def taken(stage: Sequence[Scene]) -> Mapping[str, Shape] | None:
@@ -213,7 +219,8 @@ def stretched(graph: Graph, base: Scene, length: int, *, samples: bool = False) 
     samples stays what it is, wherever it stands; with ``samples`` it alone does not, and becomes just that. Where all
     axes together make too much of it, one is as long after the other. Where nothing is open, the shapes are the same.
     """
-    free = _open_axes(base, samples=samples)
+    counts = {port.shape[0] for port in base.ports if port.shape}
+    free = _open(base.ports, base.inputs, counts, samples=samples)
 
     def scene(some: Container[str | int]) -> Scene:
         inputs = {
@@ -236,7 +243,7 @@ def stretched(graph: Graph, base: Scene, length: int, *, samples: bool = False) 
 
 def longer(graph: Graph, base: Scene, more: int) -> Scene:
     """The same shapes, but longer by so much wherever the model leaves it open; the number of samples stays."""
-    free = _open_axes(base, samples=False)
+    free = _open(base.ports, base.inputs, {port.shape[0] for port in base.ports if port.shape}, samples=False)
     inputs = {
         name: tuple(size + more * ((name, axis) in free) for axis, size in enumerate(shape))
         for name, shape in base.inputs.items()
@@ -244,19 +251,43 @@ def longer(graph: Graph, base: Scene, more: int) -> Scene:
     return Scene(graph, inputs, base.ports, is_small=base.is_small, deadline=base.deadline)
 
 
-def _open_axes(base: Scene, *, samples: bool) -> dict[tuple[str, int], str | int]:
-    """The axes of inputs that the model leaves open: those that count samples, or the others.
+def _open(
+    ports: Iterable[Port], inputs: Container[str], counts: Container[object], *, samples: bool
+) -> dict[tuple[str, int], str | int]:
+    """The axes of any size. Those that are as long as each other have a name in common, or at least their place.
 
-    Axes that are as long as each other have a name in common, or at least their place.
+    Samples are along those that are named in ``counts``, or have no name and come first.
     """
-    counts = {port.shape[0] for port in base.ports if port.shape} - {None}
     return {
         (port.name, axis): axis if dim is None else dim
-        for port in base.ports
-        if port.name in base.inputs
+        for port in ports
+        if port.name in inputs
         for axis, dim in enumerate(port.shape or ())
-        if not isinstance(dim, int) and (axis == 0 or dim in counts) == samples
+        if not isinstance(dim, int) and (axis == 0 if dim is None else dim in counts) == samples
     }
+
+
+def _varied(ports: Sequence[Port], tried: Sequence[Mapping[str, Shape]]) -> Iterator[dict[str, Shape]]:
+    """Odd sizes where the model leaves open what was tried at one only: each another one, or all the same."""
+    firsts = [port.shape[0] for port in ports if port.shape]
+    every = [((), 2)] if len(tried) == 1 else []  # the number of samples, too
+    for counts, apart in (*every, (firsts[:1], 2), (firsts, 2), (firsts, 0)):
+        free = _open(ports, tried[0], counts, samples=False)
+        alike = {
+            (name, axis): key
+            for (name, axis), key in free.items()
+            if axis == 0 or len({shapes[name][axis] for shapes in tried}) == 1
+        }
+        keys = list(dict.fromkeys(alike.values()))
+        shapes = {
+            name: tuple(
+                max(_LEAST, size // 5 | 1) + apart * keys.index(alike[name, axis]) if (name, axis) in alike else size
+                for axis, size in enumerate(shape)
+            )
+            for name, shape in tried[0].items()
+        }
+        if shapes not in tried:
+            yield shapes
 
 
 def _is_bearable(scene: Scene) -> bool:

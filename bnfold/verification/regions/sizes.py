@@ -22,6 +22,7 @@ _CONDITIONS = frozenset({"If", "Not", "And", "Or", "Cast", "Squeeze", "Reshape"}
 _NEAR = 4  # places up to here are met anyway
 MET = 32
 """Steps of sizes up to here are met anyway, too."""
+_DIVIDED = 64
 _MOST_NUMBERS = 32  # of a constant
 
 
@@ -69,12 +70,14 @@ def _beyond(compared: Iterable[tuple[Side, Op]]) -> list[tuple[int, bool]]:
     found: set[tuple[int, bool]] = set()
     for side, op in compared:
         near = MET if op.type in ("Div", "Mod") else _NEAR
-        numbers = () if op.type == "Squeeze" else map(int, size_numbers(side, op))
+        numbers = [] if op.type == "Squeeze" else list(map(int, size_numbers(side, op)))
         far = {number for number in numbers if near < number < ENDLESS}
         if far or _is_of_two_sizes(op):
             # a size may be held against a number, or places up to a size
             beyond = far | {number + 2 for number in far}
             found |= {_AS_DECLARED, *itertools.product(beyond, (False, True))}
+        if op.type in ("Div", "Mod"):
+            found |= {(-(-_DIVIDED // step) * step, False) for step in numbers if _NEAR < step <= near}
         if short := _short(side, op):
             found |= {_AS_DECLARED, *itertools.product(short, (False, True))}
     return sorted(found)
@@ -84,7 +87,7 @@ def _short(side: Side, op: Op) -> set[int]:
     """Sizes below the usual ones that decide otherwise, as a single one."""
     if op.type == "Squeeze":
         return {1}
-    near = (int(n) for n in size_numbers(side, op, _COMPUTING) if 0 < n < SHORT) if op.type in COMPARING else ()
+    near = (int(n) for n in size_numbers(side, op, _COMPUTING) if 0 < n < SHORT)
     return {size for number in near for size in (number - 1, number, number + 1) if size > 0}
 
 

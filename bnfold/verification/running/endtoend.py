@@ -101,6 +101,9 @@ def _made_up(
     for number, variant in enumerate(generator.batch_variants(fitting)):
         sample = generator.sample(variant, "normal", salt=number + 1)
         samples.append(replace(sample, name=f"normal, batch {next(iter(variant.values()))[0]}", like="normal"))
+    for number, variant in enumerate(generator.length_variants(fitting)):  # which BEFORE may refuse
+        sample = generator.sample(variant, "normal", salt=len(samples))
+        samples.append(replace(sample, name=f"normal, {('other', 'equal')[number]} lengths"))
     return samples
 
 

@@ -117,6 +117,22 @@ class Generator:
             if other != shapes:
                 yield other
 
+    def length_variants(self, shapes: Mapping[str, Sequence[int]]) -> Iterator[dict[str, tuple[int, ...]]]:
+        """The same, but odd sizes for all others that are open: each its own, or one where they were alike."""
+        batch = {shape[0] for shape in self._given.values() if shape}
+        found = {
+            dim: size
+            for name, shape in self._given.items()
+            for dim, size in zip(shape, shapes[name], strict=True)
+            if isinstance(dim, str) and dim not in batch
+        }
+        for apart in (2, 0)[: len(found)]:
+            odd = {dim: max(3, size // 5 | 1) + apart * number for number, (dim, size) in enumerate(found.items())}
+            yield {
+                name: tuple(odd.get(str(dim), size) for dim, size in zip(shape, shapes[name], strict=True))
+                for name, shape in self._given.items()
+            }
+
     def sample(self, shapes: Mapping[str, Sequence[int]], distribution: str, *, salt: int = 0) -> Sample:
         """Inputs of these shapes.
 
