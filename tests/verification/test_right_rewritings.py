@@ -7,6 +7,7 @@ from verification.helpers import parsed
 from bnfold.verification import Verdict, verify
 
 MATRIX = {"w": np.arange(12, dtype=np.float32).reshape(4, 3) / 7}
+MATRIX["double"] = 2 * MATRIX["w"]
 BIAS = np.arange(32, dtype=np.float32) / 32
 CELL = {
     "input_w": np.sin(np.arange(64, dtype=np.float32)).reshape(1, 16, 4),
@@ -85,6 +86,16 @@ RIGHT = [
                s = Shape <end = 2> (r) k = Concat <axis = 0> (s, three) y = Reshape (m, k)""",
         ),
         id="AFTER alone reads what both read a Reshape of",
+    ),
+    pytest.param(
+        "n (float[N, 4] x) => (float[N, 3] y) <float k = {2}> {@ s = Shape (c) y = Reshape (r, s)}",
+        ("c = MatMul (x, w) b = Mul (c, k) r = Relu (b)", "c = MatMul (x, double) r = Relu (c)"),
+        id="a name that means something else now gives its shape",
+    ),
+    pytest.param(
+        "n (float[N, 4, 3] x) => (float[N, 3] y) {r = Relu (x) @}",
+        ("y = ReduceMean <axes = [-2], keepdims = 0> (r)", "y = ReduceMean <axes = [1], keepdims = 0> (r)"),
+        id="axes are counted from the first one",
     ),
     pytest.param(
         "n (float[N, 4] x) => (float[N, 8] y) {@ a = Relu (r) y = Concat <axis = -1> (a, a)}",

@@ -300,7 +300,7 @@ class _Alignment:
         """Refuses a region that was equal at first and is longer now."""
         if self._judge.knows(*regions) or any(value and value.name in self._suspects for value in claims):
             return
-        if any(value in self._tainted for op in regions[0].ops for value in op.outputs):
+        if any(value in self._tainted for op in regions[0].ops for value in self._before.read_for_data(op)):
             raise _Unmatched
 
     def _record(self, result: RegionResult) -> None:

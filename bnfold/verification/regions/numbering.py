@@ -35,12 +35,13 @@ _SIZING = {
 }
 
 
-# Of which the axis is one of the first input.
+# Of which the axes are some of the first input.
 _ALONG = frozenset(
     {
-        *("ArgMax", "ArgMin", "TopK", "Softmax", "LogSoftmax", "Hardmax", "Concat", "Split", "Compress"),
+        *("ArgMax", "ArgMin", "TopK", "Softmax", "LogSoftmax", "Hardmax", "Concat", "Split", "Compress", "Squeeze"),
         *("Gather", "GatherElements", "ScatterElements", "LpNormalization", "LayerNormalization"),
-        *("QuantizeLinear", "DequantizeLinear"),
+        *("QuantizeLinear", "DequantizeLinear", "ReduceMean", "ReduceSum", "ReduceProd", "ReduceMax", "ReduceMin"),
+        *("ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSum", "ReduceLogSumExp", "MeanVarianceNormalization"),
     }
 )
 
@@ -284,13 +285,13 @@ def known_attributes(op: Op) -> frozenset[str]:
 
 
 def _told(op: Op, attribute: onnx.AttributeProto, shape_of: Callable[[Value], Shape | None]) -> bytes:
-    """An attribute, its axis counted from the first one."""
-    shape = None
-    if attribute.name == "axis" and attribute.i < 0 and op.type in _ALONG:
-        shape = shape_of(op.data(0))
+    """An attribute, its axes counted from the first one."""
+    axes = {"axis": [attribute.i], "axes": attribute.ints}.get(attribute.name, []) if op.type in _ALONG else []
+    shape = shape_of(op.data(0)) if min(axes, default=0) < 0 else None
     if shape is None:
         return _serialized(attribute)
-    return _serialized(onnx.helper.make_attribute("axis", attribute.i + len(shape)))
+    counted = [axis + len(shape) if axis < 0 else axis for axis in axes]
+    return _serialized(onnx.helper.make_attribute(attribute.name, counted if attribute.ints else counted[0]))
 
 
 @cache
