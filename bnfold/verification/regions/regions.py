@@ -81,7 +81,10 @@ def cut(numbering: Numbering, target: Value, is_border: Callable[[Value], bool])
                 stack.extend((read, False) for read in value.producer.reads() if read not in seen)
     for op in ops:
         constants.update(dict.fromkeys(_inner_constants(op)))
-    read = {value for op in ops for value in numbering.read_for_data(op)}
+    read = {target}
+    for op in reversed(ops):
+        if not read.isdisjoint(value for value in op.outputs if value is not None):
+            read.update(numbering.read_for_data(op))
     data = frozenset(number for value, number in border.items() if value in read)
     return Region(target, tuple(ops), border, tuple(constants), data)
 
