@@ -38,9 +38,9 @@ def inlined(model: Model, *, but: Sequence[tuple[str, str]] = (), convert_versio
         return model
     nodes = _refuse_beyond_bounds(model.proto)
     copy = model.copy()
-    _fill_in_defaults(copy.proto)
 
     def made() -> bytes:
+        _fill_in_defaults(copy.proto)  # here, since a default may be large, and calls many
         # the markers that stand for large weights are copied along with the nodes that hold them
         if but:
             whole = onnx.inliner.inline_selected_functions(copy.proto, list(but), exclude=True)
@@ -57,12 +57,20 @@ def inlined(model: Model, *, but: Sequence[tuple[str, str]] = (), convert_versio
 
 
 def _fill_in_defaults(proto: onnx.ModelProto) -> None:
-    """Gives every call the attributes for which its function has a default: ONNX's inliner knows of none."""
+    """Gives every call the attributes for which its function has a default: ONNX's inliner knows of none.
+
+    Raises:
+        Refused: Whether a call gives one depends on what another function is given.
+    """
     defaults = {_key(each.domain, each.name, each.overload): each.attribute_proto for each in proto.functions}
-    for node in _all([*proto.graph.node, *(node for function in proto.functions for node in function.node)]):
-        given = {attribute.name for attribute in node.attribute}
-        known = defaults.get(_key(node.domain, node.op_type, node.overload), ())
-        node.attribute.extend(attribute for attribute in known if attribute.name not in given)
+    scopes = [(proto.graph.node, set[str]()), *((each.node, set(each.attribute)) for each in proto.functions)]
+    for nodes, optional in scopes:
+        for node in _all(nodes):
+            given = {attribute.name: attribute.ref_attr_name for attribute in node.attribute}
+            known = defaults.get(_key(node.domain, node.op_type, node.overload), ())
+            if any(given.get(attribute.name) in optional for attribute in known):
+                raise Refused(Reason.NOT_INLINED, detail="a default is behind an attribute that may not be given")
+            node.attribute.extend(attribute for attribute in known if attribute.name not in given)
 
 
 def _refuse_beyond_bounds(proto: onnx.ModelProto) -> int:

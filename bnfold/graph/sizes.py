@@ -1,4 +1,4 @@
-"""Sizes that a user states for a model's inputs, where the model leaves them open."""
+"""Sizes of a model's inputs where it leaves them open: those that a user states, and others to try."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from bnfold.model_io import ModelError
 
 MOST_ENTRIES = 2**36
 """Of an input; a quarter of a terabyte."""
+
+
+def odd_size(usual: int) -> int:
+    """A size in the place of one that comes to mind: an odd one, which no tool knows by heart."""
+    return max(3, usual // 5 | 1)
 
 
 def sized(ports: Sequence[Port], shapes: Mapping[str, Sequence[int]], dims: Mapping[str, int]) -> list[Port]:

@@ -74,6 +74,30 @@ def test_defaults_of_attributes_are_heeded():
     assert [round(node.attribute[0].f, 6) for node in inlined(load(model)).proto.graph.node] == [0.2, 0.25, 0.2, 0.25]
 
 
+def test_a_default_behind_an_attribute_that_is_not_given():
+    """It would be lost, so the function stays."""
+    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17, "own": 1]>
+        g (float[3] x) => (float[3] y) { y = own.F (x) }
+        <domain: "own", opset_import: ["": 17, "own": 1]> F <part> (a) => (b) { b = own.G <slope: float = @part> (a) }
+        <domain: "own", opset_import: ["": 17]> G <slope: float = 0.2> (a) => (b) {
+            b = LeakyRelu <alpha: float = @slope> (a) }""")
+    with pytest.raises(Refused):
+        inlined(load(model))
+
+
+def test_a_large_default_of_many_calls():
+    """Copied to each call it would take gigabytes: that is tried where memory is bounded."""
+    table = helper.make_attribute("table", [1 << 60] * 100_000)
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    imports = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    function = helper.make_function("own", "F", ["a"], ["b"], body, imports[:1], attribute_protos=[table])
+    calls = [helper.make_node("F", [f"x{k}"], [f"x{k + 1}"], domain="own") for k in range(20_000)]
+    ports = [helper.make_tensor_value_info(name, 1, [3]) for name in ("x0", "x20000")]
+    graph = helper.make_graph(calls, "g", ports[:1], ports[1:])
+    with pytest.raises(Refused):
+        inlined(load(helper.make_model(graph, opset_imports=imports, functions=[function], ir_version=8)))
+
+
 def test_a_function_that_ends_its_process():
     """It stays: ONNX's converter of versions follows shapes, and reads memory that is not there at a GatherND."""
     model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 21, "own": 1]>

@@ -17,6 +17,7 @@ import onnx
 
 from bnfold.graph import Graph, Value
 from bnfold.graph.ports import Port, required_inputs
+from bnfold.graph.sizes import odd_size
 from bnfold.limits import NEVER, Deadline
 from bnfold.model_io import Model
 from bnfold.model_io.tensors import type_name
@@ -31,7 +32,6 @@ _ROWS = 4, 5, 3  # samples at the first of these sizes, at the second, and at th
 _FEW_ROWS, _MANY = 3, 30_000  # samples where the inputs have so many entries
 _MOST_DECLARED = 3
 _NONE = False, 0
-_LEAST = 3  # of an axis that is tried at two sizes
 _LONGEST, _MOST_STRETCHED = 4096, 1 << 21  # positions, and entries in the inputs
 
 SHORT = 5
@@ -219,8 +219,7 @@ def stretched(graph: Graph, base: Scene, length: int, *, samples: bool = False) 
     samples stays what it is, wherever it stands; with ``samples`` it alone does not, and becomes just that. Where all
     axes together make too much of it, one is as long after the other. Where nothing is open, the shapes are the same.
     """
-    counts = {port.shape[0] for port in base.ports if port.shape}
-    free = _open(base.ports, base.inputs, counts, samples=samples)
+    free = _open_axes(base, samples=samples)
 
     def scene(some: Container[str | int]) -> Scene:
         inputs = {
@@ -243,12 +242,17 @@ def stretched(graph: Graph, base: Scene, length: int, *, samples: bool = False) 
 
 def longer(graph: Graph, base: Scene, more: int) -> Scene:
     """The same shapes, but longer by so much wherever the model leaves it open; the number of samples stays."""
-    free = _open(base.ports, base.inputs, {port.shape[0] for port in base.ports if port.shape}, samples=False)
+    free = _open_axes(base, samples=False)
     inputs = {
         name: tuple(size + more * ((name, axis) in free) for axis, size in enumerate(shape))
         for name, shape in base.inputs.items()
     }
     return Scene(graph, inputs, base.ports, is_small=base.is_small, deadline=base.deadline)
+
+
+def _open_axes(base: Scene, *, samples: bool) -> dict[tuple[str, int], str | int]:
+    counts = {port.shape[0] for port in base.ports if port.shape}
+    return _open(base.ports, base.inputs, counts, samples=samples)
 
 
 def _open(
@@ -281,7 +285,7 @@ def _varied(ports: Sequence[Port], tried: Sequence[Mapping[str, Shape]]) -> Iter
         keys = list(dict.fromkeys(alike.values()))
         shapes = {
             name: tuple(
-                max(_LEAST, size // 5 | 1) + apart * keys.index(alike[name, axis]) if (name, axis) in alike else size
+                odd_size(size) + apart * keys.index(alike[name, axis]) if (name, axis) in alike else size
                 for axis, size in enumerate(shape)
             )
             for name, shape in tried[0].items()

@@ -14,7 +14,7 @@ import onnx
 
 from bnfold.graph import Graph
 from bnfold.graph.ports import Port, index_range, required_inputs
-from bnfold.graph.sizes import MOST_ENTRIES, sized
+from bnfold.graph.sizes import MOST_ENTRIES, odd_size, sized
 from bnfold.model_io.tensors import type_name
 
 Array = npt.NDArray[Any]
@@ -127,9 +127,9 @@ class Generator:
             if isinstance(dim, str) and dim not in batch
         }
         for apart in (2, 0)[: len(found)]:
-            odd = {dim: max(3, size // 5 | 1) + apart * number for number, (dim, size) in enumerate(found.items())}
+            odd: dict[int | str, int] = {dim: odd_size(found[dim]) + apart * place for place, dim in enumerate(found)}
             yield {
-                name: tuple(odd.get(str(dim), size) for dim, size in zip(shape, shapes[name], strict=True))
+                name: tuple(odd.get(dim, size) for dim, size in zip(shape, shapes[name], strict=True))
                 for name, shape in self._given.items()
             }
 
