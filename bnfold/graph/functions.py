@@ -40,7 +40,7 @@ def inlined(model: Model, *, but: Sequence[tuple[str, str]] = (), convert_versio
     copy = model.copy()
 
     def made() -> bytes:
-        _fill_in_defaults(copy.proto)  # here, since a default may be large, and calls many
+        _fill_in_defaults(copy.proto, but)  # here, since a default may be large, and calls many
         # the markers that stand for large weights are copied along with the nodes that hold them
         if but:
             whole = onnx.inliner.inline_selected_functions(copy.proto, list(but), exclude=True)
@@ -56,21 +56,34 @@ def inlined(model: Model, *, but: Sequence[tuple[str, str]] = (), convert_versio
     return copy
 
 
-def _fill_in_defaults(proto: onnx.ModelProto) -> None:
+def _fill_in_defaults(proto: onnx.ModelProto, but: Sequence[tuple[str, str]]) -> None:
     """Gives every call the attributes for which its function has a default: ONNX's inliner knows of none.
+
+    Args:
+        proto: A model, which is changed.
+        but: Domains and names of functions whose calls stay as they are.
 
     Raises:
         Refused: Whether a call gives one depends on what another function is given.
     """
-    defaults = {_key(each.domain, each.name, each.overload): each.attribute_proto for each in proto.functions}
-    scopes = [(proto.graph.node, set[str]()), *((each.node, set(each.attribute)) for each in proto.functions)]
-    for nodes, optional in scopes:
-        for node in _all(nodes):
-            given = {attribute.name: attribute.ref_attr_name for attribute in node.attribute}
-            known = defaults.get(_key(node.domain, node.op_type, node.overload), ())
-            if any(given.get(attribute.name) in optional for attribute in known):
-                raise Refused(Reason.NOT_INLINED, detail="a default is behind an attribute that may not be given")
-            node.attribute.extend(attribute for attribute in known if attribute.name not in given)
+    functions = {_key(each.domain, each.name, each.overload): each for each in proto.functions}
+    calls = [
+        (key, called, node, {attribute.name: attribute.ref_attr_name for attribute in node.attribute})
+        for key, nodes in ((None, proto.graph.node), *((key, each.node) for key, each in functions.items()))
+        for node in _all(nodes)
+        if (called := _key(node.domain, node.op_type, node.overload)) in functions
+    ]
+    lacking = {  # what some call does not give, or as another function is given it, which may be not at all
+        (called, name)
+        for key, called, _, given in calls
+        for name in functions[called].attribute
+        if name not in given or (key and given[name] in functions[key].attribute)
+    }
+    for key, called, node, given in calls:
+        defaults = functions[called].attribute_proto if (node.domain, node.op_type) not in but else ()
+        if any((key, given.get(attribute.name)) in lacking for attribute in defaults):
+            raise Refused(Reason.NOT_INLINED, detail="a default is behind an attribute that may not be given")
+        node.attribute.extend(attribute for attribute in defaults if attribute.name not in given)
 
 
 def _refuse_beyond_bounds(proto: onnx.ModelProto) -> int:

@@ -72,17 +72,24 @@ def test_defaults_of_attributes_are_heeded():
         <domain: "own", opset_import: ["": 17]> G <slope: float = 0.2> (a) => (b) {
             b = LeakyRelu <alpha: float = @slope> (a) }""")
     assert [round(node.attribute[0].f, 6) for node in inlined(load(model)).proto.graph.node] == [0.2, 0.25, 0.2, 0.25]
+    kept = inlined(load(model), but=[("own", "G")]).proto.graph.node
+    assert [(node.op_type, len(node.attribute)) for node in kept] == [("G", 0), ("G", 1), ("G", 0), ("G", 1)]
 
 
-def test_a_default_behind_an_attribute_that_is_not_given():
-    """It would be lost, so the function stays."""
-    model = onnx.parser.parse_model("""<ir_version: 8, opset_import: ["": 17, "own": 1]>
-        g (float[3] x) => (float[3] y) { y = own.F (x) }
-        <domain: "own", opset_import: ["": 17, "own": 1]> F <part> (a) => (b) { b = own.G <slope: float = @part> (a) }
-        <domain: "own", opset_import: ["": 17]> G <slope: float = 0.2> (a) => (b) {
-            b = LeakyRelu <alpha: float = @slope> (a) }""")
-    with pytest.raises(Refused):
-        inlined(load(model))
+@pytest.mark.parametrize(("given", "slopes"), [("", None), ("<part = 0.5>", [0.5])])
+def test_a_default_behind_an_attribute(given, slopes):
+    """Where that is not given the default would be lost, so the function stays."""
+    model = onnx.parser.parse_model(f"""<ir_version: 8, opset_import: ["": 17, "own": 1]>
+        g (float[3] x) => (float[3] y) {{ y = own.F {given} (x) }}
+        <domain: "own", opset_import: ["": 17, "own": 1]> F <part> (a) => (b) {{
+            b = own.G <slope: float = @part> (a) }}
+        <domain: "own", opset_import: ["": 17]> G <slope: float = 0.2> (a) => (b) {{
+            b = LeakyRelu <alpha: float = @slope> (a) }}""")
+    if slopes is None:
+        with pytest.raises(Refused):
+            inlined(load(model))
+    else:
+        assert [node.attribute[0].f for node in inlined(load(model)).proto.graph.node] == slopes
 
 
 def test_a_large_default_of_many_calls():

@@ -88,6 +88,13 @@ RIGHT = [
         id="AFTER alone reads what both read a Reshape of",
     ),
     pytest.param(
+        """n (float[N, 2, 2] x) => (float[N, 1, 4] y)
+           <int64[3] rows = {0, 1, -1}, int64[3] other = {-1, 1, 4}, float three = {3}>
+           {t = Transpose <perm = [0, 2, 1]> (x) r = Reshape (t, rows) @}""",
+        ("y = Mul (r, three)", "a = Add (r, r) q = Reshape (t, other) y = Add (a, q)"),
+        id="AFTER reads that, and the Reshape as well",
+    ),
+    pytest.param(
         "n (float[N, 4] x) => (float[N, 3] y) <float k = {2}> {@ s = Shape (c) y = Reshape (r, s)}",
         ("c = MatMul (x, w) b = Mul (c, k) r = Relu (b)", "c = MatMul (x, double) r = Relu (c)"),
         id="a name that means something else now gives its shape",
