@@ -205,8 +205,8 @@ def _unsqueezed(op: Op, axes: _Axes, reads: _Reads) -> list[Axis]:
 
 
 def _squeezed(op: Op, axes: _Axes, reads: _Reads) -> list[Axis]:
+    del axes
     gone = {place % len(reads[0]) for place in _places(op)}
-    axes.joined([_FIXED, *(reads[0][place] for place in gone)])
     return [axis for place, axis in enumerate(reads[0]) if place not in gone]
 
 

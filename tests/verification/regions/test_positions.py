@@ -56,6 +56,19 @@ def shapes(line, given, other=None, opset=17):
             id="fused-conv",
         ),
         pytest.param("y = Conv <strides = [2, 3]> (x, w)", [(2, 8, 90, 91)], [(2, 8, 18, 19)], id="what-is-left-over"),
+        pytest.param(
+            "v = Conv <strides = [4, 4]> (x, w) y = Conv <dilations = [3, 3]> (v, k)",
+            [(2, 8, 200, 200)],
+            [(2, 8, 64, 64)],
+            id="wide-behind-a-stride",
+        ),
+        pytest.param("y = BatchNormalization (x, a, a, a, a)", [(2, 8, 90, 90)], [(2, 8, 16, 16)], id="channels"),
+        pytest.param(
+            "y, mean, var = BatchNormalization <training_mode = 1> (x, a, a, a, a)",
+            [(2, 8, 90, 90)],
+            [(2, 8, 90, 90)],
+            id="statistics",
+        ),
         pytest.param("y = Conv <dilations = [9, 9]> (x, w)", [(2, 8, 90, 91)], [(2, 8, 41, 41)], id="wide"),
         pytest.param("y = Conv <dilations = [44, 44]> (x, w)", [(2, 8, 90, 91)], [(2, 8, 90, 91)], id="all-of-it"),
         pytest.param(
