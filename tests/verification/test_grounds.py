@@ -122,12 +122,13 @@ CASES = [
         PADDED.format("~i = Div (~e, step) ~k = Mul (~i, step) ~g = Sub (~e, ~k)"),
     ),
     case(
-        "a grid behind what it was before",
-        "n (float[N, 8] x) => (float[N, 8] y) <float s = {1}, int8 nil = {0}> { @ }",
-        "~q = QuantizeLinear (x, s, nil) ~d = DequantizeLinear (~q, s, nil) y = Sigmoid (~d)",
-        "~t = Sigmoid (x) ~q = QuantizeLinear (~t, s, nil) y = DequantizeLinear (~q, s, nil)",
-        "~n = Neg (x) ~m = Neg (~n) ~q = QuantizeLinear (~m, s, nil) ~d = DequantizeLinear (~q, s, nil) "
-        "y = Sigmoid (~d)",
+        "a grid behind what it was before, which nothing saturates",
+        """n (float[N, 8] x) => (float[N, 8] y) <float s = {0.01}, int8 nil = {0}, float low = {-1}, float high = {1}> {
+            c = Clip (x, low, high) @ }""",
+        "~q = QuantizeLinear (c, s, nil) ~d = DequantizeLinear (~q, s, nil) y = Mul (~d, half)",
+        "~t = Mul (c, half) ~q = QuantizeLinear (~t, s, nil) y = DequantizeLinear (~q, s, nil)",
+        "~n = Neg (c) ~m = Neg (~n) ~q = QuantizeLinear (~m, s, nil) ~d = DequantizeLinear (~q, s, nil) "
+        "y = Mul (~d, half)",
     ),
     case(
         "an integer that is held against a number",

@@ -75,14 +75,13 @@ def _steps(side: Side) -> Iterator[tuple[str, int]]:
 
 
 def _sizing(side: Side) -> list[tuple[bytes, ...]]:
-    """What may make other sizes or other places of data, and all that is computed of sizes, with its settings."""
+    """What may make other sizes or other places of data, with its settings."""
     found = []
     for op in side.active:
-        is_of_sizes = _is_of_sizes(side, op)
-        if is_of_sizes or op.type not in _KEEPING:
+        if op.type not in _KEEPING:
             node = onnx.NodeProto(op_type=op.type, attribute=op.node.attribute)
             stored = [value for value in op.inputs if value is not None and is_made_of_constants(value)]
-            integers = [v for v in stored if is_of_sizes or (dtype := op.graph.dtype(v)) is None or not is_float(dtype)]
+            integers = [v for v in stored if (dtype := op.graph.dtype(v)) is None or not is_float(dtype)]
             found.append((encoded(node, deterministic=True), *(side.weight(value).tobytes() for value in integers)))
     return found
 
